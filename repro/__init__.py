@@ -1,0 +1,1 @@
+"""Train, track and compare the variants of a published paper."""

@@ -1,0 +1,30 @@
+"""What can go wrong, as the user sees it: one line, and an exit code.
+
+An error says what was given, what is allowed and what to do. `cli` turns it into its line and its exit code; nothing
+else catches it, so no traceback reaches a user for anything that is foreseen here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReproError(Exception):
+    """A failure while running (exit code 1): a full disk, an unreachable server, a run that died."""
+
+    exit_code = 1
+
+
+class InputError(ReproError):
+    """Bad input (exit code 2): an unknown name, a value out of range, a broken file."""
+
+    exit_code = 2
+
+
+def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not one of `allowed`: names the nearest one and lists them all."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {given!r}{hint} (allowed: {', '.join(names)})")

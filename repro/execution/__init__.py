@@ -1,0 +1,1 @@
+"""Runs on this machine: one in a process of its own (`worker`), many side by side (`sweep`)."""

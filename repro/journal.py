@@ -1,0 +1,221 @@
+"""The journal of one run: an append-only file that survives kill -9 and is replayed with one outcome any number of times.
+
+`runs/<key>/journal.jsonl` holds a JSON record a line, each fsynced before training goes on. The first names the journal
+(an id of its own, the spec, the environment); a record an epoch and one at the end follow; every further attempt at the
+same run appends to it. A last line without its newline was cut by a crash: it is ignored, and cut off by the next writer.
+The tracking store is fed from here, with these times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from repro.errors import ReproError
+from repro.records import Environment, EpochRecord, RunResult
+from repro.spec import RunSpec, validated
+
+SCHEMA = 1
+NAME = "journal.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The start of a process that trains the run: the first one, or one that resumes it."""
+
+    journal: str
+    """Id of this journal, the same in all its attempts: what a tracking store knows the run by."""
+    spec: dict[str, Any]
+    study: str
+    variant: str
+    environment: Environment
+    resumed_epoch: int
+    """Epochs that were complete in the checkpoint it went on from; 0 for a start from nothing."""
+    pid: int
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A retrained epoch that did not come out as it was recorded: the run is not reproducible here."""
+
+    epoch: int
+    metric: str
+    recorded: float
+    retrained: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An attempt that ended before the run did, and said so."""
+
+    reason: str
+    """`killed` (SIGINT or SIGTERM) or `failed`."""
+    message: str
+
+
+Record: TypeAlias = Attempt | EpochRecord | Difference | Stop | RunResult
+_KINDS: dict[str, type[Any]] = {
+    "attempt": Attempt,
+    "epoch": EpochRecord,
+    "difference": Difference,
+    "stop": Stop,
+    "result": RunResult,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record with the time it was written, in milliseconds since 1970 UTC."""
+
+    time_ms: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a journal says: its entries in order, and views of them."""
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    size: int
+    """Bytes of the complete lines: where the next record goes."""
+
+    @cached_property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every start, the first one first."""
+        return tuple(e.record for e in self.entries if isinstance(e.record, Attempt))
+
+    @cached_property
+    def epochs(self) -> tuple[EpochRecord, ...]:
+        """The epochs recorded, 1, 2, ..., each once."""
+        return tuple(e.record for e in self.entries if isinstance(e.record, EpochRecord))
+
+    @cached_property
+    def differences(self) -> tuple[Difference, ...]:
+        """The retrained epochs that did not equal their record."""
+        return tuple(e.record for e in self.entries if isinstance(e.record, Difference))
+
+    @cached_property
+    def result(self) -> RunResult | None:
+        """The end of the run, or None while it has none."""
+        return next((e.record for e in reversed(self.entries) if isinstance(e.record, RunResult)), None)
+
+    @cached_property
+    def stop(self) -> Stop | None:
+        """How the last attempt stopped, where it said so and the run is not at its end."""
+        last = self.entries[-1].record if self.entries else None
+        return last if isinstance(last, Stop) else None
+
+    @property
+    def id(self) -> str:
+        """The journal's id."""
+        return self.attempts[0].journal
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The spec of the run."""
+        return validated(RunSpec, self.attempts[0].spec, str(self.folder / NAME))
+
+
+class Writer:
+    """The only writer of a journal; the caller holds the folder's lock. Each append is on the disk when it returns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the journal of `folder`, cutting off a last record that a crash left incomplete."""
+        known = read(folder)
+        self.journal_id = known.id if known is not None else uuid.uuid4().hex
+        size = known.size if known is not None else 0
+        self._file = (folder / NAME).open("ab")
+        if self._file.tell() != size:
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def append(self, record: Record, time_ms: int | None = None) -> None:
+        """Writes one record and waits until the disk has it.
+
+        Raises:
+            OSError: the disk is full or the folder is gone; the journal stays readable.
+        """
+        stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
+        line = json.dumps(
+            {"kind": _NAMES[type(record)], "time_ms": stamp, **dataclasses.asdict(record)}, separators=(",", ":")
+        )
+        start = self._file.tell()
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):  # an incomplete line is ignored by every reader
+                os.ftruncate(self._file.fileno(), start)
+            raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read(folder: Path) -> Journal | None:
+    """The journal of a run's folder, or None where it has none or its first record is not complete.
+
+    Raises:
+        ReproError: a record that is not the last one is broken, or the schema is not known: the file was changed by hand.
+    """
+    path = folder / NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read ({error.strerror})") from None
+    entries, size = parse(raw, str(path))
+    if not entries:
+        return None
+    if not isinstance(entries[0].record, Attempt):
+        raise ReproError(f"{path}: does not begin with the start of a run")
+    return Journal(folder, entries, size)
+
+
+def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
+    """The complete records at the head of `raw`, and how many bytes they take."""
+    entries: list[Entry] = []
+    size = 0
+    for number, line in enumerate(raw.splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            entries.append(_entry(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if size + len(line) == len(raw):
+                break  # a last record whose bytes did not all reach the disk
+            raise ReproError(f"{where}: line {number} is broken ({error}); the lines before it can be kept") from None
+        size += len(line)
+    return tuple(entries), size
+
+
+def find(runs: Path) -> list[Path]:
+    """The folders below `runs` that hold a journal, oldest name first."""
+    return sorted(path.parent for path in runs.glob(f"*/{NAME}"))
+
+
+def _entry(line: bytes) -> Entry:
+    fields = json.loads(line)
+    kind = _KINDS[fields.pop("kind")]
+    time_ms = int(fields.pop("time_ms"))
+    if kind is Attempt:
+        if fields.get("schema") != SCHEMA:
+            raise ValueError(f"schema {fields.get('schema')!r} is not known (allowed: {SCHEMA})")
+        fields["environment"] = Environment(**fields["environment"])
+    if kind is RunResult:
+        fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
+    return Entry(time_ms, cast(Record, kind(**fields)))

@@ -1,0 +1,72 @@
+"""Tidy rows: what the tracking store holds, as plain values that need neither MLflow nor torch.
+
+`tracking.reader` makes them and `reporting` draws from them; nothing else passes between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro.studies import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The epochs of one run in order, each once; all arrays have the length of `epoch`. Accuracies in 0..1."""
+
+    epoch: NDArray[np.int64]
+    train_loss: NDArray[np.float64]
+    train_accuracy: NDArray[np.float64]
+    val_loss: NDArray[np.float64]
+    val_accuracy: NDArray[np.float64]
+    epoch_seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One finished run of the store."""
+
+    run_id: str
+    experiment_id: str
+    key: str
+    study: str
+    variant: str
+    """The study and variant it was first trained for; it may stand in other tables by its key."""
+    seed: int
+    outcome: str
+    commit: str
+    dirty: bool
+    hardware: str
+    side_by_side: int
+    started_ms: int
+    ended_ms: int
+    params: Mapping[str, str]
+    """Every field of the spec by dotted name, as the store keeps it."""
+    metrics: Mapping[str, float]
+    """The final metrics (`records.RESULT_METRICS`); one that is missing or not finite is left out."""
+    curve: Curve | None
+    """None where the histories were not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One sweep of the store: the parent run, with the plan it was started for."""
+
+    run_id: str
+    experiment_id: str
+    started_ms: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was read from a store, newest first, and what had to be passed over, a line each."""
+
+    uri: str
+    sweeps: tuple[SweepRow, ...]
+    runs: tuple[RunRow, ...]
+    notes: tuple[str, ...]

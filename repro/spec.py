@@ -1,0 +1,366 @@
+"""What one run is: every setting that can change its result, validated, frozen, with a key.
+
+A `RunSpec` is the question asked, fully resolved. Its `key` is a hash of that question: two runs with one key were asked
+the same thing, so one of them need not be trained. Device, threads, workers, paths and package versions can change how a
+question is answered, not what is asked; they are recorded as environment and stand in no field here.
+
+Growth: a field added after the first release is listed in `ADDED_LATER` with the value at which it stays out of the hash,
+so the keys of the runs that exist never change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from repro.errors import InputError, unknown
+
+TRAINING_SEMANTICS = 1
+"""Version of what training computes. It is part of every key: raise it when the same spec would train differently."""
+
+ADDED_LATER: Mapping[str, object] = MappingProxyType({})
+"""Dotted name -> value at which the field stays out of the hash, for every field added after the first release."""
+
+Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
+"""What a setting may hold: whatever YAML says."""
+
+
+class KnownData(BaseModel):
+    """The constants of a data set that planning and comparing need without its files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    """SHA-256 over the images (N, 32, 32, 3) uint8 and the labels (N,) uint8, in that order."""
+    split_digest: str
+    """SHA-256 over the three index arrays (train, validation, test) as little-endian int64."""
+    classes: tuple[str, ...]
+    images: tuple[int, int, int]
+    """Number of images in the training, validation and test split."""
+
+
+DATASETS: Mapping[str, KnownData] = MappingProxyType(
+    {
+        "cifar10": KnownData(
+            digest="0" * 64,
+            split_digest="0" * 64,
+            classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+            images=(50_000, 5_000, 5_000),
+        ),
+        "digits": KnownData(
+            digest="0" * 64,
+            split_digest="0" * 64,
+            classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
+            images=(1_437, 180, 180),
+        ),
+    }
+)
+"""Every data set the project knows; `repro data` checks the files against these constants."""
+
+
+class Strict(BaseModel):
+    """Base of every declaration: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # takes a YAML list
+
+
+class SqueezeNetSpec(Strict):
+    """SqueezeNet by the metaparameters of its paper (Iandola et al. 2016, section 5) and the changes studied here.
+
+    Module i = 0, 1, ... is called fire2, fire3, ...; it expands to e(i) = base_e + incr_e * (i // freq) channels, of which
+    a share `expand_3x3` comes from the larger expand kernel, after a squeeze layer of squeeze_ratio * e(i) channels.
+    """
+
+    name: Literal["squeezenet"]
+    fire_modules: int = Field(8, ge=1, le=64)
+    base_e: int = Field(128, ge=1, le=4096)
+    incr_e: int = Field(128, ge=0, le=4096)
+    freq: int = Field(2, ge=1, le=64)
+    squeeze_ratio: float = Field(0.125, gt=0, le=1)
+    expand_3x3: float = Field(0.5, ge=0, le=1)
+    squeeze_kernel: Literal[1, 3, 5, 7] = 1
+    expand_kernels: Annotated[tuple[Literal[1, 3, 5, 7], Literal[1, 3, 5, 7]], Field(strict=False)] = (1, 3)
+    """Kernel of the smaller and of the larger expand filters; padding keeps the spatial size."""
+    first_kernel: int = Field(7, ge=1, le=31)
+    first_stride: int = Field(2, ge=1, le=8)
+    first_filters: int = Field(96, ge=1, le=4096)
+    first_padding: int = Field(0, ge=0, le=15)
+    pools: Names = ("conv1", "fire4", "fire8")
+    """Layers after which a 3x3 max pool of stride 2 (ceil mode) follows; one with no Fire module behind it is omitted."""
+    replicated: Names = ()
+    """Modules that get a replica of the same width right behind them; a name given twice gives two replicas."""
+    removed: Names = ()
+    """Modules that are dropped; a pool after one of them stays where it was."""
+    residual: Literal["none", "simple", "complex"] = "none"
+    """simple: identity additions where widths agree; complex: 1x1 convolutions where they do not, as well."""
+    batch_norm: Literal["none", "fire", "outside", "all"] = "none"
+    conv_bias: bool = True
+    """Whether a convolution that is followed by batch normalization keeps its bias; others always have one."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    head_relu: bool = False
+    """Whether conv10 is followed by a ReLU, as in the first SqueezeNet release."""
+    classes: int = Field(10, ge=2, le=100_000)
+    input_size: int = Field(32, ge=8, le=1024)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        fires = [f"fire{i + 2}" for i in range(self.fire_modules)]
+        layers = ["conv1", *fires]
+        for field, names, allowed in (
+            ("pools", self.pools, ["conv1", *(f"fire{i}" for i in range(2, 66))]),
+            ("replicated", self.replicated, fires),
+            ("removed", self.removed, fires),
+        ):
+            for name in names:
+                if name not in allowed:
+                    shown = layers if field == "pools" else fires
+                    raise ValueError(f"model.{field}: {unknown('layer', name, shown)}")
+        if set(self.removed) >= set(fires):
+            raise ValueError("model.removed: at least one Fire module must stay")
+        if both := sorted(set(self.removed) & set(self.replicated)):
+            raise ValueError(f"model.replicated: {both[0]} is removed, so it cannot be replicated")
+        return self
+
+
+class AlexNetSpec(Strict):
+    """AlexNet as usual on CIFAR-10: five 3x3 convolutions and three linear layers (Krizhevsky et al. 2012, adapted)."""
+
+    name: Literal["alexnet"]
+    batch_norm: Literal["none", "all"] = "none"
+    conv_bias: bool = True
+    dropout: float = Field(0.5, ge=0, lt=1)
+    classes: int = Field(10, ge=2, le=100_000)
+    input_size: int = Field(32, ge=16, le=1024)
+
+
+class DataSpec(Strict):
+    """Which images are seen, and how. The digests are filled in for the data sets in `DATASETS`."""
+
+    dataset: Literal["cifar10", "digits"] = "cifar10"
+    digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
+    split_digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
+    normalisation: Literal["channel"] = "channel"
+    """Per channel, by mean and standard deviation of the training split."""
+    augmentation: Literal["none"] = "none"
+    fold: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_digests(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        known = DATASETS.get(str(given.get("dataset", "cifar10")))
+        return given if known is None else {"digest": known.digest, "split_digest": known.split_digest, **given}
+
+
+class AdaBoundSpec(Strict):
+    """AdaBound (Luo et al. 2019). The paper's "learning rate" is `final_lr`; `lr` is the rate of the Adam phase."""
+
+    name: Literal["adabound"]
+    lr: float = Field(1e-3, gt=0, le=100)
+    final_lr: float = Field(0.04, gt=0, le=100)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    gamma: float = Field(1e-3, gt=0, lt=1)
+    eps: float = Field(1e-8, gt=0, le=1)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    amsbound: Literal[False] = False
+
+
+class AdamSpec(Strict):
+    """Adam (Kingma and Ba 2014)."""
+
+    name: Literal["adam"]
+    lr: float = Field(1e-3, gt=0, le=100)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0, le=1)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+
+
+class SGDSpec(Strict):
+    """Stochastic gradient descent with momentum (torch's convention: v = momentum * v + g, w = w - lr * v)."""
+
+    name: Literal["sgd"]
+    lr: float = Field(0.01, gt=0, le=100)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+
+
+class TrainingSpec(Strict):
+    """How long, in what batches, in which arithmetic."""
+
+    epochs: int = Field(100, ge=1, le=100_000)
+    patience: int = Field(15, ge=1, le=100_000)
+    """Training stops after this many epochs without a better validation accuracy."""
+    batch_size: int = Field(50, ge=1, le=100_000)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward pass under bfloat16 autocast, weights and optimizer in float32."""
+
+
+class RunSpec(Strict):
+    """One run, fully resolved. Equal specs have equal keys, and on one machine with one set of versions equal weights."""
+
+    model: SqueezeNetSpec | AlexNetSpec = Field(discriminator="name")
+    data: DataSpec = DataSpec()
+    optimizer: AdaBoundSpec | AdamSpec | SGDSpec = Field(AdaBoundSpec(name="adabound"), discriminator="name")
+    training: TrainingSpec = TrainingSpec()
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    semantics: int = Field(TRAINING_SEMANTICS, ge=1, le=TRAINING_SEMANTICS)
+
+    @model_validator(mode="after")
+    def _fits_data(self) -> Self:
+        known = DATASETS[self.data.dataset]
+        if self.model.classes < len(known.classes):
+            raise ValueError(
+                f"model.classes: {self.model.classes} is fewer than the {len(known.classes)} classes of {self.data.dataset}"
+            )
+        if self.model.input_size != 32:
+            raise ValueError(f"model.input_size: {self.data.dataset} has images of 32x32, got {self.model.input_size}")
+        if self.training.batch_size > known.images[0]:
+            raise ValueError(
+                f"training.batch_size: {self.training.batch_size} is larger than the training split of {self.data.dataset}"
+                f" (allowed: 1 to {known.images[0]})"
+            )
+        return self
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits: the hash of the question asked."""
+        asked = {name: value for name, value in flatten(self).items() if not _stays_out(name, value)}
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _stays_out(name: str, value: object) -> bool:
+    return name in ADDED_LATER and ADDED_LATER[name] == value
+
+
+def flatten(spec: BaseModel) -> dict[str, Value]:
+    """Every field by dotted name, in declaration order: {"model.squeeze_ratio": 0.125, ..., "seed": 0}."""
+
+    def walk(prefix: str, tree: Mapping[str, Any]) -> dict[str, Value]:
+        flat: dict[str, Value] = {}
+        for name, value in tree.items():
+            if isinstance(value, Mapping):
+                flat |= walk(f"{prefix}{name}.", value)
+            else:
+                flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+        return flat
+
+    return walk("", spec.model_dump())
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`, as plain dicts: {"model.name": "alexnet"} -> {"model": {"name": "alexnet"}}."""
+    tree: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *parents, leaf = dotted.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise InputError(f"{dotted}: {parent} is a value, not a group of settings")
+        node[leaf] = value
+    return tree
+
+
+def resolve(settings: Mapping[str, Any], where: str) -> RunSpec:
+    """A spec from dotted settings, the defaults filling the rest; `where` stands at the head of an error's line."""
+    if any(name.startswith("optimizer.") for name in settings):
+        settings = {"optimizer.name": "adabound", **settings}
+    return validated(RunSpec, nest(settings), where)
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with `changes` on top; naming another model or optimizer drops what was set for the former one."""
+    kept = dict(settings)
+    for group in ("model", "optimizer"):
+        named = changes.get(f"{group}.name")
+        if named is not None and named != settings.get(f"{group}.name", "adabound"):
+            kept = {name: value for name, value in kept.items() if not name.startswith(f"{group}.")}
+    return kept | dict(changes)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(model: type[_Model], given: Any, where: str) -> _Model:
+    """`given` as `model`, or one line: where, which key, what is wrong, what is allowed."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_one_line(model, error)}") from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    loc = [str(part) for part in first["loc"] if part not in {"squeezenet", "alexnet", "adabound", "adam", "sgd"}]
+    dotted, message = ".".join(loc), first["msg"]
+    given = first.get("input")
+    match first["type"]:
+        case "extra_forbidden":
+            siblings = _fields_at(model, [str(part) for part in first["loc"][:-1]])
+            prefix = ".".join(loc[:-1])
+            return str(unknown("key", dotted, [f"{prefix}.{name}" if prefix else name for name in siblings]))
+        case "missing":
+            return f"{dotted}: is required"
+        case "union_tag_not_found":
+            return f"{dotted}.name: is required (allowed: {first['ctx']['discriminator'] and _tags(model, loc)})"
+        case "union_tag_invalid":
+            return f"{dotted}.name: {unknown('value', first['ctx']['tag'], _tags(model, loc).split(', '))}"
+        case "literal_error":
+            return f"{dotted}: got {given!r} (allowed: {first['ctx']['expected']})"
+        case "value_error":
+            return message.removeprefix("Value error, ")  # our validators name their field themselves
+    return f"{dotted}: {message[0].lower()}{message[1:]}, got {given!r}"
+
+
+def _annotations(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    """The declarations that may stand at field `name` of `model`."""
+    field = model.model_fields.get(name)
+    if field is None:
+        return []
+    found: list[type[BaseModel]] = []
+    pending: list[Any] = [field.annotation]
+    while pending:
+        annotation = pending.pop(0)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        else:
+            pending += getattr(annotation, "__args__", ())
+    return found
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    return (
+        getattr(model.model_fields.get("name"), "annotation", None)
+        and model.model_fields["name"].annotation.__args__[0]
+    )  # type: ignore[union-attr]
+
+
+def _tags(model: type[BaseModel], loc: list[str]) -> str:
+    for part in loc[:-1]:
+        model = next(iter(_annotations(model, part)), model)
+    return ", ".join(str(_tag(option)) for option in _annotations(model, loc[-1]))
+
+
+def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
+    """The keys allowed at `loc`, a path that may pass through a union's tag or a mapping's key."""
+    at = [model]
+    for part in loc:
+        if below := [option for one in at for option in _annotations(one, part)]:
+            at = below
+        elif tagged := [one for one in at if "name" in one.model_fields and _tag(one) == part]:
+            at = tagged
+    return sorted({name for one in at for name in one.model_fields})
