@@ -127,6 +127,7 @@ class Architecture:
     input: tuple[int, int, int]
     layers: tuple[Layer, ...]
     residual: tuple[tuple[str, str, str], ...]
-    """(module, kind, where): the module that an addition goes around, `identity` or `conv1x1`, the module whose output is added to."""
+    """(module, kind, source) for each residual addition: the module it goes around, `identity` or `conv1x1`, and the
+    module whose output is added to that module's own."""
     parameters: int
     multiply_adds: int

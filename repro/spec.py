@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -316,7 +316,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         case "missing":
             return f"{dotted}: is required"
         case "union_tag_not_found":
-            return f"{dotted}.name: is required (allowed: {first['ctx']['discriminator'] and _tags(model, loc)})"
+            return f"{dotted}.name: is required (allowed: {_tags(model, loc)})"
         case "union_tag_invalid":
             return f"{dotted}.name: {unknown('value', first['ctx']['tag'], _tags(model, loc).split(', '))}"
         case "literal_error":
@@ -342,11 +342,9 @@ def _annotations(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
     return found
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    return (
-        getattr(model.model_fields.get("name"), "annotation", None)
-        and model.model_fields["name"].annotation.__args__[0]
-    )  # type: ignore[union-attr]
+def _tag(model: type[BaseModel]) -> str:
+    """The name that tells one member of a union from the others, e.g. `squeezenet`."""
+    return str(get_args(model.model_fields["name"].annotation)[0])
 
 
 def _tags(model: type[BaseModel], loc: list[str]) -> str:

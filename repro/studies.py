@@ -3,7 +3,8 @@
     experiments/*.yaml -> Study -> plan() -> Plan (what a sweep trains, in order, with the published numbers beside it)
 
 A variant says only what differs from its `base`, another variant of the same study or `study/variant` of another one;
-the base is also what it is compared with, unless the study says `against`. Entry points choose variants by their labels (`fire: removed`).
+the base is also what it is compared with, unless the study says `against`. Entry points choose variants by their labels
+(`fire: removed`).
 """
 
 from __future__ import annotations
