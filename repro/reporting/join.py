@@ -1,0 +1,285 @@
+"""The join: what the sweeps planned, with the finished runs that answer it, one table a study.
+
+    Contents ─► scopes(): one a setting ─► tables(): one a study, its rows in the study's order, each with its runs by seed
+
+Plans meet runs by key alone, so a run trained for one study serves every row that asks the same. A table never mixes
+settings: data with its digest, budget, batch, precision and what was set on every variant are the same in all its rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from repro import studies as declared_studies
+from repro.errors import InputError, unknown
+from repro.records import RESULT_METRICS
+from repro.rows import Contents, RunRow
+from repro.spec import DataSpec, RunSpec, TrainingSpec, Value, flatten, merged, resolve
+from repro.studies import Plan, PlannedRun, Published, Study
+
+_DEFAULTS = {
+    f"{group}.{name}": value
+    for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
+    for name, value in flatten(defaults).items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variant of a study in one setting."""
+
+    study: str
+    variant: str
+    title: str
+    against: str | None
+    """`study/variant` that the row is compared with; None for a row that stands for itself."""
+    note: str
+    published: Published
+    spec: RunSpec
+    """Of the first seed; the other seeds' specs differ in nothing else."""
+    runs: tuple[RunRow, ...]
+    """The finished runs, one a seed, by seed; empty where none is finished."""
+    missing: tuple[int, ...]
+    """The planned seeds without a finished run."""
+
+    @property
+    def name(self) -> str:
+        """`study/variant`."""
+        return f"{self.study}/{self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One study in one setting."""
+
+    study: Study
+    setting: Mapping[str, Value]
+    setting_id: str
+    rows: tuple[Row, ...]
+    bases: Mapping[str, Row]
+    """`study/variant` -> the row that others are compared with, in the same setting; also rows of other studies."""
+    notes: tuple[str, ...]
+    """What the reader must know beside the numbers, a line each."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """All that a store holds under one setting."""
+
+    setting: Mapping[str, Value]
+    setting_id: str
+    plans: tuple[Plan, ...]
+    """The plans of this setting, newest first."""
+    finished: Mapping[str, tuple[RunRow, ...]]
+    """Key -> its finished runs, the latest first."""
+    _rows: dict[str, Row | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def planned(self) -> Mapping[str, tuple[PlannedRun, ...]]:
+        """`study/variant` -> its planned runs, those of the newest plan first."""
+        found: dict[str, list[PlannedRun]] = {}
+        for plan in self.plans:
+            for run in plan.runs:
+                found.setdefault(f"{run.study}/{run.variant}", []).append(run)
+        return {name: tuple(runs) for name, runs in found.items()}
+
+    @cached_property
+    def studies(self) -> Mapping[str, Study]:
+        """Every planned study by its slug, as its newest plan declares it."""
+        return {study.study: study for plan in reversed(self.plans) for study in plan.studies}
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Every planned seed."""
+        return tuple(sorted({run.seed for plan in self.plans for run in plan.runs}))
+
+    def row(self, name: str) -> Row | None:
+        """The row `study/variant`, also of a study that was never swept here: its key is known from its declaration.
+
+        None for a row that no plan and no declaration knows.
+        """
+        if name not in self._rows:
+            self._rows[name] = self._row(name)
+        return self._rows[name]
+
+    def _row(self, name: str) -> Row | None:
+        planned = self.planned.get(name) or self._declared(name)
+        if not planned:
+            return None
+        newest = planned[0]
+        same = {run.seed: run for run in reversed(planned) if _question(run.spec) == _question(newest.spec)}
+        by_seed = {seed: self.finished[same[seed].key][0] for seed in sorted(same) if same[seed].key in self.finished}
+        study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
+        variant = study.variants.get(newest.variant)
+        return Row(
+            study=newest.study,
+            variant=newest.variant,
+            title=newest.title,
+            against=newest.against,
+            note=variant.note if variant is not None else "",
+            published=newest.published,
+            spec=same[min(same)].spec,
+            runs=tuple(by_seed.values()),
+            missing=tuple(seed for seed in sorted(same) if seed not in by_seed),
+        )
+
+    def _declared(self, name: str) -> tuple[PlannedRun, ...]:
+        """What a sweep of this setting would ask for `name`, under the seeds planned here."""
+        slug, _, variant = name.partition("/")
+        overrides = self.plans[0].overrides
+        try:
+            study = self.studies.get(slug) or declared_studies.load_base(slug, name)
+            if variant not in study.variants:
+                return ()
+            settings = merged(declared_studies.settings(study, variant), overrides)
+            spec = resolve(settings, name)
+        except InputError:  # not declared here, or it does not have a setting that was put on every variant
+            return ()
+        return tuple(
+            PlannedRun(
+                study=slug,
+                variant=variant,
+                title=study.variants[variant].title,
+                seed=seed,
+                spec=_with_seed(spec, seed),
+                published=study.variants[variant].published,
+                against=declared_studies.compared_with(study, variant),
+            )
+            for seed in self.seeds
+        )
+
+
+def scopes(contents: Contents) -> tuple[Scope, ...]:
+    """The settings that a store holds, that of the latest sweep first.
+
+    Raises:
+        InputError: the store holds no sweep.
+    """
+    if not contents.sweeps:
+        raise InputError(f"{contents.uri}: holds no sweep yet; train one first (example: mlflow run .)")
+    finished: dict[str, list[RunRow]] = {}
+    for run in sorted(contents.runs, key=lambda run: (run.ended_ms, run.started_ms, run.run_id), reverse=True):
+        finished.setdefault(run.key, []).append(run)
+    by_key = {key: tuple(runs) for key, runs in finished.items()}
+    plans: dict[str, list[Plan]] = {}
+    settings: dict[str, dict[str, Value]] = {}
+    for sweep in sorted(contents.sweeps, key=lambda sweep: (sweep.started_ms, sweep.run_id), reverse=True):
+        if sweep.plan.runs:
+            setting = setting_of(sweep.plan)
+            settings[setting_id(setting)] = setting
+            plans.setdefault(setting_id(setting), []).append(sweep.plan)
+    return tuple(Scope(settings[ident], ident, tuple(found), by_key) for ident, found in plans.items())
+
+
+def tables(contents: Contents, studies: Sequence[str] | None = None, setting: str | None = None) -> tuple[Table, ...]:
+    """One table a study, in the order of the paper: in the setting of the study's latest sweep, or in `setting`.
+
+    Args:
+        contents: what the store holds.
+        studies: slugs of the studies wanted; None for every study that was swept.
+        setting: id of a setting (`Table.setting_id`).
+
+    Raises:
+        InputError: the store is empty, or holds no such study or setting.
+    """
+    every = scopes(contents)
+    swept = {slug: study for scope in reversed(every) for slug, study in scope.studies.items()}
+    for slug in studies or ():
+        if slug not in swept:
+            raise unknown("study of the store", slug, swept)
+    if setting is not None and setting not in {scope.setting_id for scope in every}:
+        raise unknown("setting", setting, [scope.setting_id for scope in every])
+    made = []
+    for slug in sorted(studies or swept, key=lambda slug: _paper_order(swept[slug])):
+        holding = [scope for scope in every if slug in scope.studies]
+        chosen = next((scope for scope in holding if setting in {None, scope.setting_id}), None)
+        if chosen is not None:
+            made.append(_table(chosen, slug, [scope for scope in holding if scope is not chosen]))
+        elif studies:
+            allowed = ", ".join(scope.setting_id for scope in holding)
+            raise InputError(f"{slug} was not swept in setting {setting} (allowed: {allowed})")
+    return tuple(made)
+
+
+def setting_of(plan: Plan) -> dict[str, Value]:
+    """What all rows of a table must share. A name that a study sweeps itself stands at what the other rows have."""
+    swept = {name for study in plan.studies for variant in study.variants.values() for name in variant.set}
+    shared = {name: _DEFAULTS.get(name) if name in swept else value for name, value in plan.setting.items()}
+    return shared | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
+
+
+def setting_id(setting: Mapping[str, Value]) -> str:
+    """Eight hexadecimal digits that name a setting: what `--setting` takes."""
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def describe(setting: Mapping[str, Value]) -> str:
+    """A setting in one line: the data, and what differs from the declared defaults."""
+    hidden = {"data.dataset", "data.digest", "data.split_digest", "semantics"}
+    changed = [
+        f"{name}={value}"
+        for name, value in setting.items()
+        if name not in hidden and (name not in _DEFAULTS or value != _DEFAULTS[name])
+    ]
+    return ", ".join([f"{setting['data.dataset']} {str(setting['data.digest'])[:8]}", *changed])
+
+
+def metric(run: RunRow, name: str) -> float | None:
+    """A final metric, or None where it is missing or not finite."""
+    value = run.metrics.get(name)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _table(scope: Scope, slug: str, others: Sequence[Scope]) -> Table:
+    study = scope.studies[slug]
+    named = [name for name in scope.planned if name.startswith(f"{slug}/")]
+    order = {f"{slug}/{variant}": place for place, variant in enumerate(study.variants)}
+    rows = [row for name in sorted(named, key=lambda name: order.get(name, len(order))) if (row := scope.row(name))]
+    wanted = dict.fromkeys(row.against for row in rows if row.against is not None)
+    bases = {name: row for name in wanted if (row := scope.row(name)) is not None}
+    notes = [
+        f"{study.title} was also run in another setting: {describe(other.setting)} (--setting {other.setting_id})"
+        for other in others
+    ]
+    for row in rows:
+        notes += _notes(scope, row)
+    return Table(study, scope.setting, scope.setting_id, tuple(rows), bases, tuple(notes))
+
+
+def _notes(scope: Scope, row: Row) -> list[str]:
+    notes = []
+    if row.missing:
+        seeds = ", ".join(map(str, row.missing))
+        notes.append(f"{row.variant}: no finished run yet for seed{'s' * (len(row.missing) > 1)} {seeds}")
+    if any(_question(run.spec) != _question(row.spec) for run in scope.planned[row.name]):
+        notes.append(f"{row.variant}: declared otherwise in an earlier sweep, whose runs are left out")
+    for run in row.runs:
+        who = f"{row.variant} seed {run.seed}"
+        if extra := len(scope.finished[run.key]) - 1:
+            notes.append(f"{who}: {extra + 1} finished runs of key {run.key}; the latest, {run.run_id}, counts")
+        if run.outcome == "diverged":
+            notes.append(f"{who}: diverged (a loss was not finite)")
+        if lacking := [name for name in RESULT_METRICS if metric(run, name) is None]:
+            notes.append(f"{who}: {', '.join(lacking)} missing or not finite; left out")
+        if run.curve is not None and len(set(run.curve.epoch.tolist())) != len(run.curve.epoch):
+            notes.append(f"{who}: some epochs were recorded twice")
+    return notes
+
+
+def _question(spec: RunSpec) -> tuple[object, ...]:
+    """What a spec asks, whatever its seed."""
+    return spec.model, spec.data, spec.optimizer, spec.training, spec.semantics
+
+
+def _with_seed(spec: RunSpec, seed: int) -> RunSpec:
+    parts = {name: getattr(spec, name) for name in RunSpec.model_fields}  # model_copy would carry the old key along
+    return RunSpec(**parts | {"seed": seed})
+
+
+def _paper_order(study: Study) -> tuple[bool, int, bool, str]:
+    return study.table is None, study.table or 0, study.study == "best", study.study
