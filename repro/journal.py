@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import time
@@ -17,7 +18,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import IO, Any, TypeAlias, cast
 
 from repro.errors import ReproError
 from repro.records import Environment, EpochRecord, RunResult
@@ -201,6 +202,33 @@ def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
             raise ReproError(f"{where}: line {number} is broken ({error}); the lines before it can be kept") from None
         size += len(line)
     return tuple(entries), size
+
+
+def claim(folder: Path) -> IO[bytes] | None:
+    """The lock of a run's folder, held until the returned file is closed; None where another process holds it.
+
+    The kernel frees it however its holder ends, so there is no stale lock and no heartbeat. It holds between the
+    processes of one machine; a network file system may not pass it on to others.
+    """
+    file = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def held(folder: Path) -> bool:
+    """Whether some process trains the run of this folder now."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def find(runs: Path) -> list[Path]:

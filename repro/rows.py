@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from repro.records import EPOCH_METRICS, EpochRecord
 from repro.studies import Plan
 
 
@@ -24,6 +25,14 @@ class Curve:
     val_loss: NDArray[np.float64]
     val_accuracy: NDArray[np.float64]
     epoch_seconds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, records: Sequence[EpochRecord]) -> Curve:
+        """The curve of a journal's epochs."""
+        values = np.array([[getattr(record, name) for name in EPOCH_METRICS] for record in records], dtype=np.float64)
+        columns = values.reshape(len(records), len(EPOCH_METRICS)).T
+        epoch = np.array([record.epoch for record in records], dtype=np.int64)
+        return cls(epoch, **dict(zip(EPOCH_METRICS, columns, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

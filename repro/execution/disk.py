@@ -1,0 +1,31 @@
+"""Files that are whole or not there: written to a temporary name, fsynced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` in one step: a crash leaves the former file or the new one.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the former file stays.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,94 @@
+"""What a run was computed with, gathered once a sweep: code, versions, machine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from repro.records import Environment
+
+_PROJECT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The state of the code: commit, and what is not committed."""
+
+    commit: str
+    diff: str
+    """The uncommitted changes of tracked files, and the names of untracked ones; "" where there are none."""
+
+
+@functools.cache
+def code(project: Path = _PROJECT) -> Code:
+    """The commit that this code was started from; "unknown" where it does not lie in a repository of its own."""
+    top = _git(project, "rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()).resolve() != project.resolve():
+        return Code("unknown", "")
+    commit = _git(project, "rev-parse", "HEAD")
+    untracked = _git(project, "ls-files", "--others", "--exclude-standard") or ""
+    diff = _git(project, "diff", "HEAD") or ""
+    return Code((commit or "unknown").strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
+
+
+def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:
+    """The environment of runs that start now in processes of this interpreter."""
+    state = code()
+    return Environment(
+        commit=state.commit,
+        dirty=bool(state.diff),
+        diff_digest=hashlib.sha256(state.diff.encode()).hexdigest() if state.diff else "",
+        python=platform.python_version(),
+        packages=dict(sorted((dist.name, dist.version) for dist in metadata.distributions() if dist.name)),
+        platform=platform.platform(),
+        hardware=_processor() if device == "cpu" else _gpu(device),
+        host=platform.node(),
+        device=device,
+        threads=threads,
+        side_by_side=side_by_side,
+        deterministic=deterministic,
+    )
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = named[0] if named else model
+    return f"{model}, {cores()} core{'s' if cores() > 1 else ''}"
+
+
+def _gpu(device: str) -> str:
+    index = device.partition(":")[2] or "0"
+    try:
+        out = subprocess.run(
+            ["nvidia-smi", f"--id={index}", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return device
+    return out or device
+
+
+def _git(project: Path, *words: str) -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "-C", str(project), *words], capture_output=True, text=True, errors="replace", timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,52 @@
+"""How long runs will take, by the journals of earlier runs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from repro import journal
+from repro.errors import ReproError
+from repro.spec import RunSpec, flatten
+
+
+def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
+    """Upper estimate of the wall time of training `specs`, `workers` at a time; None without earlier runs to go by.
+
+    An epoch is taken to last as long as in earlier runs of the same model on the same data, else as in those of the same
+    network; a run is taken to use its whole budget, for its patience may never run out.
+    """
+    exact: dict[str, list[float]] = {}
+    rough: dict[str, list[float]] = {}
+    for folder in journal.find(runs):
+        try:
+            known = journal.read(folder)
+            if known is None or not known.epochs:
+                continue
+            typical = median(epoch.epoch_seconds for epoch in known.epochs)
+            exact.setdefault(_cost(known.spec), []).append(typical)
+            rough.setdefault(_kind(known.spec), []).append(typical)
+        except ReproError:
+            continue  # a journal that cannot be read tells nothing of time
+    total = 0.0
+    for spec in specs:
+        typical_epochs = exact.get(_cost(spec)) or rough.get(_kind(spec))
+        if typical_epochs is None:
+            return None
+        total += median(typical_epochs) * spec.training.epochs
+    return total / max(1, min(workers, len(specs)))
+
+
+def _cost(spec: RunSpec) -> str:
+    """What the length of an epoch depends on."""
+    fields = flatten(spec)
+    return repr([(name, value) for name, value in fields.items() if name.startswith(("model.", "data."))]) + _arithmetic(spec)
+
+
+def _kind(spec: RunSpec) -> str:
+    return f"{spec.model.name} {spec.data.dataset} {_arithmetic(spec)}"
+
+
+def _arithmetic(spec: RunSpec) -> str:
+    return f"{spec.training.batch_size} {spec.training.precision}"

@@ -1,0 +1,55 @@
+"""What a sweep tells a worker: one JSON line on its standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.records import Environment
+from repro.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to train, and how; nothing here changes what comes out of it."""
+
+    spec: RunSpec
+    study: str
+    variant: str
+    folder: Path
+    """`runs/<key>`: journal, checkpoint and artifacts of the run."""
+    cache: Path
+    """The verified cache file of the data set."""
+    environment: Environment
+    diff: str
+    checkpoint_seconds: float
+    """Least time between two checkpoints."""
+    until: int | None = None
+    """Stop after this many epochs without ending the run, for a verification of its beginning."""
+
+    def dump(self) -> str:
+        """The job as one line of JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {
+            "spec": self.spec.model_dump(mode="json"),
+            "folder": str(self.folder),
+            "cache": str(self.cache),
+            "environment": dataclasses.asdict(self.environment),
+        }
+        return json.dumps(fields)
+
+    @classmethod
+    def parse(cls, line: str) -> Job:
+        """The job that `dump` wrote."""
+        fields = json.loads(line)
+        return cls(
+            **{
+                **fields,
+                "spec": RunSpec.model_validate(fields["spec"]),
+                "folder": Path(fields["folder"]),
+                "cache": Path(fields["cache"]),
+                "environment": Environment(**fields["environment"]),
+            }
+        )

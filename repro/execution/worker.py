@@ -1,0 +1,198 @@
+"""One run in a process of its own: claim its folder, resume it, train, and write down every epoch.
+
+    python -m repro.execution.worker < job        (one line of JSON; the input stays open for as long as the owner lives)
+
+The worker knows nothing of MLflow. It ends when its run does, when it is told to (SIGTERM) and when its input closes,
+which the kernel does for an owner that was killed; in the latter two cases it leaves a checkpoint to go on from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from repro import journal
+from repro.execution import disk
+from repro.execution.checkpoint import Checkpoints
+from repro.execution.job import Job
+from repro.records import EPOCH_METRICS, EpochRecord, Progress, RunResult
+from repro.training.data import load
+from repro.training.loop import Training
+
+
+class Exit(IntEnum):
+    """How a worker ends, as its owner reads it."""
+
+    DONE = 0
+    """The run is at its end; its journal has the result."""
+    FAILED = 1
+    """Its log says why."""
+    BUSY = 75
+    """Another process trains this run."""
+    STOPPED = 76
+    """It was told to stop; the run can be resumed."""
+
+
+class _Stop:
+    """Whether the worker was told to stop: by SIGTERM or by the end of its owner."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner passes it on
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def when_closed(self, stream: io.TextIOBase) -> None:
+        """Stops when `stream` ends, and ends the process if that has not helped within ten seconds."""
+
+        def watch() -> None:
+            while stream.read(1):
+                pass
+            self.asked = True
+            time.sleep(10)
+            os._exit(Exit.STOPPED)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Runs the job on standard input; the result is an `Exit`."""
+    stop = _Stop()
+    line = sys.stdin.readline()
+    if not line:
+        return Exit.STOPPED  # the owner had nothing to train
+    stop.when_closed(sys.stdin)
+    try:
+        return run(Job.parse(line), stop)
+    except Exception as error:
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)  # noqa: T201 - the log's last line
+        return Exit.FAILED
+
+
+def run(job: Job, stop: _Stop) -> Exit:
+    """Trains a job's run to its end, or until it is stopped."""
+    folder = job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = journal.claim(folder)
+    if lock is None:
+        return Exit.BUSY
+    with lock:
+        known = journal.read(folder)
+        if known is not None and known.result is not None:
+            return Exit.DONE
+        writer = journal.Writer(folder)
+        try:
+            return _train(job, stop, writer, known.epochs if known is not None else ())
+        except Exception as error:
+            writer.append(journal.Stop("failed", f"{type(error).__name__}: {error}".splitlines()[0]))
+            raise
+        finally:
+            writer.close()
+
+
+def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochRecord]) -> Exit:
+    checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
+    torch.set_num_threads(job.environment.threads)
+    snapshot = checkpoints.load()
+    if snapshot is not None and (snapshot["key"] != job.spec.key or snapshot["epochs_done"] > len(known)):
+        snapshot = None  # of another question, or of a journal that is gone
+    training = Training(
+        job.spec,
+        load(job.cache, job.spec.data),
+        device=job.environment.device,
+        deterministic=job.environment.deterministic,
+        resume=snapshot,
+    )
+    _describe(job, training)
+    writer.append(
+        journal.Attempt(
+            journal=writer.journal_id,
+            spec=job.spec.model_dump(mode="json"),
+            study=job.study,
+            variant=job.variant,
+            environment=job.environment,
+            resumed_epoch=0 if snapshot is None else snapshot["epochs_done"],
+            pid=os.getpid(),
+        )
+    )
+    for record in training:
+        match record:
+            case Progress():
+                if stop.asked:
+                    checkpoints.save(training.snapshot())
+                    writer.append(journal.Stop("killed", f"stopped in epoch {record.epoch}"))
+                    return Exit.STOPPED
+                if checkpoints.due:
+                    checkpoints.save(training.snapshot())
+            case EpochRecord():
+                if record.epoch > len(known):
+                    writer.append(record)
+                else:
+                    for difference in differences(known[record.epoch - 1], record):
+                        writer.append(difference)
+                if record.epoch == job.until:
+                    return Exit.DONE
+            case RunResult():
+                _keep(job.folder, training, record)
+                writer.append(record)
+    checkpoints.remove()
+    return Exit.DONE
+
+
+def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[journal.Difference]:
+    """The metrics, times left aside, in which an epoch that was trained twice is not bit-identical."""
+    pairs = [(name, getattr(recorded, name), getattr(retrained, name)) for name in EPOCH_METRICS if name != "epoch_seconds"]
+    return [
+        journal.Difference(recorded.epoch, name, before, after)
+        for name, before, after in pairs
+        if before != after and not (before != before and after != after)  # noqa: PLR0124 - nan equals nan here
+    ]
+
+
+def _describe(job: Job, training: Training) -> None:
+    """What is known of a run before its first epoch, beside its journal."""
+    environment = asdict(job.environment)
+    packages = environment.pop("packages")
+    lines = [f"{name}: {value}" for name, value in environment.items()]
+    lines += ["", *(f"{name}=={version}" for name, version in packages.items())]
+    described: dict[str, bytes] = {
+        "spec.yaml": yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode(),
+        "environment.txt": "\n".join(lines).encode() + b"\n",
+        "architecture.json": json.dumps(asdict(training.architecture()), indent=1).encode() + b"\n",
+    }
+    if job.diff:
+        described["diff.patch"] = job.diff.encode()
+    for name, content in described.items():
+        disk.write(job.folder / name, content)
+
+
+def _keep(folder: Path, training: Training, result: RunResult) -> None:
+    """What a run leaves at its end: the best weights and the confusion matrix."""
+    state: dict[str, Any] = training.best_state()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    disk.write(folder / "model.pt", buffer.getvalue())
+    classes = training.data.classes
+    rows = [["true \\ predicted", *classes], *([name, *counts] for name, counts in zip(classes, result.confusion, strict=False))]
+    disk.write(folder / "confusion.csv", "".join(",".join(map(str, row)) + "\n" for row in rows).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
