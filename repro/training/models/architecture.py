@@ -1,0 +1,103 @@
+"""A network as a table: its layers with shapes, parameters and multiply-adds, found by running it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.records import Architecture, Layer
+from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.training.models.layers import Add, Concat, GlobalAveragePool
+
+_KINDS: dict[type[nn.Module], str] = {
+    nn.Conv2d: "conv",
+    nn.BatchNorm2d: "batch_norm",
+    nn.ReLU: "relu",
+    nn.MaxPool2d: "max_pool",
+    GlobalAveragePool: "avg_pool",
+    nn.Dropout: "dropout",
+    nn.Linear: "linear",
+    Concat: "concat",
+    Add: "add",
+}
+
+
+def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architecture:
+    """The architecture of `module`, which `build` made of `spec`.
+
+    One image goes through in evaluation mode on torch's meta device, where tensors have shapes and no values: nothing is
+    computed, and neither weights, running statistics nor generators change.
+    """
+    layers: list[Layer] = []
+    edges: list[tuple[str, str, str]] = []
+
+    def record(name: str, part: nn.Module) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            layers.append(_layer(name, part, inputs[0], output))
+            if isinstance(part, Add):
+                block = name.partition(".")[0]
+                kind = "identity" if isinstance(module.get_submodule(f"{block}.bypass"), nn.Identity) else "conv1x1"
+                edges.append((block, kind, block))
+
+        return hook
+
+    shape = (3, spec.input_size, spec.input_size)
+    state = {name: tensor.detach().to("meta") for name, tensor in module.state_dict().items()}
+    handles = [
+        part.register_forward_hook(record(name, part)) for name, part in module.named_modules() if type(part) in _KINDS
+    ]
+    try:
+        with torch.no_grad(), _evaluating(module):
+            torch.func.functional_call(module, state, torch.empty(1, *shape, device="meta"))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Architecture(
+        model=spec.name,
+        input=shape,
+        layers=tuple(layers),
+        residual=tuple(edges),
+        parameters=sum(layer.parameters for layer in layers),
+        multiply_adds=sum(layer.multiply_adds for layer in layers),
+    )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _layer(name: str, part: nn.Module, given: Tensor, output: Tensor) -> Layer:
+    multiply_adds = 0
+    if isinstance(part, nn.Conv2d):
+        multiply_adds = output.numel() * part.in_channels * part.kernel_size[0] * part.kernel_size[1]
+    elif isinstance(part, nn.Linear):
+        multiply_adds = part.in_features * part.out_features
+    return Layer(
+        name=name,
+        kind=_KINDS[type(part)],
+        module=name.partition(".")[0],
+        input=tuple(given.shape[1:]),
+        output=tuple(output.shape[1:]),
+        kernel=_side(part, "kernel_size"),
+        stride=_side(part, "stride"),
+        padding=_side(part, "padding"),
+        parameters=sum(parameter.numel() for parameter in part.parameters()),
+        multiply_adds=multiply_adds,
+    )
+
+
+def _side(part: nn.Module, field: str) -> int | None:
+    """A square kernel, stride or padding as one number; None for a layer that has none."""
+    value = getattr(part, field, None)
+    return value[0] if isinstance(value, tuple) else value

@@ -1,0 +1,183 @@
+"""SqueezeNet from its metaparameters (Iandola et al. 2016, sections 3.2, 5 and 6), with the changes studied here.
+
+The layout is v1.0 of the SqueezeNet paper: conv1, Fire modules, dropout, conv10 with 1x1 filters, global average pool;
+3x3 max pools of stride 2 in ceil mode between them. Deviations from it, all declared in `SqueezeNetSpec`:
+
+- batch normalization may follow every convolution, conv10 among them, or only those inside or outside of Fire modules;
+- conv10 is followed by no ReLU unless `head_relu` asks for it;
+- modules may be replicated or removed.
+
+Initialisation is torchvision's: Kaiming uniform, conv10 normal with standard deviation 0.01, biases 0.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from repro.errors import InputError
+from repro.spec import SqueezeNetSpec
+from repro.training.models.layers import Add, Concat, GlobalAveragePool, convolution
+
+
+@dataclass(frozen=True, slots=True)
+class FireShape:
+    """The filters of one Fire module."""
+
+    squeeze: int
+    expand_small: int
+    expand_large: int
+
+    @property
+    def width(self) -> int:
+        """Channels of the module's output."""
+        return self.expand_small + self.expand_large
+
+
+class Fire(nn.Module):
+    """A squeeze layer, two expand layers side by side, and perhaps an addition around them (SqueezeNet, figure 1).
+
+    A share of 0 or 1 leaves one expand layer. The bypass, where there is one, is the identity or a 1x1 convolution; it is
+    added behind the last ReLU, as in the SqueezeNet paper's figure 2, and counts as outside of the module for batch
+    normalization.
+    """
+
+    def __init__(self, spec: SqueezeNetSpec, inputs: int, shape: FireShape) -> None:
+        super().__init__()
+        norm = spec.batch_norm in {"fire", "all"}
+
+        def same_size(width: int, filters: int, kernel: int, relu: bool = False) -> nn.Sequential:
+            return convolution(width, filters, kernel, padding=kernel // 2, norm=norm, bias=spec.conv_bias, relu=relu)
+
+        self.squeeze = same_size(inputs, shape.squeeze, spec.squeeze_kernel, relu=True)
+        small, large = spec.expand_kernels
+        if shape.expand_small:
+            self.expand_small = same_size(shape.squeeze, shape.expand_small, small)
+        if shape.expand_large:
+            self.expand_large = same_size(shape.squeeze, shape.expand_large, large)
+        self.concat = Concat()
+        self.relu = nn.ReLU(inplace=True)
+        self.bypass: nn.Module | None = None
+        if spec.residual != "none" and inputs == shape.width:
+            self.bypass = nn.Identity()
+        elif spec.residual == "complex":
+            outside = spec.batch_norm in {"outside", "all"}
+            self.bypass = convolution(inputs, shape.width, 1, norm=outside, bias=spec.conv_bias, relu=False)
+        self.add = Add()
+        self.shape = shape
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, width, H, W)."""
+        squeezed = self.squeeze(images)
+        output: Tensor
+        if not self.shape.expand_large:
+            output = self.expand_small(squeezed)
+        elif not self.shape.expand_small:
+            output = self.expand_large(squeezed)
+        else:
+            output = self.concat(self.expand_small(squeezed), self.expand_large(squeezed))
+        output = self.relu(output)
+        return output if self.bypass is None else self.add(output, self.bypass(images))
+
+
+class SqueezeNet(nn.Sequential):
+    """The whole network: (N, 3, input_size, input_size) to logits (N, classes). Its blocks are its children, in order.
+
+    Raises:
+        InputError: a Fire module without filters, or an image that is smaller than a layer needs: one line.
+    """
+
+    def __init__(self, spec: SqueezeNetSpec) -> None:
+        outside = spec.batch_norm in {"outside", "all"}
+        blocks: list[tuple[str, nn.Module]] = [
+            (
+                "conv1",
+                convolution(
+                    3,
+                    spec.first_filters,
+                    spec.first_kernel,
+                    stride=spec.first_stride,
+                    padding=spec.first_padding,
+                    norm=outside,
+                    bias=spec.conv_bias,
+                ),
+            )
+        ]
+        _check_sizes(spec)
+        width = spec.first_filters
+        for name, shape in _body(spec):
+            if shape is None:
+                blocks.append((name, nn.MaxPool2d(3, stride=2, ceil_mode=True)))
+            else:
+                blocks.append((name, Fire(spec, width, shape)))
+                width = shape.width
+        blocks += [
+            ("dropout", nn.Dropout(spec.dropout)),
+            ("conv10", convolution(width, spec.classes, 1, norm=outside, bias=spec.conv_bias, relu=spec.head_relu)),
+            ("pool10", GlobalAveragePool()),
+        ]
+        super().__init__(OrderedDict(blocks))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                if name == "conv10.conv":
+                    nn.init.normal_(module.weight, std=0.01)
+                else:
+                    nn.init.kaiming_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+def _body(spec: SqueezeNetSpec) -> list[tuple[str, FireShape | None]]:
+    """What stands between conv1 and the head, by name: Fire modules with their shape, pools with None."""
+    body: list[tuple[str, FireShape | None]] = [("pool1", None)] if "conv1" in spec.pools else []
+    for index in range(spec.fire_modules):
+        name = f"fire{index + 2}"
+        if name not in spec.removed:
+            shape = _fire_shape(spec, name, index)
+            body.append((name, shape))
+            body += [(f"{name}_{copy + 2}", shape) for copy in range(spec.replicated.count(name))]
+        if name in spec.pools:
+            body.append((f"pool{index + 2}", None))
+    while body[-1][1] is None:  # a pool with no Fire module behind it would only shrink what the head averages anyway
+        body.pop()
+    return body
+
+
+def _fire_shape(spec: SqueezeNetSpec, name: str, index: int) -> FireShape:
+    expand = spec.base_e + spec.incr_e * (index // spec.freq)
+    squeeze = round(spec.squeeze_ratio * expand)
+    large = round(spec.expand_3x3 * expand)
+    if squeeze == 0:
+        raise InputError(
+            f"model.squeeze_ratio: {spec.squeeze_ratio} of the {expand} expand filters of {name} is no filter"
+            f" (allowed: from {0.5 / expand:.2g}, or a larger model.base_e)"
+        )
+    if 0 < spec.expand_3x3 < 1 and large in {0, expand}:
+        raise InputError(
+            f"model.expand_3x3: {spec.expand_3x3} of the {expand} expand filters of {name} leaves one kind without a filter"
+            " (allowed: exactly 0 or 1 for one kind alone, a share nearer to 0.5, or a larger model.base_e)"
+        )
+    return FireShape(squeeze, expand - large, large)
+
+
+def _check_sizes(spec: SqueezeNetSpec) -> None:
+    padded = spec.input_size + 2 * spec.first_padding
+    if spec.first_kernel > padded:
+        raise InputError(
+            f"model.first_kernel: {spec.first_kernel} is larger than the padded image (allowed: 1 to {padded}"
+            f" with input_size {spec.input_size} and first_padding {spec.first_padding})"
+        )
+    size = (padded - spec.first_kernel) // spec.first_stride + 1
+    for name, shape in _body(spec):
+        if shape is None:
+            if size < 2:
+                raise InputError(
+                    f"model.pools: nothing is left to pool at {name}, its input is 1x1"
+                    " (drop a pool, or take a smaller model.first_stride or model.first_kernel, or more model.first_padding)"
+                )
+            size = size // 2  # 3x3, stride 2, ceil mode: ceil((size - 3) / 2) + 1

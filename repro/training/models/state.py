@@ -1,0 +1,47 @@
+"""A state dict as bytes: how large it is on disk, and a digest of what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
+    """The state dict as `torch.save` writes it.
+
+    The same weights give the same number of bytes wherever they lie: tensors are first copied to the CPU, contiguous and
+    with a storage of their own, since `torch.save` keeps strides, device and all of a storage that a tensor is part of.
+
+    Args:
+        state: what `Module.state_dict` returns; the version numbers it carries beside the tensors are saved too, as
+            `torch.save(module.state_dict(), path)` would, and are some thousandths of the size of a small network.
+        legacy: torch's format before 1.6 in place of the zip format.
+    """
+    portable = OrderedDict(
+        (name, tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)) for name, tensor in state.items()
+    )
+    if hasattr(state, "_metadata"):
+        portable.__dict__["_metadata"] = state._metadata
+    buffer = io.BytesIO()
+    torch.save(portable, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
+    """The length of `saved`, in bytes."""
+    return len(saved(state, legacy=legacy))
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, type, shape and little-endian bytes of every tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().to("cpu").contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
