@@ -98,7 +98,7 @@ def load(cache: Path, spec: DataSpec) -> Data:
         pixels = torch.from_file(str(cache), shared=False, size=size, dtype=torch.uint8)
     except (OSError, RuntimeError):
         raise InputError(f"{cache}: cannot be read; `repro data --dataset {spec.dataset}` builds it") from None
-    found = hashlib.sha256(pixels.numpy()).hexdigest()
+    found = hashlib.sha256(memoryview(pixels.numpy())).hexdigest()
     if found != spec.digest:
         raise InputError(
             f"{cache}: has SHA-256 {found[:16]}..., the run is declared on {spec.digest[:16]}... (data.digest);"
@@ -137,7 +137,7 @@ def _splits(dataset: str, labels: list[int]) -> tuple[NDArray[np.int64], ...]:
 def _moments(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over the training split, exact up to the final rounding."""
     counts = torch.zeros(3, 256, dtype=torch.int64)
-    for part in train.split(2_000):  # small parts: a copy of the whole split would double the memory of a worker
+    for part in torch.split(train, 2_000):  # small parts: a copy of the whole split would double the memory of a worker
         pixels = images[part]
         for channel in range(3):
             counts[channel] += torch.bincount(pixels[..., channel].reshape(-1), minlength=256)
@@ -172,13 +172,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write(cache: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], digest: str) -> None:
     """Writes the cache file under a temporary name and renames it once it is on the disk and is what it must be."""
-    found = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    raw = images.tobytes() + labels.tobytes()
+    found = hashlib.sha256(raw).hexdigest()
     if found != digest:
         raise ReproError(f"{cache.name}: the images built here have SHA-256 {found}, they must have {digest}")
     with tempfile.NamedTemporaryFile(dir=cache.parent, prefix=cache.name, suffix=".tmp", delete=False) as file:
         try:
-            file.write(images.tobytes())
-            file.write(labels.tobytes())
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)
@@ -231,7 +231,8 @@ def _check(folder: Path, expected: dict[str, str]) -> None:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != md5:
             raise InputError(
-                f"{path}: is corrupted (MD5 {found}, the original has {md5}); delete it for a new download, or put the original there"
+                f"{path}: is corrupted (MD5 {found}, the original has {md5}); delete it for a new"
+                " download, or put the original there"
             )
 
 
