@@ -1,0 +1,50 @@
+"""torchvision from PyPI beside a torch that is built for the CPU alone.
+
+PyPI's torchvision links against CUDA, so beside a CPU build of torch its compiled operators cannot be loaded. torchvision
+means to work without them, but while it is imported it attaches shape functions to two of them, `nms` and `qnms`, and
+dies with "operator torchvision::nms does not exist". Declaring those two first, without any kernel, lets the import
+through: data sets, models and tensor transforms work; non-maximum suppression, which nothing here uses, does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+_declared: list[torch.library.Library] = []  # a library that is collected takes its declarations with it
+
+
+def import_torchvision() -> ModuleType:
+    """The torchvision package, with the two operators declared where its own library of them cannot be loaded.
+
+    Where torchvision is whole, or has been imported already, this is a plain import.
+
+    Raises:
+        ModuleNotFoundError: torchvision is not installed.
+    """
+    if "torchvision" not in sys.modules and not hasattr(torch.ops.torchvision, "nms") and not _operators_load():
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+    return importlib.import_module("torchvision")
+
+
+def _operators_load() -> bool:
+    """Whether torchvision's compiled operators can be loaded, by loading them as its import is about to do."""
+    package = find_spec("torchvision")
+    if package is None:
+        return False
+    for folder in package.submodule_search_locations or ():
+        for path in Path(folder).glob("_C*.so"):
+            try:
+                torch.ops.load_library(path)
+            except OSError:
+                continue
+            return True
+    return False
