@@ -16,8 +16,6 @@ from types import ModuleType
 
 import torch
 
-_declared: list[torch.library.Library] = []  # a library that is collected takes its declarations with it
-
 
 def import_torchvision() -> ModuleType:
     """The torchvision package, with the two operators declared where its own library of them cannot be loaded.
@@ -28,10 +26,10 @@ def import_torchvision() -> ModuleType:
         ModuleNotFoundError: torchvision is not installed.
     """
     if "torchvision" not in sys.modules and not hasattr(torch.ops.torchvision, "nms") and not _operators_load():
-        library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
     return importlib.import_module("torchvision")
 
 
@@ -43,7 +41,7 @@ def _operators_load() -> bool:
     for folder in package.submodule_search_locations or ():
         for path in Path(folder).glob("_C*.so"):
             try:
-                torch.ops.load_library(path)
+                torch.ops.load_library(path)  # type: ignore[no-untyped-call]
             except OSError:
                 continue
             return True
