@@ -34,7 +34,9 @@ def code(project: Path = _PROJECT) -> Code:
     commit = _git(project, "rev-parse", "HEAD")
     untracked = _git(project, "ls-files", "--others", "--exclude-standard") or ""
     diff = _git(project, "diff", "HEAD") or ""
-    return Code((commit or "unknown").strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
+    return Code(
+        (commit or "unknown").strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines())
+    )
 
 
 def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:
@@ -65,7 +67,9 @@ def _processor() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        named = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = named[0] if named else model
     return f"{model}, {cores()} core{'s' if cores() > 1 else ''}"
 
@@ -88,7 +92,12 @@ def _gpu(device: str) -> str:
 def _git(project: Path, *words: str) -> str | None:
     try:
         return subprocess.run(
-            ["git", "-C", str(project), *words], capture_output=True, text=True, errors="replace", timeout=20, check=True
+            ["git", "-C", str(project), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -41,7 +41,9 @@ def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
 def _cost(spec: RunSpec) -> str:
     """What the length of an epoch depends on."""
     fields = flatten(spec)
-    return repr([(name, value) for name, value in fields.items() if name.startswith(("model.", "data."))]) + _arithmetic(spec)
+    return repr(
+        [(name, value) for name, value in fields.items() if name.startswith(("model.", "data."))]
+    ) + _arithmetic(spec)
 
 
 def _kind(spec: RunSpec) -> str:

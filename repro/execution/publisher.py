@@ -33,8 +33,8 @@ class Publisher:
         self._reused = dict(reused)
         self._say = say
         self.parent: str | None = None
-        self._states: dict[Path, State] = {}
-        self._done: set[Path] = set()
+        self._noted: dict[Path, tuple[int, State]] = {}  # how often a journal was noted, and its run's state
+        self._published: dict[Path, int] = {}  # up to which note the store has it
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -47,8 +47,7 @@ class Publisher:
     def note(self, folder: Path, state: State = "running") -> None:
         """Says that the journal in `folder` has grown, and in which state its run is."""
         with self._lock:
-            self._states[folder] = state
-            self._done.discard(folder)
+            self._noted[folder] = (self._noted.get(folder, (0, state))[0] + 1, state)
         if state != "running":
             self._wake.set()
 
@@ -56,15 +55,12 @@ class Publisher:
         """Publishes what is left, for at most `patience` seconds; returns how many journals remain unpublished."""
         self._closing.set()
         self._wake.set()
-        deadline = time.monotonic() + patience
-        while self._left() and self._thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._thread.join(patience)
         return len(self._left())
 
-    def _left(self) -> dict[Path, State]:
+    def _left(self) -> dict[Path, tuple[int, State]]:
         with self._lock:
-            return {folder: state for folder, state in self._states.items() if folder not in self._done}
+            return {folder: note for folder, note in self._noted.items() if note[0] > self._published.get(folder, 0)}
 
     def _work(self) -> None:
         away = 0
@@ -75,35 +71,29 @@ class Publisher:
                 if away:
                     self._say("the tracking store is back; what was waiting is published")
                 away = 0
-            except ReproError as error:
+            except Exception as error:  # whatever the store does, training goes on
                 away += 1
                 if away == 1:
                     self._say(f"{error}; training goes on, its journals keep everything until the store is back")
-            spent = time.monotonic() - began
-            if self._closing.is_set() and not self._left() and self.parent is not None:
+            if self._closing.is_set() and not away and not self._left():
                 return
-            pause = min(_LONGEST_PAUSE, 2.0**away) if away else min(_LONGEST_PAUSE, max(_LEAST_PAUSE, spent / _SHARE))
+            spent = time.monotonic() - began
+            pause = 2.0**away if away else max(_LEAST_PAUSE, spent / _SHARE)
             if self._closing.is_set():
-                pause = min(pause, 1.0 if away else 0.0)
-            self._wake.wait(pause)
+                pause = 0.5 if away else 0.0
+            self._wake.wait(min(_LONGEST_PAUSE, pause))
             self._wake.clear()
 
     def _round(self) -> None:
         if self.parent is None:
             self.parent = self._writer.open_sweep(self._plan, reused=self._reused)
-        for folder, state in self._left().items():
-            if state == "running":
-                self._writer.publish(folder, parent=self.parent, state=state)
-                with self._lock:
-                    if self._states[folder] == "running":
-                        self._done.add(folder)  # until it is noted again
-            else:
-                with contextlib.suppress(OSError):
+        for folder, (count, state) in self._left().items():
+            if state != "running":
+                with contextlib.suppress(OSError):  # a full disk: the run is published without its picture
                     draw(folder)
-                self._writer.publish(folder, parent=self.parent, state=state)
-                with self._lock:
-                    if self._states[folder] == state:
-                        self._done.add(folder)
+            self._writer.publish(folder, parent=self.parent, state=state)
+            with self._lock:
+                self._published[folder] = count
 
 
 def draw(folder: Path) -> None:

@@ -158,7 +158,9 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
 
 def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[journal.Difference]:
     """The metrics, times left aside, in which an epoch that was trained twice is not bit-identical."""
-    pairs = [(name, getattr(recorded, name), getattr(retrained, name)) for name in EPOCH_METRICS if name != "epoch_seconds"]
+    pairs = [
+        (name, getattr(recorded, name), getattr(retrained, name)) for name in EPOCH_METRICS if name != "epoch_seconds"
+    ]
     return [
         journal.Difference(recorded.epoch, name, before, after)
         for name, before, after in pairs
@@ -190,7 +192,10 @@ def _keep(folder: Path, training: Training, result: RunResult) -> None:
     torch.save(state, buffer)
     disk.write(folder / "model.pt", buffer.getvalue())
     classes = training.data.classes
-    rows = [["true \\ predicted", *classes], *([name, *counts] for name, counts in zip(classes, result.confusion, strict=False))]
+    rows = [
+        ["true \\ predicted", *classes],
+        *([name, *counts] for name, counts in zip(classes, result.confusion, strict=False)),
+    ]
     disk.write(folder / "confusion.csv", "".join(",".join(map(str, row)) + "\n" for row in rows).encode())
 
 

@@ -1,0 +1,54 @@
+# make demo   the whole pipeline on the embedded data set, through `mlflow run`
+# make test   every test (about 10 minutes on two cores); make test-all also the long ones
+# make        lint, types, docs and tests: what CI runs
+# make docs   rewrite what is generated in the README and docs/
+# make bench  measure against the usual loop and Lightning
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: all setup demo test test-all lint types docs docs-check bench
+
+all: lint types docs-check test
+
+setup: .venv/.ready
+
+.venv/.ready: constraints.txt pyproject.toml python_env.yaml mlruns.gitignore
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m repro.tracking.project
+	@touch $@
+
+demo: setup
+	$(BIN)/mlflow run .
+	$(BIN)/mlflow run . -e compare -P study=demo -P out=report
+	@echo
+	@echo "The tables and curves are in report/ (open report/index.html)."
+	@echo "See the runs:            $(BIN)/mlflow ui"
+	@echo "The same on CIFAR-10:    $(BIN)/mlflow run . -e reproducibility"
+	@echo "One ablation:            $(BIN)/mlflow run . -e ablation -P fire=removed"
+	@echo "Export for a report:     $(BIN)/mlflow run . -e compare -P study=ablation -P out=report"
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+docs-check: setup
+	$(BIN)/python docs/generate.py --check
+
+bench: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.run

@@ -1,0 +1,100 @@
+"""The command line: the only place that prints, and that turns errors into one line and an exit code.
+
+Every command imports what it needs when it runs, so that `repro --help` answers at once. Every option takes a value, for
+`mlflow run . -P name=value` passes undeclared parameters on as `--name value`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from repro import __version__
+from repro.errors import ReproError
+
+_COMMANDS = {
+    "demo": "sweeps",
+    "paper": "sweeps",
+    "reproducibility": "sweeps",
+    "ablation": "sweeps",
+    "experiment": "sweeps",
+    "plan": "sweeps",
+    "compare": "reports",
+    "audit": "reports",
+    "models": "catalogue",
+    "data": "catalogue",
+    "show": "runs",
+    "verify": "runs",
+    "sync": "runs",
+    "reap": "runs",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order in which they are met."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"repro.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, with the nearest command named."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from repro.errors import unknown
+
+            raise unknown("command", args[0], _COMMANDS)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=_Lazy,
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="repro")
+def cli() -> None:
+    """Train the variants of a published paper, track them in MLflow, and compare them with what was published.
+
+    \b
+    repro demo                                      the whole pipeline in small, on an embedded data set
+    repro ablation --fire removed                   one part of the paper, on CIFAR-10
+    repro experiment --study residual --seeds 0-4   any study, also your own: --study my.yaml
+    repro compare --out report                      tables, curves and verdicts for a report
+
+    What was trained before is never trained again. `mlflow ui` shows the runs.
+    """
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted."""
+    try:
+        code = cli.main(args, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except ReproError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
+        return 0
+    except OSError as error:  # a full disk, a folder that is gone: what was recorded stays readable
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; nothing recorded is lost, the same command goes on", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"repro: {message}", err=True)
+    return code

@@ -1,0 +1,70 @@
+"""The commands that look at what is declared: `models` and `data`."""
+
+from __future__ import annotations
+
+import click
+
+from repro.cli import options
+
+
+@click.command()
+@click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
+def models(study: str) -> None:
+    """Every declared variant: parameters, multiply-adds, saved size in both of torch's formats, the published size.
+
+    \b
+    repro models --study residual
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from repro import studies
+    from repro.training.catalogue import catalogue
+
+    chosen = [one for one in studies.declared() if one.study != "demo"] if study == "all" else [studies.load(study)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("study", "variant"):
+        table.add_column(name)
+    for name in ("parameters", "multiply-adds", "zip MiB", "legacy MiB", "published", "difference"):
+        table.add_column(name, justify="right")
+    table.add_column("fits")
+    for row in catalogue(chosen):
+        table.add_row(
+            row.study,
+            row.variant,
+            f"{row.parameters:,}",
+            f"{row.multiply_adds:,}",
+            f"{row.size_mib:.3f}",
+            f"{row.size_legacy_mib:.3f}",
+            "" if row.published is None else f"{row.published:g}",
+            "" if row.difference is None else f"{row.difference:+.3f}",
+            {None: "", True: "yes", False: "no"}[row.fits]
+            + (f": {row.note}" if row.note and row.fits is not None else ""),
+        )
+    Console(width=None if click.get_text_stream("stdout").isatty() else 200).print(table)
+
+
+@click.command()
+@click.option("--dataset", default="cifar10", show_default=True, help="cifar10 or digits (embedded).")
+@options.data_dir()
+def data(dataset: str, data_dir: str) -> None:
+    """Get a data set, check it, and write the cache file that all runs of a machine share.
+
+    \b
+    repro data --dataset cifar10 --data-dir data
+    """
+    from pathlib import Path
+
+    from repro.errors import unknown
+    from repro.spec import DATASETS, DataSpec
+    from repro.training.data import load, prepare
+
+    if dataset not in DATASETS:
+        raise unknown("data set", dataset, DATASETS)
+    cache = prepare(dataset, Path(data_dir))
+    held = load(cache, DataSpec(dataset=dataset))  # type: ignore[arg-type]
+    sizes = ", ".join(
+        f"{name} {count:,}"
+        for name, count in zip(("training", "validation", "test"), DATASETS[dataset].images, strict=True)
+    )
+    click.echo(f"{cache}: {len(held.images):,} images of 32x32x3 ({sizes}), digest {DATASETS[dataset].digest}")

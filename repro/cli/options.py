@@ -1,0 +1,132 @@
+"""The options that the training commands share, and how they become a plan and the settings of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from repro.errors import InputError, ReproError
+
+if TYPE_CHECKING:
+    from repro.execution.sweep import Settings
+    from repro.studies import Plan, Study
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+Option = Callable[[_Command], _Command]
+
+
+def training(*, dataset: str = "cifar10", seeds: str = "0,1,2", epochs: int = 100) -> Callable[[_Command], _Command]:
+    """What is asked of every run: data, seeds, budget, and any setting by name."""
+    return _all(
+        click.option("--dataset", default=dataset, show_default=True, help="cifar10 or digits (embedded, small)."),
+        click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
+        click.option("--epochs", default=epochs, show_default=True, help="Most epochs a run may take."),
+        click.option("--patience", default=15, show_default=True, help="Epochs without a better validation accuracy."),
+        click.option("--batch-size", default=50, show_default=True, help="Images a step."),
+        click.option(
+            "--set", "overrides", default="", help="Settings for every run: model.first_kernel=5,model.residual=simple."
+        ),
+    )
+
+
+def running() -> Callable[[_Command], _Command]:
+    """How the runs are computed; nothing here changes their results on one machine."""
+    return _all(
+        data_dir(),
+        click.option("--workers", default="auto", show_default=True, help="Runs at a time; auto is one a core."),
+        click.option("--threads", default=1, show_default=True, help="Threads a run computes on."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+        click.option("--deterministic", type=bool, default=True, show_default=True, help="Bit-identical on CUDA, too."),
+        click.option("--fresh", type=bool, default=False, show_default=True, help="Train again what is there."),
+        click.option(
+            "--offline", type=bool, default=False, show_default=True, help="Train without MLflow; sync later."
+        ),
+        click.option("--checkpoint-seconds", default=30.0, show_default=True, help="Least time between checkpoints."),
+        runs_dir(),
+        tracking_uri(),
+    )
+
+
+def data_dir() -> Callable[[_Command], _Command]:
+    """Where the data sets lie."""
+    return click.option("--data-dir", default="data", show_default=True, help="Folder of the data sets.")
+
+
+def runs_dir() -> Callable[[_Command], _Command]:
+    """Where the journals lie."""
+    return click.option("--runs-dir", default="runs", show_default=True, help="Folder of the journals.")
+
+
+def tracking_uri() -> Callable[[_Command], _Command]:
+    """Which store is meant."""
+    return click.option(
+        "--tracking-uri", default=None, help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, mlflow.db]"
+    )
+
+
+def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, Any], name: str | None = None) -> Plan:
+    """The plan that the options of `training` ask for."""
+    from repro import studies
+
+    overrides = studies.parse_overrides(asked["overrides"])
+    given = {
+        "data.dataset": asked["dataset"],
+        "training.epochs": asked["epochs"],
+        "training.patience": asked["patience"],
+        "training.batch_size": asked["batch_size"],
+    }
+    seeds = studies.parse_seeds(asked["seeds"])
+    return studies.plan(chosen, seeds=seeds, overrides=given | overrides, name=name)
+
+
+def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
+    """The settings that the options of `running` ask for, with the data prepared."""
+    from repro.execution.sweep import Settings
+
+    workers = asked["workers"]
+    if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= 1024):
+        raise InputError(f"workers: {workers!r} is not a number of runs at a time (allowed: auto, 1 to 1024)")
+    if not 1 <= asked["threads"] <= 1024:
+        raise InputError(f"threads: {asked['threads']} is out of range (allowed: 1 to 1024)")
+    device = asked["device"]
+    if device not in {"cpu", "cuda"} and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise InputError(f"device: {device!r} is not known (allowed: cpu, cuda, cuda:0, cuda:1 ...)")
+    if not asked["checkpoint_seconds"] >= 0:
+        raise InputError(f"checkpoint-seconds: {asked['checkpoint_seconds']} is not a time (allowed: 0 and more)")
+    return Settings(
+        cache=prepared(plan.runs[0].spec.data.dataset, Path(asked["data_dir"])),
+        runs=Path(asked["runs_dir"]),
+        device=device,
+        workers=None if workers == "auto" else int(workers),
+        threads=asked["threads"],
+        deterministic=asked["deterministic"],
+        fresh=asked["fresh"],
+        offline=asked["offline"],
+        uri=asked["tracking_uri"],
+        checkpoint_seconds=asked["checkpoint_seconds"],
+    )
+
+
+def prepared(dataset: str, folder: Path) -> Path:
+    """The cache file of a data set, made where it is not there yet: in a process of its own, for that takes torch."""
+    import subprocess
+    import sys
+
+    from repro.spec import DATASETS
+
+    cache = folder / f"{dataset}-{DATASETS[dataset].digest[:16]}.u8"
+    if not cache.is_file():
+        command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            message = made.stderr.strip().splitlines()[-1].removeprefix("repro: ")
+            raise (InputError if made.returncode == 2 else ReproError)(message)
+    return cache
+
+
+def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    return lambda command: reduce(lambda wrapped, option: option(wrapped), reversed(options), command)

@@ -1,0 +1,143 @@
+"""The commands that train: a part of the paper, all of it, or any study; and `plan`, which only says what they would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repro.cli import options
+from repro.errors import InputError, ReproError
+
+if TYPE_CHECKING:
+    from repro.studies import Plan, Study
+
+
+@click.command()
+@options.training(dataset="digits", seeds="0", epochs=8)
+@options.running()
+def demo(**asked: Any) -> None:
+    """The whole pipeline in small: both networks, an ablation and a residual variant on the embedded digits.
+
+    \b
+    repro demo
+    """
+    from repro import studies
+
+    study = studies.load("demo")
+    _train(options.make_plan([(study, studies.select(study))], asked), asked)
+
+
+@click.command()
+@options.training()
+@options.running()
+def paper(**asked: Any) -> None:
+    """Everything that the paper reports, and what it left for later: every declared study.
+
+    \b
+    repro paper --seeds 0
+    """
+    from repro import studies
+
+    chosen = [(study, studies.select(study)) for study in studies.declared() if study.study != "demo"]
+    _train(options.make_plan(chosen, asked, name="paper"), asked)
+
+
+@click.command()
+@click.option("--model", default="all", show_default=True, help="alexnet, squeezenet or all.")
+@click.option("--batchnorm", default="both", show_default=True, help="on, off or both.")
+@options.training()
+@options.running()
+def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
+    """Table 1: AlexNet and SqueezeNet, with and without batch normalization.
+
+    \b
+    repro reproducibility --model squeezenet --batchnorm on
+    """
+    _train(_labelled("reproducibility", {"model": model, "batchnorm": batchnorm}, asked), asked)
+
+
+@click.command()
+@click.option("--fire", default="all", show_default=True, help="added, removed or all.")
+@click.option("--batchnorm", default="both", show_default=True, help="on, off or both.")
+@options.training()
+@options.running()
+def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
+    """Table 2: Fire modules added and removed. Only the rows asked for are trained.
+
+    \b
+    repro ablation --fire removed
+    repro ablation --fire added --batchnorm on --seeds 0-4
+    """
+    _train(_labelled("ablation", {"fire": fire, "batchnorm": batchnorm}, asked), asked)
+
+
+@click.command()
+@click.option("--study", required=True, help="A declared study, or a YAML file of your own.")
+@click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
+@options.training()
+@options.running()
+def experiment(study: str, variant: str, **asked: Any) -> None:
+    """Any study: residual, squeeze_ratio, expand_3x3, first_kernel, learning_rate ..., or a YAML file of your own.
+
+    \b
+    repro experiment --study residual --variant residual_2_removed
+    repro experiment --study my_study.yaml --dataset digits --epochs 5
+    """
+    _train(_study(study, variant, asked), asked)
+
+
+@click.command()
+@click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
+@click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
+@options.training()
+@options.runs_dir()
+def plan(study: str, variant: str, runs_dir: str, **asked: Any) -> None:
+    """Say which runs a study asks for, with their keys, and train nothing.
+
+    \b
+    repro plan --study ablation --seeds 0
+    """
+    from pathlib import Path
+
+    from repro import journal, studies
+
+    if study == "all":
+        chosen = [(one, studies.select(one)) for one in studies.declared() if one.study != "demo"]
+        wanted = options.make_plan(chosen, asked, name="paper")
+    else:
+        wanted = _study(study, variant, asked)
+    width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
+    for run in wanted.runs:
+        known = journal.read(Path(runs_dir) / run.key)
+        done = "" if known is None else "  finished" if known.result else f"  {len(known.epochs)} epochs so far"
+        click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  seed {run.seed}{done}")
+    click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs")
+
+
+def _labelled(name: str, labels: dict[str, str], asked: dict[str, Any]) -> Plan:
+    from repro import studies
+
+    study = studies.load(name)
+    return options.make_plan([(study, studies.select(study, labels))], asked)
+
+
+def _study(name: str, variant: str, asked: dict[str, Any]) -> Plan:
+    from repro import studies
+
+    study = studies.load(name)
+    variants = tuple(part.strip() for part in variant.split(",") if part.strip())
+    return options.make_plan([(study, studies.select(study, variants=variants))], asked)
+
+
+def _train(wanted: Plan, asked: dict[str, Any]) -> None:
+    from repro.cli.progress import Progress
+    from repro.execution.sweep import sweep
+
+    settings = options.make_settings(asked, wanted)
+    with Progress(wanted) as progress:
+        for event in sweep(wanted, settings):
+            progress.show(event)
+    if progress.failed:
+        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; the same command tries them again")
