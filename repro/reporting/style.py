@@ -1,0 +1,65 @@
+"""How every figure looks and how it becomes bytes: one style sheet, margins in inches, no date and no version in a file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1b1b1f", "#8a8a93", "#e4e4e9"
+"""The style sheet's greys; `page` turns them round for dark screens."""
+
+
+@cache
+def _style() -> Any:
+    sheet = mpl.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=True)
+    return {name: value for name, value in sheet.items() if not name.startswith(("backend", "date.", "webagg."))}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The project's style sheet, whatever the user's own matplotlibrc says. Also a decorator."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a title in another script
+        with mpl.rc_context(_style()):
+            yield
+
+
+@styled()
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as PNG, without a date or a version in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@styled()
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, without a date or a version in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def framed(width: float, height: float, title: str, *, top: float = 0.5, bottom: float = 0.55, **grid: Any) -> Figure:
+    """A figure with its title at the upper left and margins in inches, so that no layout engine need run."""
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.62 / width, right=1 - 0.15 / width, top=1 - top / height, bottom=bottom / height, **grid
+    )
+    if title:
+        figure.text(0.12 / width, 1 - 0.12 / height, title, va="top", ha="left", fontsize=10, fontweight="bold")
+    return figure
+
+
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+    """A legend along the lower edge; a name that begins with `_` would be left out by matplotlib without the blank."""
+    names = [f" {label}" if label.startswith("_") else label for label in labels]
+    figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.05, 0.0), ncols=columns, borderaxespad=0.3)
