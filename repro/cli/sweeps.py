@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from repro.cli import options
-from repro.errors import InputError, ReproError
+from repro.errors import ReproError
 
 if TYPE_CHECKING:
-    from repro.studies import Plan, Study
+    from repro.studies import Plan
 
 
 @click.command()

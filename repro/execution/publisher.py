@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repro import journal
-from repro.errors import ReproError
 from repro.reporting import figures
 from repro.rows import Curve
 from repro.studies import Plan

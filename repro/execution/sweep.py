@@ -25,7 +25,7 @@ from repro.execution import environment, estimate
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
 from repro.execution.job import Job
 from repro.execution.process import Process
-from repro.records import Environment, EpochRecord, RunResult
+from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
 
 if TYPE_CHECKING:
