@@ -12,21 +12,24 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from repro import studies as declared_studies
 from repro.errors import InputError, unknown
 from repro.records import RESULT_METRICS
 from repro.rows import Contents, RunRow
-from repro.spec import DataSpec, RunSpec, TrainingSpec, Value, flatten, merged, resolve
+from repro.spec import TRAINING_SEMANTICS, DataSpec, RunSpec, TrainingSpec, Value, flatten, merged, resolve
 from repro.studies import Plan, PlannedRun, Published, Study
 
-_DEFAULTS = {
+REFERENCE = "reproducibility/alexnet"
+"""The row that sizes are compared with."""
+
+_PROTOCOL: Mapping[str, Value] = {
     f"{group}.{name}": value
     for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
     for name, value in flatten(defaults).items()
-}
+} | {"semantics": TRAINING_SEMANTICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Table:
     setting_id: str
     rows: tuple[Row, ...]
     bases: Mapping[str, Row]
-    """`study/variant` -> the row that others are compared with, in the same setting; also rows of other studies."""
+    """`study/variant` -> a row that others are compared with (and `REFERENCE`), in the same setting, of whatever study."""
     notes: tuple[str, ...]
     """What the reader must know beside the numbers, a line each."""
 
@@ -209,7 +212,7 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
 def setting_of(plan: Plan) -> dict[str, Value]:
     """What all rows of a table must share. A name that a study sweeps itself stands at what the other rows have."""
     swept = {name for study in plan.studies for variant in study.variants.values() for name in variant.set}
-    shared = {name: _DEFAULTS.get(name) if name in swept else value for name, value in plan.setting.items()}
+    shared = {name: _PROTOCOL.get(name) if name in swept else value for name, value in plan.setting.items()}
     return shared | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
 
 
@@ -218,15 +221,18 @@ def setting_id(setting: Mapping[str, Value]) -> str:
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def changes(setting: Mapping[str, Value]) -> tuple[str, ...]:
+    """How a setting differs from the declared protocol, as `name=value`; empty where it is that of the paper's tables."""
+    differing = {name: value for name, value in setting.items() if name not in _PROTOCOL or value != _PROTOCOL[name]}
+    if "data.dataset" in differing:
+        differing = {name: value for name, value in differing.items() if not name.endswith("digest")}
+    return tuple(f"{name}={value}" for name, value in differing.items())
+
+
 def describe(setting: Mapping[str, Value]) -> str:
-    """A setting in one line: the data, and what differs from the declared defaults."""
-    hidden = {"data.dataset", "data.digest", "data.split_digest", "semantics"}
-    changed = [
-        f"{name}={value}"
-        for name, value in setting.items()
-        if name not in hidden and (name not in _DEFAULTS or value != _DEFAULTS[name])
-    ]
-    return ", ".join([f"{setting['data.dataset']} {str(setting['data.digest'])[:8]}", *changed])
+    """A setting in one line: the data set with the head of its digest, and what differs from the declared protocol."""
+    data = f"{setting['data.dataset']} ({str(setting['data.digest'])[:8]})"
+    return ", ".join([data, *(change for change in changes(setting) if not change.startswith("data.dataset="))])
 
 
 def metric(run: RunRow, name: str) -> float | None:
@@ -240,8 +246,9 @@ def _table(scope: Scope, slug: str, others: Sequence[Scope]) -> Table:
     named = [name for name in scope.planned if name.startswith(f"{slug}/")]
     order = {f"{slug}/{variant}": place for place, variant in enumerate(study.variants)}
     rows = [row for name in sorted(named, key=lambda name: order.get(name, len(order))) if (row := scope.row(name))]
-    wanted = dict.fromkeys(row.against for row in rows if row.against is not None)
+    wanted = dict.fromkeys([REFERENCE, *(row.against for row in rows if row.against is not None)])
     bases = {name: row for name in wanted if (row := scope.row(name)) is not None}
+    rows = [_without_itself(row, bases) for row in rows]
     notes = [
         f"{study.title} was also run in another setting: {describe(other.setting)} (--setting {other.setting_id})"
         for other in others
@@ -269,6 +276,12 @@ def _notes(scope: Scope, row: Row) -> list[str]:
         if run.curve is not None and len(set(run.curve.epoch.tolist())) != len(run.curve.epoch):
             notes.append(f"{who}: some epochs were recorded twice")
     return notes
+
+
+def _without_itself(row: Row, bases: Mapping[str, Row]) -> Row:
+    """The row, compared with nothing where its base asks the same (SqueezeNet with BN is the default of many tables)."""
+    base = bases.get(row.against or "")
+    return row if base is None or _question(base.spec) != _question(row.spec) else replace(row, against=None)
 
 
 def _question(spec: RunSpec) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,6 +91,12 @@ def prediction(accuracies: ArrayLike, images: int) -> Estimate:
     sampling = float(ndtri(0.5 + LEVEL / 2)) ** 2 * 2 * p * (1 - p) / images
     half = math.sqrt(seeds + sampling)
     return Estimate(p, p - half, p + half, array.size, PREDICTION, sd)
+
+
+def in_percent(found: Estimate) -> Estimate:
+    """An estimate of shares in 0..1 as one in percent."""
+    low, high, sd = (None if value is None else 100 * value for value in (found.low, found.high, found.sd))
+    return replace(found, estimate=100 * found.estimate, low=low, high=high, sd=sd)
 
 
 def sampling_error(accuracy: float, images: int) -> float:
