@@ -98,7 +98,7 @@ def load(cache: Path, spec: DataSpec) -> Data:
         pixels = torch.from_file(str(cache), shared=False, size=size, dtype=torch.uint8)
     except (OSError, RuntimeError):
         raise InputError(f"{cache}: cannot be read; `repro data --dataset {spec.dataset}` builds it") from None
-    found = hashlib.sha256(memoryview(pixels.numpy())).hexdigest()
+    found = hashlib.sha256(pixels.numpy().data).hexdigest()
     if found != spec.digest:
         raise InputError(
             f"{cache}: has SHA-256 {found[:16]}..., the run is declared on {spec.digest[:16]}... (data.digest);"

@@ -1,0 +1,130 @@
+"""The flat optimizers against the implementations they repeat: the adabound package and torch.optim."""
+
+import copy
+
+import adabound
+import pytest
+import torch
+from torch import nn
+
+from repro.spec import AdaBoundSpec, AdamSpec, SGDSpec
+from repro.training import optim
+
+ADABOUND = AdaBoundSpec(name="adabound", lr=1e-3, final_lr=0.04)
+SHAPES = ((5, 3, 3, 3), (5,), (7, 5, 1, 1), (70_000,), (600, 500), (1, 1), (3, 200, 5, 5))
+"""Odd sizes, 1x1 and channels_last filters, tensors on both sides of the gathering limit and of a chunk's length."""
+
+
+def parameters(dtype, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(3)
+    made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    return [nn.Parameter(t.to(memory_format=torch.channels_last) if t.ndim == 4 else t) for t in made]
+
+
+def run(step, params, steps, dtype):
+    """The same gradients for every optimizer; a large share of small ones, so that both bounds of AdaBound bind."""
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(steps):
+        for parameter in params:
+            gradient = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) ** 5 * 1e-3
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.to(dtype))
+        step()
+    return torch.cat([parameter.detach().flatten() for parameter in params])
+
+
+def reference(spec, params):
+    betas = None if isinstance(spec, SGDSpec) else (spec.beta1, spec.beta2)
+    match spec:
+        case AdaBoundSpec():
+            return adabound.AdaBound(
+                params, spec.lr, betas, spec.final_lr, spec.gamma, spec.eps, spec.weight_decay, spec.amsbound
+            )
+        case AdamSpec():
+            return torch.optim.Adam(params, spec.lr, betas, spec.eps, spec.weight_decay)
+        case SGDSpec():
+            return torch.optim.SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ADABOUND,
+        AdaBoundSpec(
+            name="adabound", lr=0.01, final_lr=0.5, beta1=0.8, beta2=0.99, gamma=0.01, eps=1e-4, weight_decay=0.01
+        ),
+        AdamSpec(name="adam"),
+        AdamSpec(name="adam", lr=0.04, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1),
+        SGDSpec(name="sgd"),
+        SGDSpec(name="sgd", lr=0.04, momentum=0.0, weight_decay=0.1),
+    ],
+    ids=lambda spec: f"{spec.name}-{spec.weight_decay}",
+)
+def test_float64_equals_the_reference(spec):
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    found = run(optim.make(spec, ours).step, ours, 30, torch.float64)
+    expected = run(reference(spec, theirs).step, theirs, 30, torch.float64)
+    assert torch.linalg.norm(found - expected) <= 1e-10 * torch.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_adabound_equals_the_package_after_1000_steps(dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(optim, "_LARGE", 120)
+    monkeypatch.setattr(optim, "_CHUNK", 80)
+    shapes = ((5, 3, 3, 3), (5,), (7, 5, 1, 1), (300,), (11, 13))
+    ours, theirs = parameters(dtype, shapes), parameters(dtype, shapes)
+    found = run(optim.make(ADABOUND, ours).step, ours, 1000, dtype)
+    expected = run(reference(ADABOUND, theirs).step, theirs, 1000, dtype)
+    assert torch.linalg.norm(found - expected) <= tolerance * torch.linalg.norm(expected)
+
+
+def test_every_field_of_a_spec_changes_the_weights():
+    for base, changes in (
+        (
+            ADABOUND,
+            {"lr": 0.02, "final_lr": 0.5, "beta1": 0.5, "beta2": 0.5, "gamma": 0.1, "eps": 0.1, "weight_decay": 0.1},
+        ),
+        (AdamSpec(name="adam"), {"lr": 0.02, "beta1": 0.5, "beta2": 0.5, "eps": 0.1, "weight_decay": 0.1}),
+        (SGDSpec(name="sgd"), {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.1}),
+    ):
+        assert set(changes) == set(type(base).model_fields) - {"name", "amsbound"}
+        results = []
+        for change in ({}, *({name: value} for name, value in changes.items())):
+            params = parameters(torch.float32, ((4, 3),))
+            spec = base.model_copy(update=change)
+            results.append(run(optim.make(spec, params).step, params, 5, torch.float32))
+        assert all(not torch.equal(results[0], changed) for changed in results[1:])
+
+
+def test_parameters_keep_values_shapes_and_strides():
+    before, after = parameters(torch.float32), parameters(torch.float32)
+    optimizer = optim.make(ADABOUND, after)
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old, new)
+        assert old.stride() == new.stride()
+        assert new.data_ptr() % 64 == 0
+        assert optimizer.weights.data_ptr() <= new.data_ptr() < optimizer.weights.data_ptr() + optimizer.weights.nbytes
+
+
+@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+def test_goes_on_exactly_from_its_state(spec):
+    whole = parameters(torch.float32)
+    optimizer = optim.make(spec, whole)
+    run(optimizer.step, whole, 3, torch.float32)
+    resumed = parameters(torch.float32)
+    other = optim.make(spec, resumed)
+    for new, old in zip(resumed, whole, strict=True):
+        new.data.copy_(old.data)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(run(optimizer.step, whole, 2, torch.float32), run(other.step, resumed, 2, torch.float32))
+    assert optimizer.state_dict()["steps"] == 5
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+def test_the_gpu_computes_what_the_cpu_does(spec):
+    params = parameters(torch.float64)
+    on_gpu = [nn.Parameter(parameter.detach().cuda()) for parameter in params]
+    found = run(optim.make(spec, on_gpu).step, on_gpu, 5, torch.float64).cpu()
+    expected = run(optim.make(spec, params).step, params, 5, torch.float64)
+    assert torch.linalg.norm(found - expected) <= 1e-10 * torch.linalg.norm(expected)
