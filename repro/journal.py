@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import time
 import uuid
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 from repro.errors import ReproError
-from repro.records import Environment, EpochRecord, RunResult
+from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import RunSpec, validated
 
 SCHEMA = 1
@@ -202,6 +203,18 @@ def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
             raise ReproError(f"{where}: line {number} is broken ({error}); the lines before it can be kept") from None
         size += len(line)
     return tuple(entries), size
+
+
+def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[Difference]:
+    """The metrics, times left aside, in which an epoch that was trained twice is not bit-identical."""
+    pairs = [
+        (name, getattr(recorded, name), getattr(retrained, name)) for name in EPOCH_METRICS if name != "epoch_seconds"
+    ]
+    return [
+        Difference(recorded.epoch, name, before, after)
+        for name, before, after in pairs
+        if before != after and not (math.isnan(before) and math.isnan(after))
+    ]
 
 
 def claim(folder: Path) -> IO[bytes] | None:

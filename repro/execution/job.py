@@ -1,14 +1,28 @@
-"""What a sweep tells a worker: one JSON line on its standard input."""
+"""What a sweep tells a worker, one JSON line on its standard input, and how the worker answers by its end."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from repro.records import Environment
 from repro.spec import RunSpec
+
+
+class Exit(IntEnum):
+    """How a worker ends, as its owner reads it."""
+
+    DONE = 0
+    """The run is at its end; its journal has the result."""
+    FAILED = 1
+    """Its last words say why."""
+    BUSY = 75
+    """Another process trains this run."""
+    STOPPED = 76
+    """It was told to stop; the run can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from repro import journal
 from repro.errors import InputError, ReproError
 from repro.execution import environment, estimate
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
-from repro.execution.job import Job
+from repro.execution.job import Exit, Job
 from repro.execution.process import Process
 from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 1.2
-_BUSY, _STOPPED = 75, 76  # worker.Exit, which is not imported here: it needs torch
 
 
 class Interrupted(ReproError):
@@ -246,11 +245,11 @@ class _Sweep:
             if self.publisher is not None:
                 self.publisher.note(folder)
             return
-        if code == _BUSY:
+        if code == Exit.BUSY:
             state.waiting.append(run)
             yield Waiting(run)
             return
-        if code == _STOPPED and self.stopping:
+        if code == Exit.STOPPED and self.stopping:
             state.todo.appendleft(run)
             return
         message = (

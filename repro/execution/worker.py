@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,10 @@ import yaml
 from repro import journal
 from repro.execution import disk
 from repro.execution.checkpoint import Checkpoints
-from repro.execution.job import Job
-from repro.records import EPOCH_METRICS, EpochRecord, Progress, RunResult
+from repro.execution.job import Exit, Job
+from repro.records import EpochRecord, Progress, RunResult
 from repro.training.data import load
 from repro.training.loop import Training
-
-
-class Exit(IntEnum):
-    """How a worker ends, as its owner reads it."""
-
-    DONE = 0
-    """The run is at its end; its journal has the result."""
-    FAILED = 1
-    """Its log says why."""
-    BUSY = 75
-    """Another process trains this run."""
-    STOPPED = 76
-    """It was told to stop; the run can be resumed."""
 
 
 class _Stop:
@@ -145,7 +131,7 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
                 if record.epoch > len(known):
                     writer.append(record)
                 else:
-                    for difference in differences(known[record.epoch - 1], record):
+                    for difference in journal.differences(known[record.epoch - 1], record):
                         writer.append(difference)
                 if record.epoch == job.until:
                     return Exit.DONE
@@ -154,18 +140,6 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
                 writer.append(record)
     checkpoints.remove()
     return Exit.DONE
-
-
-def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[journal.Difference]:
-    """The metrics, times left aside, in which an epoch that was trained twice is not bit-identical."""
-    pairs = [
-        (name, getattr(recorded, name), getattr(retrained, name)) for name in EPOCH_METRICS if name != "epoch_seconds"
-    ]
-    return [
-        journal.Difference(recorded.epoch, name, before, after)
-        for name, before, after in pairs
-        if before != after and not (before != before and after != after)  # noqa: PLR0124 - nan equals nan here
-    ]
 
 
 def _describe(job: Job, training: Training) -> None:
