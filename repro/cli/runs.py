@@ -1,0 +1,188 @@
+"""The commands that look after single runs and the store: `show`, `verify`, `sync`, `reap`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from repro.cli import options
+from repro.errors import InputError, ReproError
+
+if TYPE_CHECKING:
+    from repro.journal import Journal
+
+
+@click.command()
+@click.argument("run", nargs=-1, required=True)
+@options.runs_dir()
+@options.tracking_uri()
+def show(run: tuple[str, ...], runs_dir: str, tracking_uri: str | None) -> None:
+    """What is recorded of a run, or what differs between two: an MLflow run id, or a key in the folder of journals.
+
+    \b
+    repro show 0f3c9a...            one run: settings, environment, result
+    repro show 0f3c9a... 77aa01...  two runs: what is not the same
+    """
+    if len(run) > 2:
+        raise InputError(f"show takes one run or two, got {len(run)}")
+    journals = [_journal(one, Path(runs_dir), tracking_uri) for one in run]
+    facts = [_facts(one) for one in journals]
+    if len(facts) == 1:
+        width = max(map(len, facts[0]))
+        for name, value in facts[0].items():
+            click.echo(f"{name:{width}}  {value}")
+        return
+    names = [name for name in facts[0] | facts[1] if facts[0].get(name, "") != facts[1].get(name, "")]
+    if not names:
+        click.echo("the two runs do not differ")
+        return
+    width = max(map(len, names))
+    for name in names:
+        click.echo(f"{name:{width}}  {facts[0].get(name, '-')}  |  {facts[1].get(name, '-')}")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--epochs", type=int, default=None, help="Verify the first epochs only.  [default: the whole run]")
+@options.data_dir()
+@options.runs_dir()
+@options.tracking_uri()
+def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_uri: str | None) -> int:
+    """Train a recorded run again and say whether it comes out bit-identical; exit code 1 if it does not.
+
+    \b
+    repro verify 0f3c9a... --epochs 2
+    """
+    from repro.execution.verify import Verification
+    from repro.execution.verify import verify as train_again
+
+    recorded = _journal(run, Path(runs_dir), tracking_uri)
+    cache = options.prepared(recorded.spec.data.dataset, Path(data_dir))
+    for record in train_again(recorded, cache, epochs):
+        if not isinstance(record, Verification):
+            click.echo(
+                f"epoch {record.epoch}: validation accuracy {record.val_accuracy:.2%}, {record.epoch_seconds:.1f} s"
+            )
+            continue
+        for found in record.differences:
+            by = abs(found.retrained - found.recorded)
+            click.echo(
+                f"epoch {found.epoch}: {found.metric} was {found.recorded!r} and is {found.retrained!r} (by {by:.3g})"
+            )
+        if record.weights is not None and record.weights[0] != record.weights[1]:
+            click.echo(
+                f"the final weights differ: digest {record.weights[0][:16]} recorded, {record.weights[1][:16]} here"
+            )
+        for what, before, here in record.environment:
+            click.echo(f"environment: {what} was {before}, is {here}")
+        if record.identical:
+            what = f"{record.epochs} epochs" + (" and the final weights" if record.weights else "")
+            click.echo(f"bit-identical: {what}")
+            return 0
+        click.echo("not bit-identical")
+    return 1
+
+
+@click.command()
+@click.argument("folder", default="runs")
+@options.tracking_uri()
+def sync(folder: str, tracking_uri: str | None) -> None:
+    """Bring journals into the store: what a server missed, or what was trained elsewhere with --offline true.
+
+    May be repeated: a point is never stored twice, and each keeps the time it was recorded at.
+
+    \b
+    repro sync
+    repro sync /mnt/cluster/runs --tracking-uri http://127.0.0.1:5000
+    """
+    from repro import journal
+    from repro.execution import publisher
+    from repro.tracking.store import TrackingError, connect
+    from repro.tracking.writer import Writer
+
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder (it holds one folder a run, each with a {journal.NAME})")
+    writer = Writer(connect(tracking_uri))
+    runs = points = broken = 0
+    for one in journal.find(Path(folder)):
+        if journal.held(one):
+            continue  # its own sweep publishes it
+        try:
+            known = journal.read(one)
+            if known is None:
+                continue
+            publisher.draw(one)
+            state = (
+                "running" if known.result else "failed" if known.stop and known.stop.reason == "failed" else "killed"
+            )
+            points += writer.publish(one, parent=None, state=state).points
+            runs += 1
+        except TrackingError:
+            raise
+        except (ReproError, OSError) as error:
+            broken += 1
+            click.echo(f"{one}: {error}", err=True)
+    click.echo(f"{runs} runs in step with the store, {points} points brought in")
+    if broken:
+        raise ReproError(f"{broken} journals could not be published; the lines above say why")
+
+
+@click.command()
+@options.runs_dir()
+@options.tracking_uri()
+def reap(runs_dir: str, tracking_uri: str | None) -> None:
+    """Close the runs in the store whose process is gone. Every sweep does so at its start.
+
+    \b
+    repro reap
+    """
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    closed = Writer(connect(tracking_uri)).reap(Path(runs_dir))
+    for line in closed:
+        click.echo(line)
+    click.echo(f"{len(closed)} runs closed")
+
+
+def _journal(run: str, runs: Path, uri: str | None) -> Journal:
+    """The journal of a run, by its key in the folder of journals or by its id in the store."""
+    from repro import journal
+
+    if (runs / run / journal.NAME).is_file():
+        known = journal.read(runs / run)
+    else:
+        from repro.tracking.store import connect
+        from repro.tracking.writer import Writer
+
+        content = Writer(connect(uri)).artifact(run, journal.NAME)
+        if content is None:
+            raise InputError(f"{run}: the run has no {journal.NAME}; only runs that are at their end can be looked at")
+        entries, size = journal.parse(content, f"{run}/{journal.NAME}")
+        known = journal.Journal(Path(run), entries, size) if entries else None
+    if known is None:
+        raise InputError(f"{run}: its journal is empty")
+    return known
+
+
+def _facts(known: Journal) -> dict[str, str]:
+    """What a journal says of its run, as named lines."""
+    from dataclasses import asdict
+
+    from repro.spec import flatten
+
+    attempt, last = known.attempts[0], known.attempts[-1]
+    facts = {"study": attempt.study, "variant": attempt.variant, "key": known.spec.key, "journal": known.id}
+    facts |= {name: str(value) for name, value in flatten(known.spec).items()}
+    environment = asdict(last.environment)
+    packages = environment.pop("packages")
+    facts |= {name: str(value) for name, value in environment.items()}
+    facts |= {"attempts": str(len(known.attempts)), "epochs": str(len(known.epochs))}
+    if known.result is not None:
+        result = asdict(known.result)
+        result.pop("confusion")
+        facts |= {name: str(value) for name, value in result.items()}
+    facts |= {f"package {name}": version for name, version in packages.items()}
+    return facts
