@@ -29,8 +29,8 @@ _KINDS: dict[type[nn.Module], str] = {
 def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architecture:
     """The architecture of `module`, which `build` made of `spec`.
 
-    One image goes through in evaluation mode on torch's meta device, where tensors have shapes and no values: nothing is
-    computed, and neither weights, running statistics nor generators change.
+    One black image goes through in evaluation mode: neither weights, running statistics nor generators change. (On
+    torch's meta device nothing would be computed at all, but its first use costs a second of imports.)
     """
     layers: list[Layer] = []
     edges: list[tuple[str, str, str]] = []
@@ -46,13 +46,12 @@ def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architect
         return hook
 
     shape = (3, spec.input_size, spec.input_size)
-    state = {name: tensor.detach().to("meta") for name, tensor in module.state_dict().items()}
     handles = [
         part.register_forward_hook(record(name, part)) for name, part in module.named_modules() if type(part) in _KINDS
     ]
     try:
         with torch.no_grad(), _evaluating(module):
-            torch.func.functional_call(module, state, torch.empty(1, *shape, device="meta"))
+            module(torch.zeros(1, *shape, device=next(module.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

@@ -6,35 +6,67 @@ import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
 
+class _Counter(io.RawIOBase):
+    """A file that keeps nothing but its length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def write(self, data: Any, /) -> int:
+        """Count the bytes of `data`."""
+        count = memoryview(data).nbytes
+        self.length += count
+        return count
+
+
 def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
     """The state dict as `torch.save` writes it.
 
-    The same weights give the same number of bytes wherever they lie: tensors are first copied to the CPU, contiguous and
-    with a storage of their own, since `torch.save` keeps strides, device and all of a storage that a tensor is part of.
+    The same weights give the same bytes wherever they lie: tensors are first copied to the CPU, contiguous and with a
+    storage of their own, since `torch.save` keeps strides, device and all of a storage that a tensor is part of.
 
     Args:
         state: what `Module.state_dict` returns; the version numbers it carries beside the tensors are saved too, as
             `torch.save(module.state_dict(), path)` would, and are some thousandths of the size of a small network.
         legacy: torch's format before 1.6 in place of the zip format.
     """
+    buffer = io.BytesIO()
+    _save(_portable(state), buffer, legacy)
+    return buffer.getvalue()
+
+
+def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
+    """The length of `saved`, in bytes.
+
+    The legacy format names every storage by its address in memory, in decimal and twice over; here an address counts as
+    having 14 digits, as one of the heap has on 64-bit Linux, so that the length says something of the weights alone.
+    """
+    counter = _Counter()
+    portable = _portable(state)
+    _save(portable, counter, legacy)
+    if legacy:
+        counter.length += sum(2 * (14 - len(str(tensor.untyped_storage()._cdata))) for tensor in portable.values())
+    return counter.length
+
+
+def _portable(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     portable = OrderedDict(
         (name, tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)) for name, tensor in state.items()
     )
     if hasattr(state, "_metadata"):
         portable.__dict__["_metadata"] = state._metadata
-    buffer = io.BytesIO()
-    torch.save(portable, buffer, _use_new_zipfile_serialization=not legacy)
-    return buffer.getvalue()
+    return portable
 
 
-def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
-    """The length of `saved`, in bytes."""
-    return len(saved(state, legacy=legacy))
+def _save(portable: OrderedDict[str, Tensor], file: io.BytesIO | _Counter, legacy: bool) -> None:
+    torch.save(portable, cast("IO[bytes]", file), _use_new_zipfile_serialization=not legacy)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,95 @@
+"""The declared models as a table: what each is made of, how large it is, and whether that is the size the paper prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import torch
+
+from repro.records import Architecture
+from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.studies import Study, plan
+from repro.training.models import build, describe, state_bytes
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One declared variant. Sizes are those of its saved state dict."""
+
+    study: str
+    variant: str
+    title: str
+    parameters: int
+    multiply_adds: int
+    """Of convolutions and linear layers, for one image."""
+    size_mib: float
+    """In torch's zip format."""
+    size_legacy_mib: float
+    """In torch's format before 1.6, which the published sizes were measured in."""
+    published: float | None
+    difference: float | None
+    """Legacy size less the published one, in MiB."""
+    fits: bool | None
+    """Whether the published size is this model's; None where none is published."""
+    note: str
+    """What is to be said of the published size: the variant's own note, where the size is not met in MiB."""
+
+
+def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
+    """A row for every variant of the studies, in order; equal models are built once, and no generator is touched.
+
+    Raises:
+        InputError: a variant whose network cannot be built: one line.
+    """
+    built: dict[SqueezeNetSpec | AlexNetSpec, tuple[Architecture, int, int]] = {}
+    rows = []
+    for study in studies:
+        for run in plan([(study, tuple(study.variants))], seeds=[0]).runs:
+            if run.spec.model not in built:
+                built[run.spec.model] = _measured(run.spec.model)
+            architecture, size, legacy = built[run.spec.model]
+            published = run.published.size
+            unit = None if published is None else fitting_unit(published, legacy)
+            said = study.variants[run.variant].note or (f"the published size is in {unit}" if unit else "")
+            rows.append(
+                ModelRow(
+                    study=study.study,
+                    variant=run.variant,
+                    title=run.title,
+                    parameters=architecture.parameters,
+                    multiply_adds=architecture.multiply_adds,
+                    size_mib=size / MIB,
+                    size_legacy_mib=legacy / MIB,
+                    published=published,
+                    difference=None if published is None else legacy / MIB - published,
+                    fits=None if published is None else unit is not None,
+                    note="" if published is None or unit == "MiB" else said,
+                )
+            )
+    return tuple(rows)
+
+
+def fitting_unit(published: float, size: int) -> str | None:
+    """The unit in which a size of so many bytes may have been printed as `published`; None where there is none.
+
+    In MiB it may be off by one unit of the last printed digit, and by 0.01 at most: the bytes beside the weights depend
+    on names and versions. Thousands of KiB (divided by 1024 once and by 1000 then, as one row of the paper) are a second
+    chance, so there the printed digits must be met exactly.
+    """
+    exponent = Decimal(repr(published)).as_tuple().exponent
+    digits = -exponent if isinstance(exponent, int) else 0
+    if abs(size / MIB - published) <= min(10.0**-digits, 0.01):
+        return "MiB"
+    return "KiB / 1000" if round(size / 1_024_000, digits) == published else None
+
+
+def _measured(spec: SqueezeNetSpec | AlexNetSpec) -> tuple[Architecture, int, int]:
+    """The architecture, and the bytes of its state dict in the zip and in the legacy format."""
+    with torch.device("meta"):  # a size does not depend on values, so none are drawn
+        module = build(spec)
+    state = module.to_empty(device="cpu").state_dict()
+    return describe(module, spec), state_bytes(state, legacy=False), state_bytes(state, legacy=True)
