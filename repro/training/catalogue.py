@@ -76,13 +76,13 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
 def fitting_unit(published: float, size: int) -> str | None:
     """The unit in which a size of so many bytes may have been printed as `published`; None where there is none.
 
-    In MiB it may be off by one unit of the last printed digit, and by 0.01 at most: the bytes beside the weights depend
-    on names and versions. Thousands of KiB (divided by 1024 once and by 1000 then, as one row of the paper) are a second
-    chance, so there the printed digits must be met exactly.
+    Sizes are printed to two digits at least, final zeros left out. In MiB the last digit may be off by one: the bytes
+    beside the weights depend on names and versions. Thousands of KiB (divided by 1024 once and by 1000 then, as one row
+    of the paper) are a second chance, so there every digit must be met.
     """
     exponent = Decimal(repr(published)).as_tuple().exponent
-    digits = -exponent if isinstance(exponent, int) else 0
-    if abs(size / MIB - published) <= min(10.0**-digits, 0.01):
+    digits = max(2, -exponent) if isinstance(exponent, int) else 2
+    if abs(size / MIB - published) <= 10.0**-digits:
         return "MiB"
     return "KiB / 1000" if round(size / 1_024_000, digits) == published else None
 
