@@ -1,0 +1,105 @@
+"""Rewrites what is generated in the README and docs/: python docs/generate.py; with --check it only says what is stale.
+
+A generated part lies between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below. No number in the
+documents is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+MARKED = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def commands() -> str:
+    """The help of every command."""
+    from repro.cli import cli
+
+    context = click.Context(cli, info_name="repro")
+    parts = []
+    for name in ["", *cli.list_commands(context)]:
+        words = [name, "--help"] if name else ["--help"]
+        shown = CliRunner().invoke(cli, words, prog_name="repro", terminal_width=100).output
+        parts.append(f"### repro {name}".rstrip() + f"\n\n```\n{shown.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def studies() -> str:
+    """The declared studies, one a line."""
+    from repro import studies
+
+    rows = ["| study | paper | variants | question |", "| --- | --- | ---: | --- |"]
+    for study in studies.declared():
+        where = f"Table {study.table}" if study.table else f"section {study.section}" if study.section else ""
+        rows.append(f"| `{study.study}` | {where} | {len(study.variants)} | {study.question} |")
+    return "\n".join(rows) + "\n"
+
+
+def models() -> str:
+    """Parameters and sizes of every declared variant, beside the published size."""
+    from repro import studies
+    from repro.training.catalogue import catalogue
+
+    rows = ["| study | variant | parameters | multiply-adds | MiB | published | fits |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    for row in catalogue([study for study in studies.declared() if study.study != "demo"]):
+        published = "" if row.published is None else f"{row.published:g}"
+        fits = {None: "", True: "yes", False: "no"}[row.fits]
+        rows.append(
+            f"| {row.study} | {row.title} | {row.parameters:,} | {row.multiply_adds:,} | {row.size_legacy_mib:.3f} | {published} | {fits} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def names() -> str:
+    """Every param, metric, tag and artifact in MLflow."""
+    from repro.tracking import names as tracked
+
+    return tracked.markdown()
+
+
+def speed() -> str:
+    """The latest record of the benchmark."""
+    record = ROOT / "benchmarks" / "record.jsonl"
+    if not record.is_file():
+        return "Not measured yet: `make bench`.\n"
+    from benchmarks.run import markdown
+
+    return markdown([json.loads(line) for line in record.read_text().splitlines()])
+
+
+def results() -> str:
+    """What the real data gave: the summary that `compare` wrote."""
+    return (ROOT / "results" / "summary.md").read_text()
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    made.__name__: made for made in (commands, studies, models, names, speed, results)
+}
+
+
+def main() -> int:
+    """Rewrites every document, or with --check returns 1 where one is stale."""
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text()
+        fresh = MARKED.sub(lambda m: f"<!-- generated: {m[1]} -->\n{GENERATED[m[1]]()}<!-- end -->", text)
+        if fresh != text:
+            stale.append(path)
+            if "--check" not in sys.argv:
+                path.write_text(fresh)
+    for path in stale:
+        click.echo(f"{path.relative_to(ROOT)}: {'is stale, run `make docs`' if '--check' in sys.argv else 'rewritten'}")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())
