@@ -195,8 +195,8 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
     for slug in studies or ():
         if slug not in swept:
             raise unknown("study of the store", slug, swept)
-    if setting is not None and setting not in {scope.setting_id for scope in every}:
-        raise unknown("setting", setting, [scope.setting_id for scope in every])
+    if setting is not None:
+        scope_of(every, setting)
     made = []
     for slug in sorted(studies or swept, key=lambda slug: _paper_order(swept[slug])):
         holding = [scope for scope in every if slug in scope.studies]
@@ -207,6 +207,14 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
             allowed = ", ".join(scope.setting_id for scope in holding)
             raise InputError(f"{slug} was not swept in setting {setting} (allowed: {allowed})")
     return tuple(made)
+
+
+def scope_of(every: Sequence[Scope], setting: str) -> Scope:
+    """The scope of a setting's id; an error that lists the ids where there is none."""
+    for scope in every:
+        if scope.setting_id == setting:
+            return scope
+    raise unknown("setting", setting, [scope.setting_id for scope in every])
 
 
 def setting_of(plan: Plan) -> dict[str, Value]:

@@ -15,7 +15,8 @@ from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats would take most o
 
 LEVEL = 0.95
 MEAN = "mean over seeds, sample standard deviation, 95% t interval"
-PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t, Holm-corrected over the study"
+PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t"
+COMPARED = f"{PAIRED}, Holm-corrected over the study"
 PREDICTION = "95% prediction interval of one new run on images of its own"
 
 
@@ -31,7 +32,7 @@ class Estimate:
     sd: float | None = None
     """Sample standard deviation of the values (ddof 1)."""
     p: float | None = None
-    """Of no difference, two-sided; before `holm`."""
+    """Of no difference, two-sided."""
 
 
 def mean(values: ArrayLike) -> Estimate:

@@ -83,14 +83,15 @@ def size(row: Row) -> Verdict | None:
 
 
 def size_unit(published: float, mib: float) -> str | None:
-    """The unit in which a printed size is that of a model of so many MiB, or None where it is in neither of them.
+    """The unit in which a printed size is that of a model of so many MiB, or None where it is in none.
 
-    A size fits when it is within one unit of its last printed digit, and never more than 0.01 off. Small models were
-    seen printed in thousands of KiB, 2.4% above the figure in MiB.
+    Sizes are printed to two decimals at least, final zeros left out. In MiB the last digit may be off by one: the bytes
+    beside the weights depend on names and versions. Thousands of KiB are a second chance, so there every digit is met.
     """
-    allowed = min(10.0 ** -decimals(published), 0.01) + 1e-9
-    units = (("MiB", mib), ("thousands of KiB", mib * 1.024))
-    return next((unit for unit, size in units if abs(size - published) <= allowed), None)
+    digits = max(2, decimals(published))
+    if abs(mib - published) <= 10.0**-digits:
+        return "MiB"
+    return "thousands of KiB" if round(mib * 1.024, digits) == published else None
 
 
 def reduction(row: Row, reference: Row | None) -> float | None:
