@@ -112,7 +112,7 @@ def _arc(box: Box, kind: str, middle: float) -> Arc:
 def architecture(model: Architecture, title: str) -> Figure:
     """A network as a column of blocks, its Fire modules with squeeze and expand widths, residual additions as arcs."""
     plan = layout(model)
-    figure = Figure(figsize=(3.6, 0.45 + 0.36 * plan.height))
+    figure = Figure(figsize=(4.1, 0.45 + 0.36 * plan.height))
     ax = figure.add_axes((0.0, 0.0, 1.0, 1 - 0.42 / figure.get_figheight()))
     ax.set(xlim=(0, plan.width), ylim=(plan.height, 0))
     ax.set_axis_off()

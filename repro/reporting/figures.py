@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -183,22 +185,15 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in anchors]
     frame = ax.bbox.get_points().ravel() / pixel
     for (x, y), (at_x, at_y, text) in zip(anchors, points, strict=True):
-        width, height = 4.4 * len(text), 8.0
-        for dx, dy in (
-            (7, -3),
-            (-7 - width, -3),
-            (-width / 2, 7),
-            (-width / 2, -14),
-            (7, 6),
-            (7, -12),
-            (-7 - width, 6),
-        ):
+        width, height = 4.0 * len(text), 8.0  # about 4 points a letter
+        for dx, dy in product((6, -6 - width, -width / 2), (4, -11, 14, -21)):
             box = (x + dx, y + dy, x + dx + width, y + dy + height)
             inside = box[0] >= frame[0] and box[2] <= frame[2] + 8 and box[1] >= frame[1] and box[3] <= frame[3]
             if inside and not any(
                 box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
             ):
-                ax.annotate(text, (at_x, at_y), (dx, dy + 1), textcoords="offset points", fontsize=7)
+                name = ax.annotate(text, (at_x, at_y), (dx, dy + 1), textcoords="offset points", fontsize=7)
+                name.set_path_effects([withStroke(linewidth=2, foreground="white")])
                 taken.append(box)
                 break
 

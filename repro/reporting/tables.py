@@ -1,0 +1,289 @@
+"""A study as a sheet: its rows over their seeds, each published number beside ours, with its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from repro.reporting import stats
+from repro.reporting.join import REFERENCE, Row, Table, describe, metric
+from repro.reporting.measures import difference
+from repro.reporting.sheets import Cell, Column, Raw, Sheet, trimmed
+from repro.reporting.stats import Estimate
+from repro.reporting.verdicts import Verdict, verdicts
+from repro.rows import RunRow
+
+_COLUMNS = (
+    Column("", kind="name"),
+    Column("n"),
+    Column("mean ± sd", "Validation (%)"),
+    Column("95% interval", "Validation (%)"),
+    Column("published", "Validation (%)"),
+    Column("verdict", "Validation (%)", "verdict"),
+    Column("mean ± sd", "Test (%)"),
+    Column("published", "Test (%)"),
+    Column("verdict", "Test (%)", "verdict"),
+    Column("points", "Test minus base"),
+    Column("95% interval", "Test minus base"),
+    Column("p (Holm)", "Test minus base"),
+    Column("base", "Test minus base", "name"),
+    Column("ours", "Best epoch"),
+    Column("published", "Best epoch"),
+    Column("ours", "Seconds an epoch"),
+    Column("published", "Seconds an epoch"),
+    Column("legacy", "Size (MiB)"),
+    Column("zip", "Size (MiB)"),
+    Column("published", "Size (MiB)"),
+    Column("verdict", "Size (MiB)", "verdict"),
+    Column("× smaller", "Size (MiB)"),
+    Column("parameters", "Model"),
+    Column("million MACs", "Model"),
+    Column("outcome", "", "name"),
+)
+_BRIEF = (0, 1, 2, 4, 5, 6, 13, 15, 17, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row's test accuracy minus its base's, in points, over the seeds that both have."""
+
+    base: Row
+    found: Estimate
+    p: float | None
+    """Holm-corrected over the study; None with fewer than two seeds."""
+
+
+def over_runs(row: Row, name: str, scale: float = 1.0) -> Estimate | None:
+    """A final metric over a row's runs; None where no run has it."""
+    values = [scale * value for run in row.runs if (value := metric(run, name)) is not None]
+    return stats.mean(values) if values else None
+
+
+def differences(table: Table) -> dict[str, Difference]:
+    """Variant -> its difference to the row it is compared with, for the rows where both have a seed in common."""
+    found: dict[str, tuple[Row, Estimate]] = {}
+    for row in table.rows:
+        base = table.bases.get(row.against or "")
+        if base is not None and (between := difference(row, base, "accuracy")[0]) is not None:
+            found[row.variant] = base, between
+    tested = {variant: one.p for variant, (_, one) in found.items() if one.p is not None}
+    corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
+    return {variant: Difference(base, one, corrected.get(variant)) for variant, (base, one) in found.items()}
+
+
+def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
+    """A study as the paper prints it, each published number beside ours; `brief` keeps what a short table needs.
+
+    Sizes are divided into AlexNet's of the same setting: that of its runs, or the published one where it has none.
+    """
+    held: dict[str, dict[str, Verdict]] = {}
+    for one in verdicts(table):
+        held.setdefault(one.row, {})[one.number] = one
+    compared = differences(table)
+    notes: list[str] = []
+    rows, records = [], []
+    for row in table.rows:
+        marks = []
+        for note in filter(None, (row.note, _said_otherwise(row))):
+            if note not in notes:
+                notes.append(note)
+            marks.append(f" [{notes.index(note) + 1}]")
+        full = _cells(table, row, held.get(row.name, {}), compared.get(row.variant), "".join(marks))
+        rows.append(tuple(full[i] for i in _BRIEF) if brief else full)
+        records.append(_record(table, row, held.get(row.name, {}), compared.get(row.variant)))
+    footnotes = [f"[{place}] {note}" for place, note in enumerate(notes, 1)]
+    if not brief:
+        footnotes += _explained(table)
+    number = table.study.table
+    return trimmed(
+        Sheet(
+            slug=table.study.study if number is None else f"table{number}_{table.study.study}",
+            title=table.study.title if number is None else f"Table {number}. {table.study.title}",
+            header=header_of(table, [run for row in table.rows for run in row.runs]),
+            columns=tuple(_COLUMNS[i] for i in _BRIEF) if brief else _COLUMNS,
+            rows=tuple(rows),
+            footnotes=(*footnotes, *table.notes),
+            records=tuple(records),
+        )
+    )
+
+
+def _explained(table: Table) -> list[str]:
+    """What the headings are too short to say."""
+    size, of = _whole(table)
+    lines = [
+        "legacy and zip: the saved state dict in torch's format before 1.6, which the paper's sizes fit, and in today's"
+    ]
+    if size is not None:
+        lines.append(f"× smaller: than AlexNet with {size:.2f} MiB ({of}), in the legacy format")
+    return lines
+
+
+def _said_otherwise(row: Row) -> str:
+    """What the paper's text says of a row where its table says something else."""
+    names = {"accuracy": "accuracy", "epochs": "epochs", "epoch_seconds": "seconds an epoch", "size": "size"}
+    said = ", ".join(f"{names[name]} {value:g}" for name, value in row.published.text.items())
+    return f"the paper's text says otherwise: {said}" if said else ""
+
+
+def header_of(table: Table, runs: Sequence[RunRow]) -> str:
+    """What stands over a study's table: data and digest, statistics, n, commits, hardware, runs side by side."""
+    counts = sorted({len(row.runs) for row in table.rows})
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "no rows"
+    return (
+        f"Data: {describe(table.setting)}; setting {table.setting_id}. {n}; {stats.MEAN}; verdicts: {stats.PREDICTION};"
+        f" differences: {stats.PAIRED}. {provenance(runs)}"
+    )
+
+
+def provenance(runs: Iterable[RunRow]) -> str:
+    """Commits, hardware and runs side by side of some runs, in two sentences."""
+    runs = list(runs)
+    if not runs:
+        return "No finished run."
+    commits = sorted({commit_of(run) for run in runs})
+    hardware = sorted({f"{run.hardware}, {run.side_by_side} side by side" for run in runs})
+    return f"Commit{'s' * (len(commits) > 1)} {', '.join(commits)}. Hardware: {'; '.join(hardware)}."
+
+
+def commit_of(run: RunRow) -> str:
+    """A run's commit in short, with what was not committed said."""
+    return f"{run.commit[:9]}{' with uncommitted changes' if run.dirty else ''}"
+
+
+def outcome_of(row: Row) -> str:
+    """How a row's runs ended where not all of them are simply finished."""
+    ends = [f"{n} {word}" for word in ("diverged", "chance") if (n := sum(run.outcome == word for run in row.runs))]
+    if row.missing:
+        ends.append(f"{len(row.runs)} of {len(row.runs) + len(row.missing)} seeds" if row.runs else "no run yet")
+    return ", ".join(ends)
+
+
+def _whole(table: Table) -> tuple[float | None, str]:
+    """AlexNet's size in MiB, and where it comes from."""
+    reference = table.bases.get(REFERENCE)
+    if reference is None:
+        return None, ""
+    ours = over_runs(reference, "model_size_legacy_mib")
+    return (reference.published.size, "as published") if ours is None else (ours.estimate, "ours")
+
+
+def _reduction(table: Table, row: Row) -> float | None:
+    size, (whole, _) = over_runs(row, "model_size_legacy_mib"), _whole(table)
+    return whole / size.estimate if whole is not None and size is not None and size.estimate > 0 else None
+
+
+def _cells(
+    table: Table, row: Row, held: Mapping[str, Verdict], compared: Difference | None, mark: str
+) -> tuple[Cell, ...]:
+    validation, test = over_runs(row, "best_val_accuracy", 100), over_runs(row, "test_accuracy", 100)
+    verdict = {number: one.verdict for number, one in held.items()}
+    paper = row.published
+    at_most = f"≤ {paper.accuracy_at_most:.2f}" if paper.accuracy_at_most is not None else ""
+    times = _reduction(table, row)
+    return (
+        f"{row.title}{mark}",
+        str(len(row.runs)) if row.runs else "0",
+        _spread(validation),
+        _interval(validation),
+        _published(row, "accuracy", 2) or at_most,
+        verdict.get("accuracy", verdict.get("accuracy_at_most", "")),
+        _spread(test),
+        _published(row, "test_accuracy", 2),
+        verdict.get("test_accuracy", ""),
+        "" if compared is None else _signed(compared.found.estimate),
+        "" if compared is None else _interval(compared.found, sign=True),
+        "" if compared is None or compared.p is None else _p(compared.p),
+        "" if compared is None else compared.base.title,
+        _spread(over_runs(row, "best_epoch"), 1),
+        _published(row, "epochs", 0),
+        _spread(over_runs(row, "mean_epoch_seconds")),
+        _published(row, "epoch_seconds", 2),
+        _mean(row, "model_size_legacy_mib", 3),
+        _mean(row, "model_size_mib", 3),
+        _published(row, "size", None),
+        verdict.get("size", ""),
+        "" if times is None else f"{times:.1f}",
+        _mean(row, "parameters", 0),
+        _mean(row, "multiply_adds", 2, 1e-6),
+        outcome_of(row),
+    )
+
+
+def _record(table: Table, row: Row, held: Mapping[str, Verdict], compared: Difference | None) -> dict[str, Raw]:
+    """The row for machines: unrounded, accuracies in percent."""
+    record: dict[str, Raw] = {"study": row.study, "variant": row.variant, "title": row.title, "n": len(row.runs)}
+    for name, ours, scale in (
+        ("val_accuracy", "best_val_accuracy", 100),
+        ("test_accuracy", "test_accuracy", 100),
+        ("best_epoch", "best_epoch", 1),
+        ("epoch_seconds", "mean_epoch_seconds", 1),
+    ):
+        found = over_runs(row, ours, scale)
+        for part, key in (("estimate", "mean"), ("sd", "sd"), ("low", "low"), ("high", "high")):
+            record[f"{name}_{key}"] = None if found is None else getattr(found, part)
+    for name in ("accuracy", "accuracy_at_most", "test_accuracy", "epochs", "epoch_seconds", "size"):
+        record[f"published_{name}"] = getattr(row.published, name)
+    for number in ("accuracy", "accuracy_at_most", "test_accuracy", "size"):
+        one = held.get(number)
+        record[f"verdict_{number}"] = None if one is None else one.verdict
+        record[f"why_{number}"] = None if one is None else one.why
+    for name in ("model_size_legacy_mib", "model_size_mib", "parameters", "multiply_adds"):
+        found = over_runs(row, name)
+        record[name] = None if found is None else found.estimate
+    record["times_smaller_than_alexnet"] = _reduction(table, row)
+    record["base"] = None if compared is None else compared.base.name
+    for part in ("estimate", "low", "high", "p"):
+        record[f"difference_{part}"] = None if compared is None else getattr(compared.found, part)
+    record["difference_p_holm"] = None if compared is None else compared.p
+    return record | {
+        "outcomes": " ".join(run.outcome for run in row.runs),
+        "missing_seeds": " ".join(map(str, row.missing)),
+        "note": row.note,
+        "dataset": str(table.setting["data.dataset"]),
+        "data_digest": str(table.setting["data.digest"]),
+        "setting": table.setting_id,
+        "seeds": " ".join(str(run.seed) for run in row.runs),
+        "commits": " ".join(sorted({run.commit + "+dirty" * run.dirty for run in row.runs})),
+        "hardware": "; ".join(sorted({run.hardware for run in row.runs})),
+        "side_by_side": " ".join(sorted({str(run.side_by_side) for run in row.runs})),
+        "run_ids": " ".join(run.run_id for run in row.runs),
+    }
+
+
+def number(value: float | None, digits: int, scale: float = 1.0) -> str:
+    """A number with its thousands apart, or nothing where there is none."""
+    return "" if value is None or not math.isfinite(value) else f"{scale * value:,.{digits}f}"
+
+
+def _mean(row: Row, name: str, digits: int, scale: float = 1.0) -> str:
+    found = over_runs(row, name, scale)
+    return number(None if found is None else found.estimate, digits)
+
+
+def _spread(found: Estimate | None, digits: int = 2) -> str:
+    if found is None:
+        return ""
+    return number(found.estimate, digits) + ("" if found.sd is None else f" ± {found.sd:.{digits}f}")
+
+
+def _interval(found: Estimate | None, *, sign: bool = False) -> str:
+    if found is None:
+        return ""
+    if found.low is None or found.high is None:
+        return f"n = {found.n}"
+    return " to ".join(_signed(value) if sign else f"{value:.2f}" for value in (found.low, found.high))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _published(row: Row, name: str, digits: int | None) -> str:
+    value = getattr(row.published, name)
+    return "" if value is None else f"{value:g}" if digits is None else f"{value:.{digits}f}"
