@@ -84,7 +84,7 @@ def fitting_unit(published: float, size: int) -> str | None:
     digits = max(2, -exponent) if isinstance(exponent, int) else 2
     if abs(size / MIB - published) <= 10.0**-digits:
         return "MiB"
-    return "KiB / 1000" if round(size / 1_024_000, digits) == published else None
+    return "thousands of KiB" if round(size / 1_024_000, digits) == published else None
 
 
 def _measured(spec: SqueezeNetSpec | AlexNetSpec) -> tuple[Architecture, int, int]:

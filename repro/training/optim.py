@@ -158,7 +158,7 @@ class AdaBound(Optimizer):
         mean, square = chunk.state
         mean.lerp_(gradient, 1 - self.spec.beta1)
         square.mul_(self.spec.beta2).addcmul_(gradient, gradient, value=1 - self.spec.beta2)
-        rates = torch.sqrt(square, out=chunk.scratch).add_(self.spec.eps)
+        rates = _sqrt(square, chunk.scratch).add_(self.spec.eps)
         torch.div(self._rate, rates, out=rates).clamp_(*self._band)
         chunk.weights.addcmul_(rates, mean, value=-1)
 
@@ -181,7 +181,7 @@ class Adam(Optimizer):
         mean, square = chunk.state
         mean.lerp_(gradient, 1 - self.spec.beta1)
         square.mul_(self.spec.beta2).addcmul_(gradient, gradient, value=1 - self.spec.beta2)
-        divisor = torch.sqrt(square, out=chunk.scratch).mul_(self._factor).add_(self._eps)
+        divisor = _sqrt(square, chunk.scratch).mul_(self._factor).add_(self._eps)
         chunk.weights.addcdiv_(mean, divisor, value=-1)
 
 
@@ -210,6 +210,15 @@ def _in_memory_order(gradient: Tensor, parameter: nn.Parameter) -> Tensor:
     strides = zip(gradient.shape, gradient.stride(), parameter.stride(), strict=True)
     assert all(size == 1 or ours == theirs for size, ours, theirs in strides)
     return gradient.as_strided((gradient.numel(),), (1,))
+
+
+def _sqrt(square: Tensor, out: Tensor) -> Tensor:
+    """Square roots up to two units in the last place, 0 for 0.
+
+    On a CPU torch.sqrt goes through MKL, which takes 7 times as long (measured) where many values are 0, as the moments of
+    weights behind a dead ReLU are; this way takes the same time for all values, and less than torch.sqrt at its best.
+    """
+    return torch.rsqrt(square, out=out).reciprocal_()
 
 
 def make(spec: AdaBoundSpec | AdamSpec | SGDSpec, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -90,34 +90,28 @@ class SqueezeNet(nn.Sequential):
     """
 
     def __init__(self, spec: SqueezeNetSpec) -> None:
-        outside = spec.batch_norm in {"outside", "all"}
-        blocks: list[tuple[str, nn.Module]] = [
-            (
-                "conv1",
-                convolution(
-                    3,
-                    spec.first_filters,
-                    spec.first_kernel,
-                    stride=spec.first_stride,
-                    padding=spec.first_padding,
-                    norm=outside,
-                    bias=spec.conv_bias,
-                ),
-            )
-        ]
-        _check_sizes(spec)
+        body = _body(spec)
+        _check_sizes(spec, pools=[name for name, shape in body if shape is None])
+        norm = spec.batch_norm in {"outside", "all"}
         width = spec.first_filters
-        for name, shape in _body(spec):
+        conv1 = convolution(
+            3,
+            width,
+            spec.first_kernel,
+            stride=spec.first_stride,
+            padding=spec.first_padding,
+            norm=norm,
+            bias=spec.conv_bias,
+        )
+        blocks: list[tuple[str, nn.Module]] = [("conv1", conv1)]
+        for name, shape in body:
             if shape is None:
                 blocks.append((name, nn.MaxPool2d(3, stride=2, ceil_mode=True)))
             else:
                 blocks.append((name, Fire(spec, width, shape)))
                 width = shape.width
-        blocks += [
-            ("dropout", nn.Dropout(spec.dropout)),
-            ("conv10", convolution(width, spec.classes, 1, norm=outside, bias=spec.conv_bias, relu=spec.head_relu)),
-            ("pool10", GlobalAveragePool()),
-        ]
+        conv10 = convolution(width, spec.classes, 1, norm=norm, bias=spec.conv_bias, relu=spec.head_relu)
+        blocks += [("dropout", nn.Dropout(spec.dropout)), ("conv10", conv10), ("pool10", GlobalAveragePool())]
         super().__init__(OrderedDict(blocks))
         self._initialise()
 
@@ -165,7 +159,7 @@ def _fire_shape(spec: SqueezeNetSpec, name: str, index: int) -> FireShape:
     return FireShape(squeeze, expand - large, large)
 
 
-def _check_sizes(spec: SqueezeNetSpec) -> None:
+def _check_sizes(spec: SqueezeNetSpec, pools: list[str]) -> None:
     padded = spec.input_size + 2 * spec.first_padding
     if spec.first_kernel > padded:
         raise InputError(
@@ -173,11 +167,10 @@ def _check_sizes(spec: SqueezeNetSpec) -> None:
             f" with input_size {spec.input_size} and first_padding {spec.first_padding})"
         )
     size = (padded - spec.first_kernel) // spec.first_stride + 1
-    for name, shape in _body(spec):
-        if shape is None:
-            if size < 2:
-                raise InputError(
-                    f"model.pools: nothing is left to pool at {name}, its input is 1x1"
-                    " (drop a pool, or take a smaller model.first_stride or model.first_kernel, or more model.first_padding)"
-                )
-            size = size // 2  # 3x3, stride 2, ceil mode: ceil((size - 3) / 2) + 1
+    for name in pools:
+        if size < 2:
+            raise InputError(
+                f"model.pools: the input of {name} is 1x1, so there is nothing to pool"
+                " (allowed: fewer pools, a smaller first_kernel or first_stride, or more first_padding)"
+            )
+        size //= 2  # 3x3, stride 2, ceil mode: ceil((size - 3) / 2) + 1
