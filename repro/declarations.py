@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from repro.errors import InputError
+from repro.errors import InputError, shown
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,21 +38,23 @@ def read(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file can have
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return _load(text, str(path))
 
 
 def parse_value(text: str, where: str) -> Any:
     """One value as YAML: "5" is a number, "[fire3, fire5]" a list, "simple" a string."""
-    return _load(text, f"{where}: {text!r} (examples: 5, 0.25, simple, [fire3, fire5])")
+    return _load(text, f"{where}: {shown(text)} (examples: 5, 0.25, simple, [fire3, fire5])")
 
 
 def _load(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        Exception
+    ) as error:  # PyYAML lets through what its constructors raise: KeyError, IndexError, OverflowError ...
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{where}: not valid YAML{at}: {problem}") from None
+        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
+        raise InputError(f"{where}: not valid YAML{at}: {' '.join(problem.split())[:200]}") from None

@@ -7,6 +7,7 @@ else catches it, so no traceback reaches a user for anything that is foreseen he
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -22,9 +23,22 @@ class InputError(ReproError):
     exit_code = 2
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict = 2, 10, 4
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
+
+
+def shown(value: object) -> str:
+    """A value as an error's line shows it: on one line, cut where it is long."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return "a huge number"
+
+
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not one of `allowed`: names the nearest one and lists them all."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given.lower()[:80], names, n=1, cutoff=0.5) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {given!r}{hint} (allowed: {', '.join(names)})")
+    return InputError(f"unknown {kind} {shown(given)}{hint} (allowed: {', '.join(names)})")

@@ -23,7 +23,8 @@ from typing import IO, Any, TypeAlias, cast
 
 from repro.errors import ReproError
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
-from repro.spec import RunSpec, validated
+from repro.spec import RunSpec
+from repro.validation import validated
 
 SCHEMA = 1
 NAME = "journal.jsonl"

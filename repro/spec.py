@@ -15,11 +15,13 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
-from repro.errors import InputError, unknown
+from repro.errors import InputError, shown, unknown
+from repro.validation import Strict, validated
 
 TRAINING_SEMANTICS = 1
 """Version of what training computes. It is part of every key: raise it when the same spec would train differently."""
@@ -64,13 +66,24 @@ DATASETS: Mapping[str, KnownData] = MappingProxyType(
 """Every data set the project knows; `repro data` checks the files against these constants."""
 
 
-class Strict(BaseModel):
-    """Base of every declaration: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # takes a YAML list
+
+
+def _by_depth(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: (name != "conv1", len(name), name)))
+
+
+def _no_switch(given: Any) -> Any:
+    if isinstance(given, bool):  # True equals 1, so a Literal alone would take it
+        raise PydanticKnownError("int_type")
+    return given
+
+
+Layers: TypeAlias = Annotated[Names, AfterValidator(lambda names: _by_depth(tuple(set(names))))]
+"""Names of layers, each once and in the network's order however they were given: one question has one key."""
+Repeated: TypeAlias = Annotated[Names, AfterValidator(_by_depth)]
+"""Names of layers in the network's order; a name may stand several times."""
+Kernel: TypeAlias = Annotated[Literal[1, 3, 5, 7], BeforeValidator(_no_switch)]
 
 
 class SqueezeNetSpec(Strict):
@@ -87,18 +100,18 @@ class SqueezeNetSpec(Strict):
     freq: int = Field(2, ge=1, le=64)
     squeeze_ratio: float = Field(0.125, gt=0, le=1)
     expand_3x3: float = Field(0.5, ge=0, le=1)
-    squeeze_kernel: Literal[1, 3, 5, 7] = 1
-    expand_kernels: Annotated[tuple[Literal[1, 3, 5, 7], Literal[1, 3, 5, 7]], Field(strict=False)] = (1, 3)
+    squeeze_kernel: Kernel = 1
+    expand_kernels: Annotated[tuple[Kernel, Kernel], Field(strict=False)] = (1, 3)
     """Kernel of the smaller and of the larger expand filters; padding keeps the spatial size."""
     first_kernel: int = Field(7, ge=1, le=31)
     first_stride: int = Field(2, ge=1, le=8)
     first_filters: int = Field(96, ge=1, le=4096)
     first_padding: int = Field(0, ge=0, le=15)
-    pools: Names = ("conv1", "fire4", "fire8")
+    pools: Layers = ("conv1", "fire4", "fire8")
     """Layers after which a 3x3 max pool of stride 2 (ceil mode) follows; one with no Fire module behind it is omitted."""
-    replicated: Names = ()
+    replicated: Repeated = ()
     """Modules that get a replica of the same width right behind them; a name given twice gives two replicas."""
-    removed: Names = ()
+    removed: Layers = ()
     """Modules that are dropped; a pool after one of them stays where it was."""
     residual: Literal["none", "simple", "complex"] = "none"
     """simple: identity additions where widths agree; complex: 1x1 convolutions where they do not, as well."""
@@ -236,7 +249,11 @@ class RunSpec(Strict):
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of the question asked."""
-        asked = {name: value for name, value in flatten(self).items() if not _stays_out(name, value)}
+        asked = {
+            name: value + 0.0 if isinstance(value, float) else value  # -0.0 is 0.0
+            for name, value in flatten(self).items()
+            if not _stays_out(name, value)
+        }
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -269,7 +286,11 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise InputError(f"{dotted}: {parent} is a value, not a group of settings")
+                raise InputError(f"{shown(dotted)}: {shown(parent)} is a value, not a group of settings")
+        if isinstance(value, Mapping):
+            raise InputError(f"{shown(dotted)}: got {shown(value)}; name settings with dots, as model.first_kernel: 5")
+        if leaf in node:
+            raise InputError(f"{shown(dotted)}: is set both as a value and as a group of settings")
         node[leaf] = value
     return tree
 
@@ -278,7 +299,11 @@ def resolve(settings: Mapping[str, Any], where: str) -> RunSpec:
     """A spec from dotted settings, the defaults filling the rest; `where` stands at the head of an error's line."""
     if any(name.startswith("optimizer.") for name in settings):
         settings = {"optimizer.name": "adabound", **settings}
-    return validated(RunSpec, nest(settings), where)
+    try:
+        tree = nest(settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return validated(RunSpec, tree, where)
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,76 +314,3 @@ def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         if named is not None and named != settings.get(f"{group}.name", "adabound"):
             kept = {name: value for name, value in kept.items() if not name.startswith(f"{group}.")}
     return kept | dict(changes)
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def validated(model: type[_Model], given: Any, where: str) -> _Model:
-    """`given` as `model`, or one line: where, which key, what is wrong, what is allowed."""
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise InputError(f"{where}: {_one_line(model, error)}") from None
-
-
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    errors = error.errors(include_url=False)
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    loc = [str(part) for part in first["loc"] if part not in {"squeezenet", "alexnet", "adabound", "adam", "sgd"}]
-    dotted, message = ".".join(loc), first["msg"]
-    given = first.get("input")
-    match first["type"]:
-        case "extra_forbidden":
-            siblings = _fields_at(model, [str(part) for part in first["loc"][:-1]])
-            prefix = ".".join(loc[:-1])
-            return str(unknown("key", dotted, [f"{prefix}.{name}" if prefix else name for name in siblings]))
-        case "missing":
-            return f"{dotted}: is required"
-        case "union_tag_not_found":
-            return f"{dotted}.name: is required (allowed: {_tags(model, loc)})"
-        case "union_tag_invalid":
-            return f"{dotted}.name: {unknown('value', first['ctx']['tag'], _tags(model, loc).split(', '))}"
-        case "literal_error":
-            return f"{dotted}: got {given!r} (allowed: {first['ctx']['expected']})"
-        case "value_error":
-            return message.removeprefix("Value error, ")  # our validators name their field themselves
-    return f"{dotted}: {message[0].lower()}{message[1:]}, got {given!r}"
-
-
-def _annotations(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    """The declarations that may stand at field `name` of `model`."""
-    field = model.model_fields.get(name)
-    if field is None:
-        return []
-    found: list[type[BaseModel]] = []
-    pending: list[Any] = [field.annotation]
-    while pending:
-        annotation = pending.pop(0)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
-        else:
-            pending += getattr(annotation, "__args__", ())
-    return found
-
-
-def _tag(model: type[BaseModel]) -> str:
-    """The name that tells one member of a union from the others, e.g. `squeezenet`."""
-    return str(get_args(model.model_fields["name"].annotation)[0])
-
-
-def _tags(model: type[BaseModel], loc: list[str]) -> str:
-    for part in loc[:-1]:
-        model = next(iter(_annotations(model, part)), model)
-    return ", ".join(str(_tag(option)) for option in _annotations(model, loc[-1]))
-
-
-def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
-    """The keys allowed at `loc`, a path that may pass through a union's tag or a mapping's key."""
-    at = [model]
-    for part in loc:
-        if below := [option for one in at for option in _annotations(one, part)]:
-            at = below
-        elif tagged := [one for one in at if "name" in one.model_fields and _tag(one) == part]:
-            at = tagged
-    return sorted({name for one in at for name in one.model_fields})

@@ -10,6 +10,7 @@ the base is also what it is compared with, unless the study says `against`. Entr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from repro import declarations
-from repro.errors import InputError, unknown
-from repro.spec import RunSpec, Strict, Value, flatten, merged, resolve, validated
+from repro.errors import InputError, shown, unknown
+from repro.spec import RunSpec, Value, flatten, merged, resolve
+from repro.validation import Strict, validated
 
 _BESIDE = Path(__file__).parent / "experiments"  # where a wheel carries the declarations
 DECLARATIONS = _BESIDE if _BESIDE.is_dir() else Path(__file__).parent.parent / "experiments"
 """The folder of the studies that come with the project."""
+
+_LAST_SEED = 2**31 - 1
+_MOST_SEEDS = 10_000
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
@@ -138,12 +143,16 @@ def load(source: str | Path) -> Study:
     """
     path = Path(source)
     if path.suffix not in {".yaml", ".yml"}:
+        if str(source) not in _declared():
+            raise unknown("study", str(source), _declared())
         path = DECLARATIONS / f"{source}.yaml"
-        if not path.is_file():
-            raise unknown("study", str(source), [file.stem for file in DECLARATIONS.glob("*.yaml")])
     study = validated(Study, declarations.read(path), str(path))
-    for slug, variant in study.variants.items():
-        settings(study, slug)  # a base or a setting that does not exist is said now, not when it is trained
+    if study.against is not None:
+        _row(study, _qualified(study, study.against), f"{path}: against")
+    for slug, variant in study.variants.items():  # what does not exist is said now, not when it is trained
+        known = flatten(resolve(settings(study, slug, str(path)), f"{path}: variants.{slug}"))
+        if study.axis is not None and study.axis not in known:
+            raise InputError(f"{path}: axis: {unknown('setting', study.axis, known)}")
         if bad := sorted(set(variant.published.text) - set(Published.model_fields)):
             allowed = ["accuracy", "epochs", "epoch_seconds", "size"]
             raise InputError(f"{path}: variants.{slug}.published.text: {unknown('number', bad[0], allowed)}")
@@ -158,31 +167,43 @@ def declared() -> tuple[Study, ...]:
     )
 
 
-def settings(study: Study, slug: str, _seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The dotted settings of a variant: its base's, with its own on top."""
-    where = f"{study.study}.yaml: variants.{slug}"
+def settings(study: Study, slug: str, file: str | None = None, _seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The dotted settings of a variant: its base's, with its own on top; an error's line begins with `file`."""
+    where = f"{file or f'{study.study}.yaml'}: variants.{slug}"
     if (here := f"{study.study}/{slug}") in _seen:
         raise InputError(f"{where}.base: goes round in a circle ({' -> '.join((*_seen, here))})")
     variant = study.variants[slug]
+    if fixed := sorted({"seed", "semantics"} & set(variant.set)):
+        raise InputError(f"{where}.set: {fixed[0]} is not set here; a plan runs every variant under each of its seeds")
     base = based_on(study, slug)
     inherited: dict[str, Any] = {}
     if base is not None:
-        other, row = base.split("/")
-        owner = study if other == study.study else load_base(other, where)
-        if row not in owner.variants:
-            raise InputError(f"{where}.base: {unknown('variant', row, owner.variants)}")
-        inherited = settings(owner, row, (*_seen, here))
+        owner, row = _row(study, base, f"{where}.base")
+        inherited = settings(owner, row, file if owner is study else None, (*_seen, here))
     merged_settings = merged(inherited, variant.set)
     resolve(merged_settings, where)
     return merged_settings
 
 
+def _row(study: Study, name: str, where: str) -> tuple[Study, str]:
+    """The study and the slug that `study/variant` means, seen from `study`."""
+    owner, _, slug = name.partition("/")
+    found = study if owner == study.study else load_base(owner, where)
+    if slug not in found.variants:
+        raise InputError(f"{where}: {unknown(f'variant of {found.study}', slug, found.variants)}")
+    return found, slug
+
+
 def load_base(name: str, where: str) -> Study:
     """The declared study that a base names, its variants unchecked until they are asked for."""
+    if name not in _declared():
+        raise InputError(f"{where}: {unknown('study', name, _declared())}")
     path = DECLARATIONS / f"{name}.yaml"
-    if not path.is_file():
-        raise InputError(f"{where}.base: {unknown('study', name, [file.stem for file in DECLARATIONS.glob('*.yaml')])}")
     return validated(Study, declarations.read(path), str(path))
+
+
+def _declared() -> set[str]:
+    return {file.stem for file in DECLARATIONS.glob("*.yaml")}
 
 
 def based_on(study: Study, slug: str) -> str | None:
@@ -196,8 +217,12 @@ def compared_with(study: Study, slug: str) -> str | None:
 
 
 def _other(study: Study, slug: str, name: str | None) -> str | None:
-    if name is None or name in {slug, f"{study.study}/{slug}"}:
+    if name is None or _qualified(study, name) == f"{study.study}/{slug}":
         return None
+    return _qualified(study, name)
+
+
+def _qualified(study: Study, name: str) -> str:
     return name if "/" in name else f"{study.study}/{name}"
 
 
@@ -279,27 +304,33 @@ def parse_overrides(text: str) -> dict[str, Value]:
     for part in filter(None, (part.strip() for part in parts)):
         dotted, equals, value = part.partition("=")
         if not equals or not dotted.strip():
-            raise InputError(f"set: {part!r} is not name=value (example: model.first_kernel=5,model.residual=simple)")
-        if dotted.strip() in {"seed", "semantics"}:
-            raise InputError(f"set: {dotted.strip()} is not set here; use --seeds for seeds")
-        overrides[dotted.strip()] = declarations.parse_value(value.strip(), f"set: {dotted.strip()}")
+            raise InputError(
+                f"set: {shown(part)} is not name=value (example: model.first_kernel=5,model.residual=simple)"
+            )
+        dotted = dotted.strip()
+        if dotted in {"seed", "semantics"}:
+            raise InputError(f"set: {dotted} is not set here; use --seeds for seeds")
+        if dotted in overrides:
+            raise InputError(f"set: {shown(dotted)} is given twice")
+        overrides[dotted] = declarations.parse_value(value.strip(), f"set: {shown(dotted)}")
     return overrides
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`0,1,2`, `0-9` or `0,3,7-9` as seeds, in order, each once."""
-    seeds: list[int] = []
+    seeds: dict[int, None] = {}
     for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise InputError(f"seeds: {text!r} is not a list of whole numbers from 0 (examples: 0,1,2 or 0-9)")
-        first, last = int(low), int(high) if dash else int(low)
-        if last < first or last - first >= 10_000 or last > 2**31 - 1:
+        bounds = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:-\s*([0-9]{1,10})\s*)?", part)
+        if not bounds:
+            raise InputError(f"seeds: {shown(text)} is not a list of whole numbers from 0 (examples: 0,1,2 or 0-9)")
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if last < first or last > _LAST_SEED or len(seeds) + last - first >= _MOST_SEEDS:
             raise InputError(
-                f"seeds: {part.strip()!r} is not a range of at most 10000 seeds below {2**31} (examples: 0,1,2 or 0-9)"
+                f"seeds: {part.strip()!r} is out of range (allowed: ascending, up to {_LAST_SEED}, at most {_MOST_SEEDS}"
+                " seeds; examples: 0,1,2 or 0-9)"
             )
-        seeds += range(first, last + 1)
-    return tuple(dict.fromkeys(seeds))
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return tuple(seeds)
 
 
 def dump(plan: Plan) -> str:
@@ -329,27 +360,46 @@ def dump(plan: Plan) -> str:
     )
 
 
+class _StoredRun(Strict):
+    study: str
+    variant: str
+    title: str
+    seed: int
+    key: str
+    against: str | None
+    published: Published
+    spec: RunSpec
+
+
+class _StoredPlan(Strict):
+    name: str
+    overrides: Mapping[str, Any]
+    setting: Mapping[str, Any]
+    studies: Annotated[tuple[Study, ...], Field(strict=False)]
+    runs: Annotated[tuple[_StoredRun, ...], Field(strict=False, min_length=1)]
+
+
 def restore(text: str, where: str) -> Plan:
     """The plan that `dump` wrote; `where` stands at the head of an error's line."""
     try:
         stored = json.loads(text)
-        if stored["schema"] != 1:
-            raise InputError(
-                f"{where}: schema {stored['schema']!r} of a sweep's plan is not known (allowed: 1); update repro"
-            )
-        studies = tuple(validated(Study, study, where) for study in stored["studies"])
-        runs = tuple(
-            PlannedRun(
-                study=run["study"],
-                variant=run["variant"],
-                title=run["title"],
-                seed=run["seed"],
-                spec=validated(RunSpec, run["spec"], where),
-                published=validated(Published, run["published"], where),
-                against=run["against"],
-            )
-            for run in stored["runs"]
-        )
-        return Plan(stored["name"], studies, runs, stored["overrides"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a sweep's plan ({type(error).__name__}: {error})") from None
+    if not isinstance(stored, dict) or "schema" not in stored:
+        raise InputError(f"{where}: not a sweep's plan (it has no schema)")
+    if (schema := stored.pop("schema")) != 1:
+        raise InputError(f"{where}: schema {shown(schema)} of a sweep's plan is not known (allowed: 1); update repro")
+    kept = validated(_StoredPlan, stored, where)
+    runs = tuple(
+        PlannedRun(
+            study=run.study,
+            variant=run.variant,
+            title=run.title,
+            seed=run.seed,
+            spec=run.spec,
+            published=run.published,
+            against=run.against,
+        )
+        for run in kept.runs
+    )
+    return Plan(kept.name, kept.studies, runs, kept.overrides)
