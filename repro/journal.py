@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
-from repro.errors import ReproError
+from repro.errors import ReproError, shown, unknown
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import RunSpec
 from repro.validation import validated
@@ -137,11 +137,10 @@ class Writer:
         """Opens the journal of `folder`, cutting off a last record that a crash left incomplete."""
         known = read(folder)
         self.journal_id = known.id if known is not None else uuid.uuid4().hex
-        size = known.size if known is not None else 0
-        self._file = (folder / NAME).open("ab")
-        if self._file.tell() != size:
-            self._file.truncate(size)
-            self._file.seek(size)
+        self._size = known.size if known is not None else 0
+        self._file = (folder / NAME).open("ab", buffering=0)  # what could not be written is not left in a buffer
+        self._file.truncate(self._size)
+        sync(folder)  # the file's name lasts as its records do
 
     def append(self, record: Record, time_ms: int | None = None) -> None:
         """Writes one record and waits until the disk has it.
@@ -150,18 +149,18 @@ class Writer:
             OSError: the disk is full or the folder is gone; the journal stays readable.
         """
         stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
-        line = json.dumps(
-            {"kind": _NAMES[type(record)], "time_ms": stamp, **dataclasses.asdict(record)}, separators=(",", ":")
-        )
-        start = self._file.tell()
+        fields = {"kind": _NAMES[type(record)], "time_ms": stamp, **dataclasses.asdict(record)}
+        line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError:
             with contextlib.suppress(OSError):  # an incomplete line is ignored by every reader
-                os.ftruncate(self._file.fileno(), start)
+                self._file.truncate(self._size)
             raise
+        self._size += len(line)
 
     def close(self) -> None:
         """Closes the file."""
@@ -172,7 +171,8 @@ def read(folder: Path) -> Journal | None:
     """The journal of a run's folder, or None where it has none or its first record is not complete.
 
     Raises:
-        ReproError: a record that is not the last one is broken, or the schema is not known: the file was changed by hand.
+        ReproError: a record that is not the last one is broken, its kind or schema is not known, or the epochs are not
+            1, 2, ...: the file was changed by hand, or by a later version.
     """
     path = folder / NAME
     try:
@@ -186,7 +186,11 @@ def read(folder: Path) -> Journal | None:
         return None
     if not isinstance(entries[0].record, Attempt):
         raise ReproError(f"{path}: does not begin with the start of a run")
-    return Journal(folder, entries, size)
+    known = Journal(folder, entries, size)
+    for expected, record in enumerate(known.epochs, 1):
+        if record.epoch != expected:
+            raise ReproError(f"{path}: epoch {record.epoch} stands where epoch {expected} belongs")
+    return known
 
 
 def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
@@ -197,11 +201,15 @@ def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
         if not line.endswith(b"\n"):
             break
         try:
-            entries.append(_entry(line))
-        except (ValueError, KeyError, TypeError) as error:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if size + len(line) == len(raw):
                 break  # a last record whose bytes did not all reach the disk
-            raise ReproError(f"{where}: line {number} is broken ({error}); the lines before it can be kept") from None
+            raise _broken(where, number, error) from None
+        try:
+            entries.append(_entry(fields))
+        except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+            raise _broken(where, number, error) from None
         size += len(line)
     return tuple(entries), size
 
@@ -225,19 +233,20 @@ def claim(folder: Path) -> IO[bytes] | None:
     processes of one machine; a network file system may not pass it on to others.
     """
     file = (folder / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
+    for pause in (0.01, 0.05, 0):  # `held` takes the lock for a moment when it looks
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        time.sleep(pause)
+    file.close()
+    return None
 
 
 def held(folder: Path) -> bool:
     """Whether some process trains the run of this folder now."""
     try:
         with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -250,14 +259,30 @@ def find(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.glob(f"*/{NAME}"))
 
 
-def _entry(line: bytes) -> Entry:
-    fields = json.loads(line)
-    kind = _KINDS[fields.pop("kind")]
+def sync(folder: Path) -> None:
+    """Waits until the disk has the names of the files in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    name = fields.pop("kind", None)
+    if name not in _KINDS:
+        raise ValueError(f"{unknown('kind of record', name, _KINDS)}; update repro")
+    kind = _KINDS[name]
     time_ms = int(fields.pop("time_ms"))
     if kind is Attempt:
         if fields.get("schema") != SCHEMA:
-            raise ValueError(f"schema {fields.get('schema')!r} is not known (allowed: {SCHEMA})")
+            raise ValueError(f"schema {shown(fields.get('schema'))} is not known (allowed: {SCHEMA}); update repro")
         fields["environment"] = Environment(**fields["environment"])
     if kind is RunResult:
         fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
     return Entry(time_ms, cast(Record, kind(**fields)))
+
+
+def _broken(where: str, number: int, error: Exception) -> ReproError:
+    problem = " ".join(str(error).split())
+    return ReproError(f"{where}: line {number} is broken ({problem}); the lines before it can be kept")

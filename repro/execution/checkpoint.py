@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,11 +40,10 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The last snapshot, or None where there is none that can be read."""
         try:
-            return dict(torch.load(self._path, map_location="cpu", weights_only=True))
-        except FileNotFoundError:
-            return None
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-            return None  # not ours or damaged: the run starts anew, and its journal holds it to what it said before
+            snapshot = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception:
+            return None  # none there, or damaged: the run starts anew, and its journal holds it to what it said before
+        return snapshot if isinstance(snapshot, dict) else None
 
     def remove(self) -> None:
         """Deletes the checkpoint of a run that has ended."""

@@ -6,8 +6,10 @@ import contextlib
 import os
 from pathlib import Path
 
+from repro.journal import sync
 
-def write(path: Path, content: bytes) -> None:
+
+def write(path: Path, content: bytes | memoryview) -> None:
     """Puts `content` at `path` in one step: a crash leaves the former file or the new one.
 
     Raises:
@@ -24,8 +26,4 @@ def write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
