@@ -1,0 +1,217 @@
+"""Every name the project writes into MLflow, with what it means: docs/tracking.md is made from here.
+
+The writer writes no other name and the reader asks for no other; tests hold both, and the document, to these lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from repro.records import EPOCH_METRICS, RESULT_METRICS
+
+
+class Tag(StrEnum):
+    """The tags written by the project, MLflow's own among them."""
+
+    KIND = "repro.kind"
+    SCHEMA = "repro.schema"
+    STUDY = "repro.study"
+    VARIANT = "repro.variant"
+    SEED = "repro.seed"
+    KEY = "repro.key"
+    OUTCOME = "repro.outcome"
+    JOURNAL = "repro.journal"
+    FOLDER = "repro.folder"
+    OWNER = "repro.owner"
+    ATTEMPTS = "repro.attempts"
+    DIFFERENCES = "repro.differences"
+    MESSAGE = "repro.message"
+    CLOSED = "repro.closed"
+    COMMIT = "repro.commit"
+    DIRTY = "repro.dirty"
+    HARDWARE = "repro.hardware"
+    THREADS = "repro.threads"
+    SIDE_BY_SIDE = "repro.side_by_side"
+    PARENT = "mlflow.parentRunId"
+    NAME = "mlflow.runName"
+    NOTE = "mlflow.note.content"
+    USER = "mlflow.user"
+    SOURCE_NAME = "mlflow.source.name"
+    SOURCE_TYPE = "mlflow.source.type"
+    SOURCE_COMMIT = "mlflow.source.git.commit"
+
+
+SCHEMA = "1"
+"""Version of these names; a sweep and a run of another version are passed over with a note."""
+
+PARAMS: Mapping[str, str] = MappingProxyType(
+    {
+        "model.name": "Architecture: `squeezenet` or `alexnet`.",
+        "model.fire_modules": "Number of Fire modules before replication and removal; they are called fire2, fire3, ...",
+        "model.base_e": "Expand width (channels) of the first Fire modules.",
+        "model.incr_e": "Channels that the expand width grows by after every `model.freq` modules.",
+        "model.freq": "Number of successive Fire modules of one width.",
+        "model.squeeze_ratio": "Squeeze filters as a share of the module's expand width.",
+        "model.expand_3x3": "Share of the expand filters that have the larger kernel.",
+        "model.squeeze_kernel": "Kernel size of the squeeze layers.",
+        "model.expand_kernels": "Kernel sizes of the smaller and the larger expand filters.",
+        "model.first_kernel": "Kernel size of the first convolution.",
+        "model.first_stride": "Stride of the first convolution.",
+        "model.first_filters": "Filters of the first convolution.",
+        "model.first_padding": "Padding of the first convolution, in pixels a side.",
+        "model.pools": "Layers that a 3x3 max pool of stride 2 follows.",
+        "model.replicated": "Fire modules with a replica right behind them.",
+        "model.removed": "Fire modules that are dropped.",
+        "model.residual": "Additions around Fire modules: `none`, `simple` (identity) or `complex` (1x1 convolutions too).",
+        "model.batch_norm": "Where batch normalization stands: `none`, `fire`, `outside` or `all`.",
+        "model.conv_bias": "Whether convolutions before batch normalization keep their bias.",
+        "model.dropout": "Dropout probability before the classifier.",
+        "model.head_relu": "Whether a ReLU follows the last convolution.",
+        "model.classes": "Number of classes the network tells apart.",
+        "model.input_size": "Height and width of the input images in pixels.",
+        "data.dataset": "Name of the data set.",
+        "data.digest": "SHA-256 of all images and labels.",
+        "data.split_digest": "SHA-256 of the indices of the training, validation and test split.",
+        "data.normalisation": "How pixels are normalised: `channel`, by mean and deviation of the training split.",
+        "data.augmentation": "Augmentation of the training images.",
+        "data.fold": "Fold of a cross-validation; null for the fixed split.",
+        "optimizer.name": "Optimizer: `adabound`, `adam` or `sgd`.",
+        "optimizer.lr": "Learning rate (with AdaBound that of its Adam phase).",
+        "optimizer.final_lr": "AdaBound's final learning rate: the paper's \"learning rate\".",
+        "optimizer.beta1": "Decay of the first moment.",
+        "optimizer.beta2": "Decay of the second moment.",
+        "optimizer.gamma": "Speed at which AdaBound's bounds close.",
+        "optimizer.eps": "Term added to the denominator.",
+        "optimizer.momentum": "Momentum of SGD.",
+        "optimizer.weight_decay": "L2 penalty.",
+        "optimizer.amsbound": "Whether AdaBound keeps the maximum of the second moment.",
+        "training.epochs": "Epochs at most.",
+        "training.patience": "Epochs without a better validation accuracy after which training stops.",
+        "training.batch_size": "Images a step.",
+        "training.precision": "Arithmetic of the forward pass: `fp32` or `bf16`.",
+        "seed": "Seed of initialisation, dropout and order.",
+        "semantics": "Version of what training computes.",
+    }
+)
+"""Params of a run: every field of its spec. Values that are not text are written as JSON (true, null, [1, 3])."""
+
+METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "train_loss": "Mean cross-entropy over the training split in nats, of the training passes themselves.",
+        "train_accuracy": "Share of the training split classified rightly, in those passes (0 to 1).",
+        "val_loss": "Mean cross-entropy over the validation split in nats, after the epoch.",
+        "val_accuracy": "Share of the validation split classified rightly, after the epoch (0 to 1).",
+        "epoch_seconds": "Seconds of training and validation of the epoch.",
+        "test_loss": "Mean cross-entropy over the test split in nats, with the best epoch's weights.",
+        "test_accuracy": "Share of the test split classified rightly, with the best epoch's weights (0 to 1).",
+        "best_val_accuracy": "Best validation accuracy (0 to 1).",
+        "best_epoch": "First epoch that reached it; 0 where no epoch was complete.",
+        "epochs_run": "Epochs trained.",
+        "mean_epoch_seconds": "Mean of epoch_seconds.",
+        "model_size_mib": "Size of model.pt in MiB (2**20 bytes).",
+        "model_size_legacy_mib": "Size of the same weights in torch's format before 1.6, in MiB.",
+        "parameters": "Trainable parameters.",
+        "multiply_adds": "Multiply-adds of one image's forward pass.",
+    }
+)
+"""Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at the last epoch's step."""
+
+RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
+    {
+        Tag.KIND: "`run`.",
+        Tag.SCHEMA: "Version of the names on this page.",
+        Tag.STUDY: "Study that the run was first trained for.",
+        Tag.VARIANT: "Variant of that study.",
+        Tag.SEED: "Seed, as the param.",
+        Tag.KEY: "Hash of the spec: runs of one key were asked the same thing.",
+        Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (never left it).",
+        Tag.JOURNAL: "Id of the journal that the run is published from.",
+        Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
+        Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
+        Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
+        Tag.DIFFERENCES: "Values of retrained epochs that did not equal their record; absent where all did.",
+        Tag.MESSAGE: "Why the run was killed or failed; empty once it goes on.",
+        Tag.COMMIT: "Git commit of the code, of the last attempt.",
+        Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); they are in diff.patch.",
+        Tag.HARDWARE: "Processor or GPU that computed.",
+        Tag.THREADS: "Threads the run computed on.",
+        Tag.SIDE_BY_SIDE: "Runs that the sweep trained at a time.",
+        Tag.PARENT: "Run id of the sweep that trained it first.",
+        Tag.NAME: "`<variant> seed <n>`.",
+        Tag.USER: "Login name.",
+        Tag.SOURCE_NAME: "`repro`.",
+        Tag.SOURCE_TYPE: "`LOCAL`.",
+        Tag.SOURCE_COMMIT: "The commit again, where MLflow's UI looks for it.",
+    }
+)
+
+SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
+    {
+        Tag.KIND: "`sweep`.",
+        Tag.SCHEMA: "Version of the names on this page.",
+        Tag.STUDY: "The study, or `paper` for all of them.",
+        Tag.OWNER: "The process that drives the sweep: host, pid, start (JSON).",
+        Tag.CLOSED: "Status that the sweep ended with, as it said itself.",
+        Tag.COMMIT: "Git commit of the code.",
+        Tag.DIRTY: "Whether the working tree had changes.",
+        Tag.HARDWARE: "Processor or GPU that computed.",
+        Tag.NAME: "The sweep's name; under `mlflow run` it replaces the one MLflow made up.",
+        Tag.NOTE: "Description: what was asked and, at the end, the result table in short.",
+        Tag.USER: "Login name (under `mlflow run`: MLflow's).",
+        Tag.SOURCE_NAME: "`repro` (under `mlflow run`: MLflow's).",
+        Tag.SOURCE_TYPE: "`LOCAL` (under `mlflow run`: MLflow's).",
+        Tag.SOURCE_COMMIT: "The commit again (under `mlflow run`: MLflow's).",
+    }
+)
+
+RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
+    {
+        "spec.yaml": "The spec, fully resolved.",
+        "environment.txt": "Versions, hardware and flags that the run was computed with.",
+        "journal.jsonl": "The journal: everything the run said, with its times.",
+        "model.pt": "State dict of the best epoch's weights.",
+        "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
+        "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
+        "curves.png": "Loss and accuracy over the epochs.",
+        "diff.patch": "Uncommitted changes, where there were any.",
+    }
+)
+"""Files of a run's folder that are stored when it ends; one that is not there is left out."""
+
+SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
+    {
+        "sweep.json": "The plan: studies, and each row's variant, title, seed, key, spec and published numbers.",
+        "reused.json": "Key and run id of every finished run that was reused instead of trained.",
+    }
+)
+"""Files of every sweep; its result tables stand beside them."""
+
+DATASET_CONTEXT = "training"
+
+
+def document(page: str) -> str:
+    """`page` with the tables between its `names:begin` and `names:end` comments made anew."""
+    head, _, rest = page.partition("<!-- names:begin -->\n")
+    _, _, tail = rest.partition("<!-- names:end -->")
+    return f"{head}<!-- names:begin -->\n{_tables()}<!-- names:end -->{tail}"
+
+
+def _tables() -> str:
+    epochs = {name: METRICS[name] for name in EPOCH_METRICS}
+    finals = {name: METRICS[name] for name in RESULT_METRICS}
+    sections: list[tuple[str, str, Mapping[str, str] | Mapping[Tag, str]]] = [
+        ("Params of a run", "param", PARAMS),
+        ("Metrics of every epoch", "metric", epochs),
+        ("Metrics at the end", "metric", finals),
+        ("Tags of a run", "tag", RUN_TAGS),
+        ("Artifacts of a run", "artifact", RUN_ARTIFACTS),
+        ("Tags of a sweep", "tag", SWEEP_TAGS),
+        ("Artifacts of a sweep", "artifact", SWEEP_ARTIFACTS),
+    ]
+    return "\n".join(
+        f"## {title}\n\n| {kind} | meaning |\n|---|---|\n"
+        + "".join(f"| `{name}` | {meaning} |\n" for name, meaning in names.items())
+        for title, kind, names in sections
+    )

@@ -1,0 +1,71 @@
+"""Whose run is it: the process that may still write to it, told apart from a later one with the same pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def me() -> str:
+    """This process, as the tag `repro.owner` holds it."""
+    return json.dumps({**_machine(), "pid": os.getpid(), "started": _started(os.getpid())}, sort_keys=True)
+
+
+def alive(owner: str | None) -> bool | None:
+    """Whether the process of an owner tag still runs; None where that cannot be told from here.
+
+    None for a tag of another host or of another container's processes, or one that cannot be read: such a run is left alone.
+    """
+    try:
+        fields = json.loads(owner or "")
+        pid = int(fields["pid"])
+        theirs = {name: fields[name] for name in _machine()}
+    except (ValueError, KeyError, TypeError):
+        return None
+    here = _machine()
+    if theirs["host"] != here["host"]:
+        return None
+    if theirs["boot"] != here["boot"]:
+        return False
+    if theirs["pids"] != here["pids"]:
+        return None
+    return _started(pid) is not None and _started(pid) == fields["started"]
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """Host, its boot, and the namespace that its pids are counted in."""
+    boot, pids = _PROC / "sys/kernel/random/boot_id", _PROC / "self/ns/pid"
+    return {
+        "host": platform.node(),
+        "boot": boot.read_text().strip() if boot.exists() else "",
+        "pids": str(pids.readlink()) if pids.is_symlink() else "",
+    }
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks since boot; None where there is no such process."""
+    if not _PROC.is_dir():
+        return _answers(pid)
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat[stat.rindex(")") + 2 :].split()  # the command's name may hold spaces and brackets
+    return None if state == "Z" else fields[18]
+
+
+def _answers(pid: int) -> str | None:
+    """The poorer test of a system without /proc: whether some process has the pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"

@@ -1,0 +1,143 @@
+"""Store to rows: sweeps with their plans, finished runs, and curves where they are asked for.
+
+A sqlite store is read by SQL, without MLflow; a tracking server through MLflow's search and, for curves, its bulk call;
+anything else by the plain API. All three give the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from repro import studies as declared
+from repro.errors import InputError
+from repro.rows import Contents, RunRow, SweepRow
+from repro.tracking import api, sqlite, stored
+from repro.tracking.names import Tag
+from repro.tracking.store import Store, connect, errors, resolve, sqlite_path
+from repro.tracking.stored import Histories, StoredRun
+
+PLAN = "sweep.json"
+
+
+def read(
+    uri: str | None = None, *, curves: bool | Collection[str] = False, studies: Sequence[str] | None = None
+) -> Contents:
+    """What tables and figures are made from.
+
+    Args:
+        uri: the store; None is MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
+        curves: whether to read the histories: of all runs, of none, or of those with these keys. Tables need none.
+        studies: keep the sweeps that plan one of these studies, and the runs that their tables are made from;
+            None keeps everything.
+
+    Raises:
+        InputError: not the URI of a store, or a database file that does not exist.
+        TrackingError: the store cannot be read.
+    """
+    uri = resolve(uri)
+    database = sqlite_path(uri)
+    notes: list[str] = []
+    if database is not None:
+        if not database.is_file():
+            raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
+        with errors(uri), sqlite.reading(database) as connection:
+            missing = sqlite.unknown_schema(connection)
+            if missing is None:
+                source = _Source(
+                    sqlite.runs(connection),
+                    lambda run: _beside(uri, run),
+                    lambda run_ids: sqlite.histories(connection, run_ids),
+                )
+                return _contents(uri, source, curves, studies, notes)
+        notes.append(f"{uri}: its schema has no {missing}; read through MLflow, which takes longer")
+    store = connect(uri)
+    with store.errors():
+        source = _Source(
+            api.runs(store),
+            lambda run: api.download(store, run, PLAN),
+            lambda run_ids: _histories(store, run_ids, notes),
+        )
+        return _contents(uri, source, curves, studies, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One way to read a store."""
+
+    runs: Sequence[StoredRun]
+    plan: Callable[[StoredRun], bytes | None]
+    histories: Callable[[Sequence[str]], Histories]
+
+
+def _contents(
+    uri: str,
+    source: _Source,
+    curves: bool | Collection[str],
+    studies: Sequence[str] | None,
+    notes: list[str],
+) -> Contents:
+    sweeps = [
+        sweep for run in source.runs if run.tags[Tag.KIND] == "sweep" and (sweep := _sweep(run, source.plan, notes))
+    ]
+    rows = {run.run_id: row for run in source.runs if run.tags[Tag.KIND] == "run" and (row := _row(run, notes))}
+    if studies is not None:
+        sweeps = [sweep for sweep in sweeps if any(study.study in studies for study in sweep.plan.studies)]
+        planned = [run for sweep in sweeps for run in sweep.plan.runs]
+        keys = {run.key for run in planned}
+        named = {*studies, *(run.against.partition("/")[0] for run in planned if run.against)}
+        rows = {run: row for run, row in rows.items() if row.key in keys or row.study in named}
+    if curves is not False:
+        drawn = [run for run, row in rows.items() if curves is True or row.key in curves]
+        for run, points in source.histories(drawn).items():
+            curve, doubled = stored.curve(points)
+            rows[run] = replace(rows[run], curve=curve)
+            if doubled:
+                notes.append(f"run {run}: {doubled} doubled points; the latest of each step is kept")
+    return Contents(uri, tuple(sweeps), tuple(rows.values()), tuple(notes))
+
+
+def _sweep(run: StoredRun, plan: Callable[[StoredRun], bytes | None], notes: list[str]) -> SweepRow | None:
+    where = f"sweep {run.run_id} ({run.name})"
+    try:
+        stored.check_schema(run)
+        content = plan(run)
+        if content is None:
+            raise ValueError(f"has no {PLAN}")
+        restored = declared.restore(content.decode(), PLAN)
+    except (ValueError, InputError, OSError) as error:
+        notes.append(f"{where}: {error}; passed over")
+        return None
+    return SweepRow(run.run_id, run.experiment_id, run.started_ms, restored)
+
+
+def _row(run: StoredRun, notes: list[str]) -> RunRow | None:
+    try:
+        stored.check_schema(run)
+        return stored.row(run)
+    except ValueError as error:
+        notes.append(f"run {run.run_id} ({run.name}): {error}; passed over")
+        return None
+
+
+def _beside(uri: str, run: StoredRun) -> bytes | None:
+    """A sweep's plan, from the folder that a sqlite store keeps its artifacts in; elsewhere through MLflow."""
+    parsed = urlparse(run.artifact_uri)
+    if parsed.scheme not in {"", "file"}:
+        return api.download(connect(uri), run, PLAN)
+    path = Path(unquote(parsed.path) if parsed.scheme else run.artifact_uri)
+    try:
+        return (path / PLAN).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _histories(store: Store, run_ids: Sequence[str], notes: list[str]) -> Histories:
+    if store.uri.startswith(("http://", "https://")):
+        try:
+            return api.bulk_histories(store, run_ids)
+        except api.NoBulkError as error:
+            notes.append(f"{store.uri} has no bulk call for curves ({error}); read one by one, which takes longer")
+    return api.histories(store, run_ids)

@@ -1,0 +1,89 @@
+"""Closes what processes that are gone have left RUNNING. A run whose owner may be alive is never touched."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro import journal
+from repro.errors import ReproError
+from repro.tracking import api, owner
+from repro.tracking.names import Tag
+from repro.tracking.store import TrackingError
+from repro.tracking.writer import MESSAGE_LENGTH, Writer
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A run that was closed."""
+
+    run_id: str
+    name: str
+    status: str
+
+    def __str__(self) -> str:
+        return f"closed {self.name} ({self.run_id}) as {self.status}: its process is gone"
+
+
+def reap(writer: Writer, folder: Path) -> list[Reaped]:
+    """Closes the runs and sweeps of this host whose process is gone, publishing first what the journals hold.
+
+    A run: the process that published it is gone, and the lock of its folder can be taken. A sweep, also one that
+    `mlflow run` has made: the process that drove it is gone.
+
+    Args:
+        writer: the store.
+        folder: where a run's folder is looked for when it is not where it was trained.
+    """
+    with writer.store.errors():
+        running = list(api.search(writer.store, "attributes.status = 'RUNNING'"))
+    dead = [run for run in running if owner.alive(run.data.tags.get(Tag.OWNER)) is False]
+    closed = [_run(writer, run, folder) for run in dead if run.data.tags.get(Tag.KIND) == "run"]
+    closed += [_sweep(writer, run) for run in dead if run.data.tags.get(Tag.KIND) == "sweep"]
+    return [one for one in closed if one is not None]
+
+
+def _run(writer: Writer, run: Run, runs: Path) -> Reaped | None:
+    tags = run.data.tags
+    places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
+    folder = next((place for place in places if (place / journal.NAME).is_file()), None)
+    if folder is None:
+        return _close(writer, run, "KILLED", "its process and its journal are gone")
+    try:
+        lock = journal.claim(folder)
+    except OSError:
+        return None  # only its owner may touch it
+    if lock is None:
+        return None
+    with lock:
+        try:
+            known = journal.read(folder)
+            if known is None or known.id != tags.get(Tag.JOURNAL):
+                return _close(writer, run, "KILLED", "its process is gone, and its journal was replaced")
+            if known.attempts[-1].environment.host != platform.node():
+                return None  # trained on another machine, whose lock may not be seen from here
+            published = writer.publish(folder, parent=None, state="killed", message="its process is gone")
+        except TrackingError:
+            raise
+        except ReproError as error:  # a journal that was changed by hand
+            return _close(writer, run, "FAILED", str(error))
+    if published.run_id != run.info.run_id:
+        return _close(writer, run, "FAILED", f"a double of run {published.run_id}")
+    return Reaped(run.info.run_id, run.info.run_name or "", writer.status(known.id) or "")
+
+
+def _sweep(writer: Writer, run: Run) -> Reaped:
+    return _close(writer, run, run.data.tags.get(Tag.CLOSED, "KILLED"), "")
+
+
+def _close(writer: Writer, run: Run, status: str, message: str) -> Reaped:
+    with writer.store.errors():
+        if message:
+            writer.store.client.set_tag(run.info.run_id, Tag.MESSAGE, message[-MESSAGE_LENGTH:])
+        writer.store.client.set_terminated(run.info.run_id, status)
+    return Reaped(run.info.run_id, run.info.run_name or "", status)

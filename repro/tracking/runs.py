@@ -1,0 +1,99 @@
+"""Single runs of an open store: look one up, fetch a file of it, add to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.errors import InputError
+from repro.tracking import api
+from repro.tracking.names import Tag
+from repro.tracking.store import Store
+from repro.tracking.stored import StoredRun
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+_METRICS_A_BATCH = 900  # MLflow takes 1,000 metrics, params and tags at a time, of them 100 params
+_TAG_LENGTH = 8000  # what MLflow keeps of a tag
+
+
+class Runs:
+    """The runs of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def run(self, run_id: str) -> StoredRun:
+        """One run of the store.
+
+        Raises:
+            InputError: the store has no run of that id.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.store.errors():
+            try:
+                return api.stored(self.store.client.get_run(run_id))
+            except MlflowException as error:
+                if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise
+                raise InputError(
+                    f"{self.store.uri} has no run {run_id!r}; give a run id as MLflow's UI shows it (32 digits)"
+                ) from None
+
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """The bytes of one artifact of a run, or None where it has none of that path.
+
+        Raises:
+            InputError: the store has no run of that id.
+        """
+        run = self.run(run_id)
+        with self.store.errors():
+            return api.download(self.store, run, path)
+
+    def describe(self, run_id: str, text: str) -> None:
+        """Sets what MLflow's UI shows above a run, in Markdown; longer than MLflow takes, it is cut at a line."""
+        with self.store.errors():
+            self._log(run_id, tags={Tag.NOTE: cut(text)})
+
+    def log_files(self, run_id: str, files: Mapping[str, bytes | Path]) -> None:
+        """Stores files with a run, over those it has: artifact path -> bytes, or the file to copy."""
+        if not files:
+            return
+        with self.store.errors(), tempfile.TemporaryDirectory() as staging:
+            for name, content in files.items():
+                staged = Path(staging, name)
+                staged.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, bytes):
+                    staged.write_bytes(content)
+                else:
+                    staged.symlink_to(content.absolute())
+            self.store.client.log_artifacts(run_id, staging)
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """One batch; more only where it holds more metrics than MLflow takes at a time."""
+        from mlflow.entities import Param, RunTag
+
+        settings = [Param(name, value) for name, value in (params or {}).items()]
+        labels = [RunTag(str(name), value) for name, value in (tags or {}).items()]
+        if metrics or settings or labels:
+            self.store.client.log_batch(run_id, metrics[:_METRICS_A_BATCH], settings, labels)
+        for start in range(_METRICS_A_BATCH, len(metrics), _METRICS_A_BATCH):
+            self.store.client.log_batch(run_id, metrics[start : start + _METRICS_A_BATCH])
+
+
+def cut(text: str) -> str:
+    """`text`, or as many whole lines of it as MLflow keeps in a tag."""
+    if len(text) <= _TAG_LENGTH:
+        return text
+    more = "\n\n(cut here; in full among the artifacts)"
+    return text[: _TAG_LENGTH - len(more)].rpartition("\n")[0] + more

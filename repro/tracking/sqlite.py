@@ -1,0 +1,131 @@
+"""Reads a sqlite store by SQL, without MLflow: a few statements for what its API takes a call a run and metric for.
+
+The connection is read-only. The columns that are read are checked first; a store without one of them is read through
+MLflow instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from repro.records import EPOCH_METRICS
+from repro.tracking.stored import Histories, Points, StoredRun, number
+
+_COLUMNS = {
+    "experiments": {"experiment_id", "lifecycle_stage"},
+    "runs": {
+        "run_uuid",
+        "name",
+        "status",
+        "start_time",
+        "end_time",
+        "lifecycle_stage",
+        "artifact_uri",
+        "experiment_id",
+    },
+    "tags": {"key", "value", "run_uuid"},
+    "params": {"key", "value", "run_uuid"},
+    "latest_metrics": {"key", "value", "is_nan", "run_uuid"},
+    "metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
+}
+
+_OURS = """
+    CREATE TEMP TABLE ours AS
+    SELECT runs.run_uuid FROM runs
+    JOIN experiments ON experiments.experiment_id = runs.experiment_id AND experiments.lifecycle_stage = 'active'
+    JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'repro.kind'
+    WHERE runs.lifecycle_stage = 'active' AND (tags.value = 'sweep' OR tags.value = 'run' AND runs.status = 'FINISHED')
+"""
+"""Ids of the sweeps, whatever became of them, and of the finished runs; in memory, not in the store."""
+
+
+@contextlib.contextmanager
+def reading(database: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection that sees one state of the store throughout.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or is no database.
+    """
+    name = f"file:{quote(str(database))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(name, uri=True, timeout=20, isolation_level=None)) as connection:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("BEGIN")
+        yield connection
+
+
+def unknown_schema(connection: sqlite3.Connection) -> str | None:
+    """What the schema lacks of what is read here (`runs.end_time`), or None."""
+    for table, needed in _COLUMNS.items():
+        found = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if missing := sorted(needed - found):
+            return f"{table}.{missing[0]}"
+    return None
+
+
+def finished(connection: sqlite3.Connection) -> dict[str, str]:
+    """Key -> run id of every finished run, the newest where there are several."""
+    connection.execute(_OURS)
+    found = connection.execute(
+        "SELECT tags.value, run_uuid FROM ours JOIN tags USING (run_uuid) JOIN runs USING (run_uuid)"
+        " WHERE tags.key = 'repro.key' ORDER BY runs.start_time, run_uuid"
+    )
+    return dict(found.fetchall())
+
+
+def runs(connection: sqlite3.Connection) -> list[StoredRun]:
+    """Every sweep and every finished run, newest first."""
+    connection.execute(_OURS)
+    params: dict[str, dict[str, str]] = {}
+    for run, key, value in connection.execute("SELECT run_uuid, key, value FROM ours JOIN params USING (run_uuid)"):
+        params.setdefault(run, {})[key] = value
+    tags: dict[str, dict[str, str]] = {}
+    for run, key, value in connection.execute("SELECT run_uuid, key, value FROM ours JOIN tags USING (run_uuid)"):
+        tags.setdefault(run, {})[key] = value
+    metrics: dict[str, dict[str, float]] = {}
+    for run, key, value, is_nan in connection.execute(
+        "SELECT run_uuid, key, value, is_nan FROM ours JOIN latest_metrics USING (run_uuid)"
+    ):
+        metrics.setdefault(run, {})[key] = math.nan if is_nan else number(value)
+    found = connection.execute(
+        "SELECT run_uuid, experiment_id, name, status, start_time, end_time, artifact_uri"
+        " FROM ours JOIN runs USING (run_uuid) ORDER BY start_time DESC, run_uuid"
+    )
+    return [
+        StoredRun(
+            run_id=run,
+            experiment_id=str(experiment),
+            name=name or "",
+            status=status,
+            started_ms=started or 0,
+            ended_ms=ended or 0,
+            artifact_uri=artifacts or "",
+            params=params.get(run, {}),
+            tags=tags.get(run, {}),
+            metrics=metrics.get(run, {}),
+        )
+        for run, experiment, name, status, started, ended, artifacts in found
+    ]
+
+
+def histories(connection: sqlite3.Connection, run_ids: Collection[str]) -> Histories:
+    """The points of the epoch metrics of some runs."""
+    names = json.dumps(EPOCH_METRICS)
+    histories: dict[str, dict[str, Points]] = {}
+    for run in run_ids:
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in EPOCH_METRICS}
+        for key, step, timestamp, value, is_nan in connection.execute(
+            "SELECT key, step, timestamp, value, is_nan FROM metrics"
+            " WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))",
+            (run, names),
+        ):
+            found[key].append((step, timestamp, math.nan if is_nan else value))
+        histories[run] = {key: np.array(points, dtype=np.float64).reshape(-1, 3) for key, points in found.items()}
+    return histories

@@ -1,0 +1,247 @@
+"""The connection to a tracking store: which one, made ready once, and its failures as one line each.
+
+Which store: the URI given, else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder, so that
+`mlflow run` and `mlflow ui` without a flag agree with it. Which experiment: MLFLOW_EXPERIMENT_ID, else
+MLFLOW_EXPERIMENT_NAME, else Default. mlflow is imported when a store is opened, not before (it takes a second).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from repro.errors import InputError, ReproError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "0"
+PROBE_SECONDS = 8
+"""How long a tracking server may take to answer at all."""
+
+_SETTINGS = {
+    # MLflow retries for about four minutes; here the journals keep everything, so a failure is said at once and tried
+    # again later. Without retries no request is sent twice either: a repeated creation would double a run.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""Environment of MLflow in this process, where the user has not set it."""
+
+
+class TrackingError(ReproError):
+    """The store cannot be reached, read or written now. Nothing is lost: the journals hold it, and it can be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open tracking store."""
+
+    uri: str
+    client: MlflowClient
+    experiment_id: str
+    """The experiment that new runs go to."""
+    database: Path | None
+    """The file of a sqlite store."""
+    inode: tuple[int, int] | None
+    """Device and inode of that file when it was opened."""
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns what MLflow, the network or the disk raise inside into `TrackingError`; a sqlite file must still be there."""
+        if self.database is not None and _inode(self.database) != self.inode:
+            # sqlite would go on writing into the deleted file, and nobody would ever see it
+            raise TrackingError(f"{self.uri}: the database file was deleted or replaced; put it back, or start again")
+        with errors(self.uri):
+            yield
+
+
+def connect(uri: str | None = None) -> Store:
+    """Opens a store, creating a sqlite one that does not exist.
+
+    Raises:
+        InputError: a URI that cannot be one of a store, or an experiment that does not exist.
+        TrackingError: a server that does not answer, a file that is no database, a folder that cannot be written,
+            a schema that the installed MLflow does not know.
+    """
+    uri = resolve(uri)
+    database = sqlite_path(uri)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # MLflow's own use of older calls, at its import
+        if database is not None:
+            stack.enter_context(_prepared(database, uri))
+        stack.enter_context(errors(uri))
+        from mlflow import MlflowClient
+
+        if uri.startswith(("http://", "https://")):
+            _probe(uri)
+        client = MlflowClient(tracking_uri=uri)
+        experiment_id = _experiment(client, uri)
+    return Store(uri, client, experiment_id, database, _inode(database) if database else None)
+
+
+def resolve(uri: str | None) -> str:
+    """The URI meant by `uri`, absolute where it is a sqlite file's.
+
+    Raises:
+        InputError: not a URI of a store that can be used.
+    """
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if (path := sqlite_path(given)) is not None:
+        return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+    scheme, separator, _ = given.partition("://")
+    if not separator or scheme in {"file", "sqlite"}:
+        raise InputError(
+            f"tracking URI {given!r} is not a store that MLflow keeps runs in"
+            " (examples: sqlite:///mlflow.db or http://127.0.0.1:5000)"
+        )
+    return given.rstrip("/") if scheme in {"http", "https"} else given
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a sqlite store's file; None for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    name = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
+    if name in {"", ":memory:"}:
+        raise InputError(f"tracking URI {uri!r} names no file (example: sqlite:///mlflow.db)")
+    return Path.cwd() / name
+
+
+@contextlib.contextmanager
+def errors(uri: str) -> Iterator[None]:
+    """Turns what MLflow, the network or the disk raise inside into `TrackingError`."""
+    try:
+        yield
+    except ReproError:
+        raise
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(f"{uri}: {_line(error)}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
+            raise  # a mistake of ours, not of the store
+        raise TrackingError(_explained(uri, _line(error))) from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\n", 1)[0].split())[:300] or type(error).__name__
+
+
+def _explained(uri: str, line: str) -> str:
+    if uri.startswith("http") and any(sign in line for sign in ("failed with exception", "timed out", "timeout")):
+        reason = "timed out" if "time" in line.lower() and "refused" not in line else "connection failed"
+        reason = "connection refused" if "refused" in line else reason
+        return (
+            f"tracking server {uri} does not answer ({reason}); start it, or name another store (MLFLOW_TRACKING_URI)"
+        )
+    if "out-of-date database schema" in line:
+        found = line.partition("found version ")[2].partition(",")[0]
+        return (
+            f"{uri}: its schema {found} is not that of the installed mlflow;"
+            f" back it up and run `mlflow db upgrade {uri}`, or install the newer mlflow that wrote it"
+        )
+    return f"{uri}: {line}"
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+@contextlib.contextmanager
+def _prepared(database: Path, uri: str) -> Iterator[None]:
+    """Holds the database's lock, in which a missing one is created and MLflow brings an older one up to date."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with database.with_name(f"{database.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if database.exists():
+                _check(database)
+            else:
+                _create(database, uri)
+            yield
+    except OSError as error:
+        raise TrackingError(
+            f"{uri}: cannot be written ({error.strerror}); name a store in a folder that can (MLFLOW_TRACKING_URI)"
+        ) from None
+
+
+def _check(database: Path) -> None:
+    """Says at once what MLflow would find out in two minutes of trying again."""
+    with database.open("ab"):
+        pass
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=PROBE_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as error:
+        raise TrackingError(f"{database}: {error}; move it away, or name another store (MLFLOW_TRACKING_URI)") from None
+
+
+def _create(database: Path, uri: str) -> None:
+    """Makes a new database under another name and links it to its own when it is complete.
+
+    So no process, ours or another of MLflow, ever meets half a schema, and a kill leaves none.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    fresh = database.with_name(f"{database.name}.new")
+    for leftover in (fresh, fresh.with_name(f"{fresh.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    with errors(uri):
+        store = SqlAlchemyStore(resolve(f"sqlite:///{fresh}"), "./mlruns")  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        SqlAlchemyStore._engine_map.pop(store.db_uri)
+        if uri in SqlAlchemyStore._engine_map:  # it may hold a connection to a former file of this name
+            SqlAlchemyStore._engine_map[uri].dispose()
+    with contextlib.suppress(FileExistsError):
+        database.hardlink_to(fresh)
+    fresh.unlink()
+
+
+def _probe(uri: str) -> None:
+    """Asks the server for any answer at all, within `PROBE_SECONDS`."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    http_request(credentials, "/version", "GET", timeout=PROBE_SECONDS, raise_on_status=False)  # type: ignore[no-untyped-call]
+
+
+def _experiment(client: MlflowClient, uri: str) -> str:
+    """Id of the experiment that new runs go to; one that is named and does not exist is created, as `mlflow run` does."""
+    from mlflow.exceptions import MlflowException
+
+    given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not given and name:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return client.create_experiment(name)
+    else:
+        try:
+            found = client.get_experiment(given or DEFAULT_EXPERIMENT)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise InputError(f"{uri}: has no experiment with the id {given!r} (MLFLOW_EXPERIMENT_ID)") from None
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"{uri}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"
+            " brings it back, MLFLOW_EXPERIMENT_NAME names another one"
+        )
+    return found.experiment_id

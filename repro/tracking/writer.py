@@ -1,0 +1,285 @@
+"""Journals to store. Every call may be repeated: what the store has already is neither lost nor doubled.
+
+A journal is published into the one run that carries its id, as it grows: a batch a call, and the status last, so that a
+FINISHED run is a complete one. A failure is a `TrackingError`; the same call made later goes on where the store stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from repro import journal, studies
+from repro.journal import Journal
+from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment
+from repro.studies import Plan
+from repro.tracking import api, entries, owner, sqlite
+from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
+from repro.tracking.runs import Runs, cut
+from repro.tracking.store import Store
+
+if TYPE_CHECKING:
+    from repro.tracking.reap import Reaped
+
+State: TypeAlias = Literal["running", "killed", "failed"]
+"""What the publisher knows of a run that is not at its end."""
+Status: TypeAlias = Literal["FINISHED", "KILLED", "FAILED"]
+
+MESSAGE_LENGTH = 2000
+_STATUS = {"running": "RUNNING", "killed": "KILLED", "failed": "FAILED"}
+_FEW = 20
+"""Keys that are looked up one by one on a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What one call of `publish` did; the run id is empty while the journal has no complete record."""
+
+    run_id: str
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """How far the store has a journal."""
+
+    run_id: str
+    status: str
+    epochs: int
+    """The last epoch that it has."""
+    attempts: int
+    """The attempts whose environment it has."""
+    result: bool
+    described: bool
+    """Whether it has the params and the data set."""
+    parent: bool
+
+
+class Writer(Runs):
+    """The writing side of one store. Not for several threads at once."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._journals: dict[str, _Known] = {}
+        self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
+
+    def open_sweep(self, plan: Plan, *, reused: Mapping[str, str], environment: Environment | None = None) -> str:
+        """The parent run of a sweep: the one that `mlflow run` has made, or a new one.
+
+        Args:
+            plan: what the sweep asks for.
+            reused: key -> run id of the finished runs that it does not train again.
+            environment: how it computes.
+
+        Returns:
+            The run id.
+        """
+        content = studies.dump(plan)
+        tags: dict[str, str] = {
+            Tag.KIND: "sweep",
+            Tag.SCHEMA: SCHEMA,
+            Tag.STUDY: plan.name,
+            Tag.OWNER: owner.me(),
+            Tag.NOTE: _asked(plan, reused),
+            **(entries.computed(environment) if environment else {}),
+        }
+        with self.store.errors():
+            run_id = self._sweeps.get(content) or self.attached()
+            if run_id is None:
+                tags |= entries.source(environment)
+                run_id = self._create_run(plan.name, tags)
+            else:
+                self._log(run_id, tags=tags)
+                self.store.client.update_run(run_id, name=plan.name)
+            self._sweeps[content] = run_id
+        self.log_files(
+            run_id, {"sweep.json": content.encode(), "reused.json": json.dumps(dict(reused), indent=1).encode()}
+        )
+        return run_id
+
+    def close_sweep(
+        self, parent: str, status: Status, files: Mapping[str, bytes | Path], description: str | None = None
+    ) -> None:
+        """Stores a sweep's tables and ends it; under `mlflow run` its status is left to MLflow.
+
+        Args:
+            parent: the sweep's run id.
+            status: how it ended.
+            files: artifact path -> bytes or file.
+            description: what MLflow's UI shows above the run; None keeps the one it was opened with.
+        """
+        self.log_files(parent, files)
+        with self.store.errors():
+            self._log(parent, tags={Tag.CLOSED: status, **({Tag.NOTE: cut(description)} if description else {})})
+            if parent != os.environ.get("MLFLOW_RUN_ID"):
+                self.store.client.set_terminated(parent, status)
+        self._sweeps = {content: run for content, run in self._sweeps.items() if run != parent}
+
+    def attached(self) -> str | None:
+        """The run that `mlflow run` has made for this process, where it is one of this store."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        if not run_id:
+            return None
+        with self.store.errors():
+            try:
+                self.store.client.get_run(run_id)
+                return run_id
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+
+    def publish(
+        self, folder: Path, *, parent: str | None, state: State = "running", message: str | None = None
+    ) -> Published:
+        """Brings a run of the store in step with its journal.
+
+        Args:
+            folder: the run's folder.
+            parent: run id of the sweep; a run that has one keeps it.
+            state: what became of the run where its journal has no end; a journal that says how it stopped is believed.
+            message: why it was killed or failed, where the journal does not say.
+
+        Raises:
+            ReproError: the journal was changed by hand.
+            TrackingError: the store is away; call again later.
+        """
+        known = journal.read(folder)
+        if known is None:
+            return Published("", 0)
+        with self.store.errors(), _one_publisher(folder):
+            # forgotten until all went well: after a failure the store itself is asked how far it came
+            before = self._journals.pop(known.id, None) or self._find(known) or self._create(known, parent)
+            after = before if before.status == "FINISHED" else self._publish(known, before, parent, state, message)
+            self._journals[known.id] = after
+        points = len(EPOCH_METRICS) * (after.epochs - before.epochs)
+        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result))
+
+    def status(self, journal_id: str) -> str | None:
+        """The status of a journal's run as this writer left it; None for one that it has not published."""
+        known = self._journals.get(journal_id)
+        return known.status if known else None
+
+    def finished(self, keys: Collection[str]) -> dict[str, str]:
+        """Key -> run id of the finished runs among `keys`, in any experiment; the newest where there are several."""
+        wanted = set(keys)
+        with self.store.errors():
+            if self.store.database is not None:
+                with sqlite.reading(self.store.database) as connection:
+                    found = sqlite.finished(connection)
+            else:
+                conditions = [api.FINISHED]
+                if len(wanted) <= _FEW:  # a small sweep in a large store
+                    conditions = [f"{api.FINISHED} AND tags.`{Tag.KEY}` = '{key}'" for key in wanted]
+                ours = [run for condition in conditions for run in api.search(self.store, condition)]
+                ours.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+                found = {run.data.tags.get(Tag.KEY, ""): run.info.run_id for run in ours}
+        return {key: run for key, run in found.items() if key in wanted}
+
+    def reap(self, runs: Path) -> list[Reaped]:
+        """Closes what processes that are gone have left RUNNING; see `repro.tracking.reap`."""
+        from repro.tracking.reap import reap  # which publishes through this class
+
+        return reap(self, runs)
+
+    def _find(self, known: Journal) -> _Known | None:
+        """How far the store has a journal; None where it has no run for it."""
+        found = list(api.search(self.store, f"tags.`{Tag.JOURNAL}` = '{known.id}'"))
+        if not found:
+            return None
+        # a creation whose answer was lost may have left a second, empty one: `reap` closes it
+        run = max(found, key=lambda one: (one.info.status == "FINISHED", len(one.data.metrics), one.info.run_id))
+        epochs = 0
+        if (last := EPOCH_METRICS[-1]) in run.data.metrics:
+            epochs = max(point.step for point in self.store.client.get_metric_history(run.info.run_id, last))
+        return _Known(
+            run_id=run.info.run_id,
+            status=run.info.status,
+            epochs=epochs,
+            attempts=int(run.data.tags.get(Tag.ATTEMPTS, "0")),
+            result=RESULT_METRICS[-1] in run.data.metrics,
+            described=set(entries.params(known)) <= set(run.data.params)
+            and run.inputs is not None
+            and bool(run.inputs.dataset_inputs),
+            parent=Tag.PARENT in run.data.tags,
+        )
+
+    def _create(self, known: Journal, parent: str | None) -> _Known:
+        tags = entries.tags(known) | ({Tag.PARENT: parent} if parent else {})
+        run_id = self._create_run(entries.name(known), tags, known.entries[0].time_ms)
+        return _Known(run_id, "RUNNING", 0, len(known.attempts), False, False, parent is not None)
+
+    def _create_run(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
+        plain = {str(tag): value for tag, value in tags.items()}
+        run_id: str = self.store.client.create_run(self.store.experiment_id, start_ms, plain, name).info.run_id
+        return run_id
+
+    def _publish(self, known: Journal, run: _Known, parent: str | None, state: State, message: str | None) -> _Known:
+        status, message = _status(known, run, state, message)
+        tags: dict[str, str] = {}
+        if run.attempts != len(known.attempts) or status == "RUNNING" != run.status:
+            tags |= entries.tags(known)
+        if parent is not None and not run.parent:
+            tags[Tag.PARENT] = parent
+        if known.differences:
+            tags[Tag.DIFFERENCES] = str(len(known.differences))
+        if status != run.status and (message or run.status != "RUNNING"):
+            tags[Tag.MESSAGE] = message[-MESSAGE_LENGTH:]
+        if known.result is not None:
+            tags[Tag.OUTCOME] = known.result.outcome
+        points = entries.metrics(known, run.epochs, result=not run.result)
+        self._log(run.run_id, points, {} if run.described else entries.params(known), tags)
+        if not run.described:
+            self.store.client.log_inputs(run.run_id, [entries.dataset(known)])
+        if status == "FINISHED":
+            files = {name: known.folder / name for name in RUN_ARTIFACTS}
+            self.log_files(run.run_id, {name: file for name, file in files.items() if file.is_file()})
+        if status == "RUNNING" != run.status:
+            self.store.client.update_run(run.run_id, status)
+        elif status != run.status:
+            self.store.client.set_terminated(run.run_id, status, known.entries[-1].time_ms)
+        return replace(
+            run,
+            status=status,
+            epochs=max((record.epoch for record in known.epochs), default=0),
+            attempts=len(known.attempts),
+            result=known.result is not None,
+            described=True,
+            parent=run.parent or parent is not None,
+        )
+
+
+def _status(known: Journal, run: _Known, state: State, message: str | None) -> tuple[str, str]:
+    """The status of a run and, for one that did not come to its end, why."""
+    if known.result is not None:
+        return "FINISHED", ""
+    if known.stop is not None:
+        return _STATUS["failed" if known.stop.reason == "failed" else "killed"], known.stop.message
+    if state != "running" and run.status in {"KILLED", "FAILED"} and run.attempts == len(known.attempts):
+        return run.status, ""  # nothing has happened since it was closed
+    return _STATUS[state], message or ""
+
+
+def _asked(plan: Plan, reused: Mapping[str, str]) -> str:
+    """The description of a sweep before it has results."""
+    runs = plan.unique
+    lines = [f"{len(runs)} runs of {plan.name}: trains {len(runs) - len(reused)}, reuses {len(reused)}"]
+    lines += [f"- {run.study}/{run.name}: run {reused[run.key]}" for run in runs if run.key in reused]
+    return cut("\n".join(lines))
+
+
+@contextlib.contextmanager
+def _one_publisher(folder: Path) -> Iterator[None]:
+    """Lets one process at a time publish a journal; a sweep, `sync` and `reap` may meet, and two would create two runs."""
+    with (folder / journal.NAME).open("rb") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
