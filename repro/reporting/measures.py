@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from repro.reporting import stats
-from repro.reporting.join import Row, Table, metric
+from repro.reporting.join import Row, metric
 from repro.reporting.statements import Metric
 from repro.rows import Curve, RunRow
 
@@ -57,21 +56,6 @@ def difference(first: Row, second: Row, measure: Measure) -> tuple[stats.Estimat
         return None, ()
     found = stats.paired([ours[seed][1] for seed in seeds], [theirs[seed][1] for seed in seeds])
     return found, tuple(run for seed in seeds for run in (ours[seed][0], theirs[seed][0]))
-
-
-def compared(table: Table, measure: Measure) -> Mapping[str, stats.Estimate]:
-    """`study/variant` -> the row minus what it is compared with, p Holm-corrected over the table's rows.
-
-    Rows that stand for themselves, and those without a seed in common with their base, are left out.
-    """
-    found: dict[str, stats.Estimate] = {}
-    for row in table.rows:
-        base = table.bases.get(row.against or "")
-        if base is not None and (one := difference(row, base, measure)[0]) is not None:
-            found[row.name] = one
-    tested = {name: one.p for name, one in found.items() if one.p is not None}
-    corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    return {name: replace(one, p=corrected.get(name), method=stats.COMPARED) for name, one in found.items()}
 
 
 def _gap(curve: Curve, best: float | None) -> float | None:

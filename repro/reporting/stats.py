@@ -15,8 +15,7 @@ from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats would take most o
 
 LEVEL = 0.95
 MEAN = "mean over seeds, sample standard deviation, 95% t interval"
-PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t"
-COMPARED = f"{PAIRED}, Holm-corrected over the study"
+PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t, Holm-corrected"
 PREDICTION = "95% prediction interval of one new run on images of its own"
 
 
@@ -32,7 +31,7 @@ class Estimate:
     sd: float | None = None
     """Sample standard deviation of the values (ddof 1)."""
     p: float | None = None
-    """Of no difference, two-sided."""
+    """Of no difference, two-sided; before `holm`."""
 
 
 def mean(values: ArrayLike) -> Estimate:
