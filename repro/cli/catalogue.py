@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from repro.cli import options
+
+if TYPE_CHECKING:
+    from repro.training.catalogue import ModelRow
 
 
 @click.command()
@@ -38,10 +43,16 @@ def models(study: str) -> None:
             f"{row.size_legacy_mib:.3f}",
             "" if row.published is None else f"{row.published:g}",
             "" if row.difference is None else f"{row.difference:+.3f}",
-            {None: "", True: "yes", False: "no"}[row.fits]
-            + (f": {row.note}" if row.note and row.fits is not None else ""),
+            _fits(row),
         )
     Console(width=None if click.get_text_stream("stdout").isatty() else 200).print(table)
+
+
+def _fits(row: ModelRow) -> str:
+    """Whether the model has the published size, and why not."""
+    if row.fits is None:
+        return ""
+    return ("yes" if row.fits else "no") + (f": {row.note}" if row.note else "")
 
 
 @click.command()

@@ -114,10 +114,8 @@ def sync(folder: str, tracking_uri: str | None) -> None:
             if known is None:
                 continue
             publisher.draw(one)
-            state = (
-                "running" if known.result else "failed" if known.stop and known.stop.reason == "failed" else "killed"
-            )
-            points += writer.publish(one, parent=None, state=state).points
+            # a journal without an end or a word of why it stopped is one whose worker was killed
+            points += writer.publish(one, parent=None, state="killed").points
             runs += 1
         except TrackingError:
             raise
@@ -138,10 +136,11 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     \b
     repro reap
     """
+    from repro.tracking import reap as reaping
     from repro.tracking.store import connect
     from repro.tracking.writer import Writer
 
-    closed = Writer(connect(tracking_uri)).reap(Path(runs_dir))
+    closed = reaping.reap(Writer(connect(tracking_uri)), Path(runs_dir))
     for line in closed:
         click.echo(line)
     click.echo(f"{len(closed)} runs closed")

@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repro import journal
+from repro.errors import ReproError
+from repro.records import Environment
 from repro.reporting import figures
+from repro.reporting.report import sweep_table
 from repro.rows import Curve
 from repro.studies import Plan
-from repro.tracking.writer import State, Writer
+from repro.tracking import reader
+from repro.tracking.writer import State, Status, Writer
 
 _SHARE = 0.01
 _LEAST_PAUSE = 1.0
@@ -26,10 +30,18 @@ _LONGEST_PAUSE = 30.0
 class Publisher:
     """The only writer of the store during a sweep. `note` may be called from another thread at any time."""
 
-    def __init__(self, writer: Writer, plan: Plan, reused: Mapping[str, str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        plan: Plan,
+        reused: Mapping[str, str],
+        environment: Environment,
+        say: Callable[[str], None],
+    ) -> None:
         self._writer = writer
         self._plan = plan
         self._reused = dict(reused)
+        self._environment = environment
         self._say = say
         self.parent: str | None = None
         self._noted: dict[Path, tuple[int, State]] = {}  # how often a journal was noted, and its run's state
@@ -56,6 +68,24 @@ class Publisher:
         self._wake.set()
         self._thread.join(patience)
         return len(self._left())
+
+    def conclude(self, status: Status) -> str:
+        """Ends the sweep in the store, with its tables; returns them in Markdown. The thread has ended before.
+
+        Raises:
+            TrackingError: the store is away.
+        """
+        contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
+        table = sweep_table(self._plan, contents.runs)
+        if self.parent is not None:
+            self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
+        return table
+
+    def abandon(self) -> None:
+        """Marks the sweep KILLED, where the store answers."""
+        if self.parent is not None:
+            with contextlib.suppress(ReproError):
+                self._writer.close_sweep(self.parent, "KILLED", {})
 
     def _left(self) -> dict[Path, tuple[int, State]]:
         with self._lock:
@@ -85,7 +115,7 @@ class Publisher:
 
     def _round(self) -> None:
         if self.parent is None:
-            self.parent = self._writer.open_sweep(self._plan, reused=self._reused)
+            self.parent = self._writer.open_sweep(self._plan, reused=self._reused, environment=self._environment)
         for folder, (count, state) in self._left().items():
             if state != "running":
                 with contextlib.suppress(OSError):  # a full disk: the run is published without its picture

@@ -107,6 +107,12 @@ class _Sweep:
         self.notices: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.publisher: Publisher | None = None
         self.stopping = False
+        self.env = environment.gather(
+            device=settings.device,
+            threads=settings.threads,
+            side_by_side=max(1, len(spare)),
+            deterministic=settings.deterministic,
+        )
 
     def work(self) -> Iterator[Event]:
         """The sweep from its plan to its table."""
@@ -121,12 +127,6 @@ class _Sweep:
                 seconds=estimate.seconds([run.spec for run in trains], self.settings.runs, self.workers),
             )
             state = _State(deque(trains))
-            self.env = environment.gather(
-                device=self.settings.device,
-                threads=self.settings.threads,
-                side_by_side=min(self.workers, max(1, len(trains))),
-                deterministic=self.settings.deterministic,
-            )
             if self.publisher is not None:
                 self.publisher.start()
             try:
@@ -143,15 +143,16 @@ class _Sweep:
         stored: dict[str, str] = {}
         if not self.settings.offline:  # nothing of MLflow is imported without need
             from repro.execution.publisher import Publisher
+            from repro.tracking.reap import reap
             from repro.tracking.store import connect
             from repro.tracking.writer import Writer
 
             writer = Writer(connect(self.settings.uri))
-            for line in writer.reap(self.settings.runs):
-                self.notices.put(str(line))
+            for closed in reap(writer, self.settings.runs):
+                self.notices.put(str(closed))
             if not self.settings.fresh:
                 stored = writer.finished([run.key for run in unique])
-            self.publisher = Publisher(writer, self.plan, stored, self.notices.put)
+            self.publisher = Publisher(writer, self.plan, stored, self.env, self.notices.put)
         if self.settings.fresh:
             for folder in folders.values():
                 _set_aside(folder)

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -44,7 +44,7 @@ class _Stop:
     def _ask(self, *_: object) -> None:
         self.asked = True
 
-    def when_closed(self, stream: io.TextIOBase) -> None:
+    def when_closed(self, stream: TextIO) -> None:
         """Stops when `stream` ends, and ends the process if that has not helped within ten seconds."""
 
         def watch() -> None:

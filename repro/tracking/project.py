@@ -21,9 +21,10 @@ def link_environment(project: Path, environment: Path) -> Path:
 
     An environment that MLflow has built itself is left as it is: it has the same pins.
     """
-    root = Path(_get_mlflow_virtualenv_root())
+    root = Path(str(_get_mlflow_virtualenv_root()))  # type: ignore[no-untyped-call]
     root.mkdir(parents=True, exist_ok=True)
-    link = root / _get_virtualenv_name(_PythonEnv.from_yaml(project / "python_env.yaml"), project)
+    pins = _PythonEnv.from_yaml(project / "python_env.yaml")  # type: ignore[no-untyped-call]
+    link = root / str(_get_virtualenv_name(pins, project))  # type: ignore[no-untyped-call]
     if link.is_symlink():
         link.unlink()
     if not link.exists():
