@@ -1,0 +1,109 @@
+"""What tests of whole sweeps share: the embedded data set, a study of tiny networks, and `repro` as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+
+TINY = """
+study: tiny
+title: Tiny networks
+question: Does the pipeline work?
+base: narrow
+axis: model.first_filters
+variants:
+  narrow:
+    title: Narrow
+    set:
+      model.name: squeezenet
+      model.fire_modules: 2
+      model.base_e: 8
+      model.incr_e: 0
+      model.squeeze_ratio: 0.5
+      model.first_filters: 8
+      model.first_stride: 4
+      model.batch_norm: all
+    labels: {width: narrow}
+  wide:
+    title: Wide
+    set: {model.first_filters: 12}
+    labels: {width: wide}
+    published: {accuracy: 50.0, size: 0.01}
+"""
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds the cache of the embedded data set."""
+    from repro.training.data import prepare
+
+    folder = tmp_path_factory.mktemp("data")
+    prepare("digits", folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A study of two networks that train an epoch of digits in a fraction of a second."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+Repro = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a user's shell in which nothing of MLflow is set."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return env | {"PYTHONPATH": str(PROJECT)} | dict(extra or {})
+
+
+def command(*words: str) -> list[str]:
+    """`repro WORDS` as a process of its own."""
+    return [sys.executable, "-m", "repro", *words]
+
+
+@pytest.fixture
+def repro(tmp_path: Path, digits: Path) -> Repro:
+    """Runs `repro` in an empty folder: `repro("plan", "--study", "ablation")`; returns the completed process."""
+
+    def run(
+        *words: str, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*words),
+            cwd=tmp_path,
+            env=environment(env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def sweep_words(tiny: Path, digits: Path) -> list[str]:
+    """The words of a sweep of the tiny study: two runs of three epochs."""
+    return [
+        "experiment",
+        "--study",
+        str(tiny),
+        "--dataset",
+        "digits",
+        "--data-dir",
+        str(digits),
+        "--seeds",
+        "0",
+        "--epochs",
+        "3",
+    ]

@@ -1,0 +1,189 @@
+"""Sweeps as a user starts them: what is trained, what is reused, what is left when they are ended by force."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import command, environment
+
+from repro import journal
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """Status of each run in the store of `folder`, by name."""
+    with sqlite3.connect(folder / "mlflow.db") as db:
+        return dict(db.execute("SELECT name, status FROM runs"))
+
+
+def points(folder: Path) -> list[tuple[str, str, int, float]]:
+    """(run, metric, step, value) of every point but times, in order."""
+    with sqlite3.connect(folder / "mlflow.db") as db:
+        return sorted(
+            db.execute(
+                "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid) WHERE key NOT LIKE '%seconds'"
+            )
+        )
+
+
+def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def epochs_written(folder: Path) -> int:
+    known = [journal.read(one) for one in journal.find(folder / "runs")]
+    return sum(len(one.epochs) for one in known if one is not None)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [one for one in psutil.Process(pid).children() if "repro.execution.worker" in one.cmdline()]
+
+
+def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Path) -> None:
+    first = repro(*sweep_words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "reused 0, trains 2" in first.stdout
+    assert "| Narrow" in first.stdout, "the sweep ends with its table"
+    assert statuses(tmp_path) == {"tiny": "FINISHED", "narrow seed 0": "FINISHED", "wide seed 0": "FINISHED"}
+    before = points(tmp_path)
+    assert len([one for one in before if one[1] == "val_loss"]) == 2 * 3
+
+    again = repro(*sweep_words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "reused 2, trains 0" in again.stdout
+    assert points(tmp_path) == before
+
+    fresh = repro(*sweep_words, "--fresh", "true")
+    assert "reused 0, trains 2" in fresh.stdout
+    assert len(journal.find(tmp_path / "runs")) == 4, "the former journals are kept"
+    values = {(name, metric, step): set() for name, metric, step, _ in before}
+    for name, metric, step, value in points(tmp_path):
+        values[name, metric, step].add(value)
+    assert all(len(seen) == 1 for seen in values.values()), "one key, one machine: the same bits"
+
+
+def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_words, tmp_path: Path) -> None:
+    trained = repro(*sweep_words, "--offline", "true")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+    for folder in journal.find(tmp_path / "runs"):
+        (folder / "model.pt").unlink()  # a journal is enough
+    ended = {journal.read(one).entries[-1].time_ms for one in journal.find(tmp_path / "runs")}
+    time.sleep(0.1)
+    for _ in range(2):
+        synced = repro("sync")
+        assert synced.returncode == 0, synced.stderr
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        assert {row[0] for row in db.execute("SELECT end_time FROM runs")} == ended
+    assert len([one for one in points(tmp_path) if one[1] == "val_loss"]) == 2 * 3
+    assert "reused 2, trains 0" in repro(*sweep_words).stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(repro, sweep_words, tmp_path: Path, number) -> None:
+    words = [*sweep_words[:-1], "200", "--patience", "200"]
+    process = start(words, tmp_path)
+    wait_for(lambda: epochs_written(tmp_path) >= 3)
+    children = workers_of(process.pid)
+    asked = time.monotonic()
+    process.send_signal(number)
+    process.wait(10)
+    assert time.monotonic() - asked < 2.5  # two seconds are promised; the machine may be busy
+    assert process.returncode == 130
+    assert not any(child.is_running() for child in children)
+    assert set(statuses(tmp_path).values()) == {"KILLED"}
+    done = epochs_written(tmp_path)
+
+    process = start(words, tmp_path)
+    wait_for(lambda: epochs_written(tmp_path) > done + 2)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=10)[0]
+    assert "goes on after epoch" in output
+    assert len(statuses(tmp_path)) == 4, "two sweeps, and the same two runs"
+    seen = [(name, metric, step) for name, metric, step, _ in points(tmp_path)]
+    assert len(seen) == len(set(seen)), "no step logged twice"
+
+
+def test_a_killed_worker_fails_its_run_alone_and_is_retried_once(sweep_words, tmp_path: Path) -> None:
+    words = [*sweep_words[:-1], "60", "--patience", "60", "--workers", "2"]
+    process = start(words, tmp_path)
+    wait_for(lambda: epochs_written(tmp_path) >= 2)
+    workers_of(process.pid)[0].kill()
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
+    assert "killed by SIGKILL); it is tried once more" in output
+    assert set(statuses(tmp_path).values()) == {"FINISHED"}
+
+
+def test_a_killed_driver_leaves_nothing_training_and_its_runs_are_closed(repro, sweep_words, tmp_path: Path) -> None:
+    process = start([*sweep_words[:-1], "500", "--patience", "500"], tmp_path)
+    wait_for(lambda: epochs_written(tmp_path) >= 2 and "RUNNING" in statuses(tmp_path).values())
+    children = workers_of(process.pid)
+    assert children
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 12)
+    reaped = repro("reap")
+    assert reaped.returncode == 0, reaped.stderr
+    assert set(statuses(tmp_path).values()) == {"KILLED"}
+
+
+def test_two_sweeps_at_once_train_each_key_once(repro, sweep_words, tmp_path: Path) -> None:
+    words = [*sweep_words[:-1], "15"]
+    assert repro("sync").returncode == 2, "no folder of journals yet"
+    both = [start(words, tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    attempts = [len(journal.read(one).attempts) for one in journal.find(tmp_path / "runs")]
+    assert attempts == [1, 1]
+    seen = [(name, metric, step) for name, metric, step, _ in points(tmp_path)]
+    assert len(seen) == len(set(seen))
+
+
+def test_mlflow_is_not_imported_offline(sweep_words, tmp_path: Path, digits: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "mlflow.py").write_text("raise ImportError('mlflow was imported')")
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join([str(blocked), env["PYTHONPATH"]])
+    done = subprocess.run(
+        command(*sweep_words[:-1], "1", "--offline", "true"),
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(journal.find(tmp_path / "runs")) == 2
+
+
+def test_a_run_that_fails_twice_is_reported_and_the_others_go_on(repro, sweep_words, tmp_path: Path) -> None:
+    folder = next(
+        line.split()[0] for line in repro("plan", *_plan_words(sweep_words)).stdout.splitlines() if "narrow" in line
+    )
+    (tmp_path / "runs" / folder / "spec.yaml").mkdir(parents=True)  # its description cannot be written
+    failed = repro(*sweep_words)
+    assert failed.returncode == 1
+    assert "1 of 2 runs failed" in failed.stderr
+    assert "tried once more" in failed.stdout
+    assert statuses(tmp_path)["wide seed 0"] == "FINISHED"
+
+
+def _plan_words(words: list[str]) -> list[str]:
+    return [word for pair in zip(words[1::2], words[2::2], strict=True) if pair[0] != "--data-dir" for word in pair]
