@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -246,7 +245,7 @@ class RunSpec(Strict):
             )
         return self
 
-    @cached_property
+    @property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of the question asked."""
         asked = {
