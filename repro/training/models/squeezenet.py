@@ -48,17 +48,16 @@ class Fire(nn.Module):
         super().__init__()
         norm = spec.batch_norm in {"fire", "all"}
 
-        def same_size(width: int, filters: int, kernel: int, relu: bool = False) -> nn.Sequential:
-            return convolution(width, filters, kernel, padding=kernel // 2, norm=norm, bias=spec.conv_bias, relu=relu)
+        def same_size(width: int, filters: int, kernel: int) -> nn.Sequential:
+            return convolution(width, filters, kernel, padding=kernel // 2, norm=norm, bias=spec.conv_bias)
 
-        self.squeeze = same_size(inputs, shape.squeeze, spec.squeeze_kernel, relu=True)
+        self.squeeze = same_size(inputs, shape.squeeze, spec.squeeze_kernel)
         small, large = spec.expand_kernels
         if shape.expand_small:
             self.expand_small = same_size(shape.squeeze, shape.expand_small, small)
         if shape.expand_large:
             self.expand_large = same_size(shape.squeeze, shape.expand_large, large)
         self.concat = Concat()
-        self.relu = nn.ReLU(inplace=True)
         self.bypass: nn.Module | None = None
         if spec.residual != "none" and inputs == shape.width:
             self.bypass = nn.Identity()
@@ -78,7 +77,6 @@ class Fire(nn.Module):
             output = self.expand_large(squeezed)
         else:
             output = self.concat(self.expand_small(squeezed), self.expand_large(squeezed))
-        output = self.relu(output)
         return output if self.bypass is None else self.add(output, self.bypass(images))
 
 
