@@ -80,6 +80,8 @@ class Scope:
     """The plans of this setting, newest first."""
     finished: Mapping[str, tuple[RunRow, ...]]
     """Key -> its finished runs, the latest first."""
+    places: Mapping[str, int]
+    """Study -> the place of its latest sweep here among all sweeps of the store, 0 the newest."""
     _rows: dict[str, Row | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -169,14 +171,15 @@ def scopes(contents: Contents) -> tuple[Scope, ...]:
     for run in sorted(contents.runs, key=lambda run: (run.ended_ms, run.started_ms, run.run_id), reverse=True):
         finished.setdefault(run.key, []).append(run)
     by_key = {key: tuple(runs) for key, runs in finished.items()}
-    plans: dict[str, list[Plan]] = {}
-    settings: dict[str, dict[str, Value]] = {}
-    for sweep in sorted(contents.sweeps, key=lambda sweep: (sweep.started_ms, sweep.run_id), reverse=True):
-        if sweep.plan.runs:
-            setting = setting_of(sweep.plan)
-            settings[setting_id(setting)] = setting
-            plans.setdefault(setting_id(setting), []).append(sweep.plan)
-    return tuple(Scope(settings[ident], ident, tuple(found), by_key) for ident, found in plans.items())
+    found: dict[str, Scope] = {}
+    newest_first = sorted(contents.sweeps, key=lambda sweep: (sweep.started_ms, sweep.run_id), reverse=True)
+    for place, plan in enumerate(sweep.plan for sweep in newest_first if sweep.plan.runs):
+        setting = setting_of(plan)
+        ident = setting_id(setting)
+        scope = found.get(ident, Scope(setting, ident, (), by_key, {}))
+        places = {**dict.fromkeys((study.study for study in plan.studies), place), **scope.places}
+        found[ident] = replace(scope, plans=(*scope.plans, plan), places=places, _rows={})
+    return tuple(found.values())
 
 
 def tables(contents: Contents, studies: Sequence[str] | None = None, setting: str | None = None) -> tuple[Table, ...]:
@@ -191,7 +194,7 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
         InputError: the store is empty, or holds no such study or setting.
     """
     every = scopes(contents)
-    swept = {slug: study for scope in reversed(every) for slug, study in scope.studies.items()}
+    swept = {slug: study for scope in every for slug, study in scope.studies.items()}
     for slug in studies or ():
         if slug not in swept:
             raise unknown("study of the store", slug, swept)
@@ -199,7 +202,7 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
         scope_of(every, setting)
     made = []
     for slug in sorted(studies or swept, key=lambda slug: _paper_order(swept[slug])):
-        holding = [scope for scope in every if slug in scope.studies]
+        holding = sorted((scope for scope in every if slug in scope.places), key=lambda scope: scope.places[slug])
         chosen = next((scope for scope in holding if setting in {None, scope.setting_id}), None)
         if chosen is not None:
             made.append(_table(chosen, slug, [scope for scope in holding if scope is not chosen]))
