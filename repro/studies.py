@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,7 +124,10 @@ class Plan:
     @property
     def unique(self) -> tuple[PlannedRun, ...]:
         """One planned run a key, the first that asks for it."""
-        return tuple({run.key: run for run in reversed(self.runs)}.values())[::-1]
+        first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            first.setdefault(run.key, run)
+        return tuple(first.values())
 
     @property
     def setting(self) -> dict[str, Value]:
@@ -270,22 +273,24 @@ def plan(
     """
     chosen = list(chosen)
     overrides = dict(overrides or {})
-    rows: list[PlannedRun] = []
-    for seed in seeds:
-        for study, slugs in chosen:
-            for slug in slugs:
-                wanted = {**merged(settings(study, slug), overrides), "seed": seed}
-                rows.append(
-                    PlannedRun(
-                        study=study.study,
-                        variant=slug,
-                        title=study.variants[slug].title,
-                        seed=seed,
-                        spec=resolve(wanted, f"{study.study}/{slug}"),
-                        published=study.variants[slug].published,
-                        against=compared_with(study, slug),
-                    )
-                )
+    asked = [
+        (study, slug, merged(settings(study, slug), overrides), compared_with(study, slug))
+        for study, slugs in chosen
+        for slug in slugs
+    ]
+    rows = [
+        PlannedRun(
+            study=study.study,
+            variant=slug,
+            title=study.variants[slug].title,
+            seed=seed,
+            spec=resolve({**wanted, "seed": seed}, f"{study.study}/{slug}"),
+            published=study.variants[slug].published,
+            against=against,
+        )
+        for seed in seeds
+        for study, slug, wanted, against in asked
+    ]
     studies = tuple(study for study, _ in chosen)
     return Plan(name or "+".join(study.study for study in studies), studies, tuple(rows), overrides)
 
@@ -390,16 +395,5 @@ def restore(text: str, where: str) -> Plan:
     if (schema := stored.pop("schema")) != 1:
         raise InputError(f"{where}: schema {shown(schema)} of a sweep's plan is not known (allowed: 1); update repro")
     kept = validated(_StoredPlan, stored, where)
-    runs = tuple(
-        PlannedRun(
-            study=run.study,
-            variant=run.variant,
-            title=run.title,
-            seed=run.seed,
-            spec=run.spec,
-            published=run.published,
-            against=run.against,
-        )
-        for run in kept.runs
-    )
-    return Plan(kept.name, kept.studies, runs, kept.overrides)
+    runs = [{field.name: getattr(run, field.name) for field in fields(PlannedRun)} for run in kept.runs]
+    return Plan(kept.name, kept.studies, tuple(PlannedRun(**run) for run in runs), kept.overrides)
