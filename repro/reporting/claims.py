@@ -2,8 +2,8 @@
 
 A claim is a test of a general kind (`statements`). It is decided by differences paired by seed, on test accuracy, of rows
 in one setting: supported where the 95% interval of every difference lies on the claimed side; not supported where one is
-on the other side with p < 0.05, Holm-corrected over the claim's differences; undecided otherwise, and with fewer than
-three seeds.
+on the other side, Holm-corrected for the number of differences looked at; undecided otherwise, and with fewer than three
+seeds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Step:
     """first minus second, paired by seed; None where no seed has both."""
     verdict: Verdict
     why: str
+    against: float
+    """One-sided p value of what was claimed; near 0 speaks against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class _Case:
         verdict, why = _decide(found, measure, least, sign)
         if measure in _TIMES and len({(run.hardware, run.side_by_side) for run in used}) > 1:
             verdict, why = "undecided", f"{why}, but on different hardware or beside another number of runs"
-        step = Step(first, second, found, verdict, f"{first} − {second}: {why}")
+        step = Step(first, second, found, verdict, f"{first} − {second}: {why}", _against(found, measure, sign))
         self.steps.append(step)
         return step
 
@@ -175,14 +177,18 @@ def _all(steps: Sequence[Step]) -> tuple[Verdict, str]:
     return "supported" if found == {"supported"} else "undecided", "; ".join(step.why for step in steps)
 
 
+def _against(found: stats.Estimate | None, measure: Measure, sign: int) -> float:
+    if found is None or (found.p is None and measure != "size"):
+        return 1.0
+    half = 0.0 if measure == "size" or found.p is None else found.p / 2
+    return half if sign * found.estimate <= 0 else 1 - half
+
+
 def _refuted(steps: Sequence[Step]) -> list[Step]:
     """The steps against the claim that stay so when it is counted how many were looked at."""
-    p_values = stats.holm(
-        [step.difference.p if step.difference and step.difference.p is not None else 0.0 for step in steps]
-    )
-    return [
-        step for step, p in zip(steps, p_values, strict=True) if step.verdict == "not supported" and p < 1 - stats.LEVEL
-    ]
+    corrected = stats.holm([step.against for step in steps])
+    bound = (1 - stats.LEVEL) / 2
+    return [step for step, p in zip(steps, corrected, strict=True) if step.verdict == "not supported" and p < bound]
 
 
 def _ordered(case: _Case, test: Ordered) -> tuple[Verdict, str]:

@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 
 from repro import declarations
 from repro.errors import InputError
-from repro.spec import Names, Strict, Value, validated
+from repro.spec import Names, Value
 from repro.studies import DECLARATIONS, Slug
+from repro.validation import Strict, validated
 
 Metric: TypeAlias = Literal["accuracy", "size", "epoch_seconds", "training_seconds", "gap"]
 """accuracy in percent; gap: training minus validation accuracy at the best epoch, in points; size in MiB; training_seconds:

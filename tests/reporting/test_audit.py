@@ -6,8 +6,8 @@ import pytest
 from repro.errors import InputError
 from repro.reporting.audit import audit
 from repro.reporting.statements import Paper, load
-from repro.spec import validated
 from repro.studies import Study, declared
+from repro.validation import validated
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 from repro.errors import InputError
 from repro.reporting.join import changes, describe, scopes, tables
 from repro.rows import Contents, SweepRow
-from repro.spec import validated
 from repro.studies import Study, dump, load, restore
+from repro.validation import validated
 
 
 def variants(table):
