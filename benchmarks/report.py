@@ -1,0 +1,231 @@
+"""Records as tables: medians over the rounds, ratios within each round, and what is asked for beside them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.asked import MODELS
+from benchmarks.record import Measurement, Record
+
+REQUIRED = {
+    ("squeezenet_bn", "fp32"): (2.4, 2.8),
+    ("alexnet", "fp32"): (2.0, 2.5),
+    ("squeezenet_bn", "bf16"): (3.1, 3.6),
+}
+"""Network and precision -> times the usual loop: what is required, and what is aimed at."""
+STEP = {"squeezenet_bn": 1.10, "alexnet": 1.25}
+"""Most that a training step may take, in bare forward and backward passes."""
+MEMORY_GB = {"squeezenet_bn": 1.0, "alexnet": 1.6}
+START_SECONDS = 6.0
+HELP_SECONDS = 0.5
+TRACKING_SHARE = 0.01
+EPOCH_IMAGES = 50_000
+
+Rounds = dict[int, float]
+
+
+def newest(records: Sequence[Record], part: str) -> tuple[Record | None, list[Measurement]]:
+    """The last record that has a part, on the machine of the last record of all, and its measurements of that part."""
+    for record in reversed(records):
+        if record["machine"]["hardware"] == records[-1]["machine"]["hardware"]:
+            found = [one for one in record["measurements"] if one["part"] == part]
+            if found:
+                return record, found
+    return None, []
+
+
+def rates(found: Iterable[Measurement], program: str, model: str, precision: str = "fp32") -> Rounds:
+    """Round -> images a second of a program; where it was measured in several settings, of the fastest."""
+    rounds: Rounds = {}
+    for one in found:
+        if (one["program"], one["model"], one["precision"]) == (program, model, precision):
+            rounds[one["round"]] = max(one["images_per_second"], rounds.get(one["round"], 0.0))
+    return rounds
+
+
+def ratio(ours: Rounds, theirs: Rounds) -> float | None:
+    """Median over the rounds of the ratio within a round: both were measured within minutes of each other."""
+    shared = sorted(ours.keys() & theirs.keys())
+    return statistics.median(ours[number] / theirs[number] for number in shared) if shared else None
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The newest figures as Markdown: throughput, then what everything else costs."""
+    if not records:
+        return "Not measured yet.\n"
+    return "\n".join(filter(None, [_throughput(records), _ratios(records), _costs(records)]))
+
+
+def _throughput(records: Sequence[Record]) -> str:
+    record, found = newest(records, "throughput")
+    if record is None:
+        return ""
+    rows = []
+    for model, title in MODELS.items():
+        columns = [
+            rates(found, "usual_loop", model),
+            rates(found, "lightning_loop", model),
+            rates(found, "ours", model),
+            rates(found, "ours", model, "bf16"),
+        ]
+        rows.append([title, *(f"{statistics.median(one.values()):,.0f}" if one else "" for one in columns)])
+    head = ["images a second", "usual loop", "Lightning", "this project", "this project, bf16"]
+    return f"{_measured(record)}\n\n{_table(head, rows)}"
+
+
+def _ratios(records: Sequence[Record]) -> str:
+    _, found = newest(records, "throughput")
+    rows = []
+    for model, title in MODELS.items():
+        for precision in ("fp32", "bf16"):
+            ours = rates(found, "ours", model, precision)
+            usual = ratio(ours, rates(found, "usual_loop", model))
+            if usual is None:
+                continue
+            lightning = ratio(ours, rates(found, "lightning_loop", model))
+            required, aim = REQUIRED.get((model, precision), (None, None))
+            rows.append([f"{title}, {precision}", *(_times(value) for value in (usual, required, aim, lightning))])
+    return _table(["times faster", "than the usual loop", "required", "aim", "than Lightning"], rows) if rows else ""
+
+
+def _costs(records: Sequence[Record]) -> str:
+    rows = [*_steps(records), *_tracking(records), *_waits(records), *_memory(records), *_flat(records)]
+    return _table(["what it costs", "measured", "required"], rows) if rows else ""
+
+
+def _steps(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "step")
+    return [
+        [
+            f"a training step, in bare forward and backward passes: {MODELS[one['model']]}, {one['precision']}",
+            f"{one['ratio']:.2f} ({one['step_ms']:.1f} ms)",
+            f"at most {STEP[one['model']]:.2f}" if one["precision"] == "fp32" else "",
+        ]
+        for one in found
+    ]
+
+
+def _tracking(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "tracking")
+    record, throughput = newest(records, "throughput")
+    rates_here = rates(throughput, "ours", "squeezenet_bn")
+    if not found or record is None or not rates_here:
+        return []
+    share = tracking_share(found[-1], statistics.median(rates_here.values()) / record["machine"]["cores"])
+    return [
+        [
+            "journal and tracking, of an epoch of SqueezeNet",
+            f"{share:.2%} ({found[-1]['journal_ms']:.0f} + {found[-1]['publish_ms']:.0f} ms)",
+            f"at most {TRACKING_SHARE:.0%}",
+        ]
+    ]
+
+
+def tracking_share(measured: Measurement, rate: float) -> float:
+    """Journal and tracking as a share of an epoch of CIFAR-10 at `rate` images a second of one run."""
+    return float(measured["journal_ms"] + measured["publish_ms"]) / 1000 / (EPOCH_IMAGES / rate)
+
+
+def _waits(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "start")
+    if not found:
+        return []
+    first = statistics.median(one["first_step_seconds"] for one in found)
+    shown = statistics.median(seconds for one in found for seconds in one["help_seconds"])
+    return [
+        ["from the start of a sweep to its first step", f"{first:.1f} s", f"at most {START_SECONDS:.0f} s"],
+        ["`repro --help`", f"{shown:.2f} s", f"under {HELP_SECONDS} s"],
+    ]
+
+
+def _memory(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "throughput")
+    rows = []
+    for model, title in MODELS.items():
+        peaks: dict[str, float] = {}
+        for one in found:
+            if one["model"] == model and one["precision"] == "fp32" and one["pss_mib"]:
+                peaks[one["program"]] = max(peaks.get(one["program"], 0.0), *one["pss_mib"])
+        if "ours" in peaks:
+            others = [f"{name} {peaks[key]:,.0f}" for key, name in _PEERS.items() if key in peaks]
+            beside = f" ({', '.join(others)})" if others else ""
+            rows.append(
+                [
+                    f"memory of a run (PSS), {title}",
+                    f"{peaks['ours']:,.0f} MiB{beside}",
+                    f"at most {MEMORY_GB[model]} GB",
+                ]
+            )
+    return rows
+
+
+_PEERS = {"usual_loop": "usual loop", "lightning_loop": "Lightning"}
+
+
+def _flat(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "flat")
+    return [
+        [
+            f"the last of {one['epochs']} epochs, in first ones: {MODELS[one['model']]} on digits",
+            f"{one['ratio']:.2f}",
+            "flat",
+        ]
+        for one in found
+    ]
+
+
+def where_time_goes(records: Sequence[Record]) -> str:
+    """Milliseconds of one step on one thread by kind of operation, largest first, of every network and precision."""
+    record, found = newest(records, "profile") if records else (None, [])
+    if record is None:
+        return "Not measured yet.\n"
+    kinds = sorted(
+        {kind for one in found for kind in one["parts_ms"]},
+        key=lambda kind: -max(one["parts_ms"].get(kind, 0.0) for one in found),
+    )
+    rows = [[kind, *(f"{one['parts_ms'].get(kind, 0.0):.1f}" for one in found)] for kind in kinds]
+    rows.append(["rest", *(f"{one['step_ms'] - sum(one['parts_ms'].values()):.1f}" for one in found)])
+    rows.append(["a whole step", *(f"{one['step_ms']:.1f}" for one in found)])
+    head = ["ms a step, one thread", *(f"{MODELS[one['model']]}, {one['precision']}" for one in found)]
+    return f"{_measured(record)}\n\n{_table(head, rows)}"
+
+
+def history(records: Sequence[Record]) -> str:
+    """Every record with a comparison, oldest first: how many times faster than the usual loop."""
+    rows = []
+    for record in records:
+        _, found = newest([record], "throughput")
+        values = [
+            ratio(rates(found, "ours", model, precision), rates(found, "usual_loop", model))
+            for model, precision in _COMPARED
+        ]
+        if any(value is not None for value in values):
+            rows.append([record["date"][:10], _commit(record), record["machine"]["hardware"], *map(_times, values)])
+    head = ["date", "commit", "machine", *(f"{MODELS[model]}, {precision}" for model, precision in _COMPARED)]
+    return _table(head, rows) if rows else "Not measured yet.\n"
+
+
+_COMPARED = [(model, precision) for model in MODELS for precision in ("fp32", "bf16")]
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _commit(record: Record) -> str:
+    return f"{record['commit'][:7]}{' with changes' if record['dirty'] else ''}"
+
+
+def _measured(record: Record) -> str:
+    machine, asked = record["machine"], record["asked"]
+    rounds = f"median of {asked['rounds']} rounds" if asked["rounds"] > 1 else "one round"
+    return (
+        f"{record['date'][:10]}, commit {_commit(record)}, on {machine['hardware']}, Python {machine['python']},"
+        f" torch {machine['packages']['torch']}; {asked['dataset']}, batches of 50, {rounds}."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    line: Callable[[Sequence[str]], str] = lambda cells: f"| {' | '.join(cells)} |"  # noqa: E731
+    return "\n".join([line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, rows)]) + "\n"
