@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests.starting import command, environment
 
 TINY = """
 study: tiny
@@ -58,17 +56,6 @@ def tiny(tmp_path: Path) -> Path:
 
 
 Repro = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a user's shell in which nothing of MLflow is set."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return env | {"PYTHONPATH": str(PROJECT)} | dict(extra or {})
-
-
-def command(*words: str) -> list[str]:
-    """`repro WORDS` as a process of its own."""
-    return [sys.executable, "-m", "repro", *words]
 
 
 @pytest.fixture

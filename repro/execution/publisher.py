@@ -15,7 +15,6 @@ from pathlib import Path
 from repro import journal
 from repro.errors import ReproError
 from repro.records import Environment
-from repro.reporting import figures
 from repro.reporting.report import sweep_table
 from repro.rows import Curve
 from repro.studies import Plan
@@ -117,18 +116,26 @@ class Publisher:
         if self.parent is None:
             self.parent = self._writer.open_sweep(self._plan, reused=self._reused, environment=self._environment)
         for folder, (count, state) in self._left().items():
-            if state != "running":
-                with contextlib.suppress(OSError):  # a full disk: the run is published without its picture
-                    draw(folder)
-            self._writer.publish(folder, parent=self.parent, state=state)
+            drawn = draw(folder)
+            published = self._writer.publish(folder, parent=self.parent, state=state)
+            if not drawn and draw(folder):  # it came to its end in between
+                self._writer.log_files(published.run_id, {"curves.png": folder / "curves.png"})
             with self._lock:
                 self._published[folder] = count
 
 
-def draw(folder: Path) -> None:
-    """Writes `curves.png`, the epochs of the run in `folder`, beside its journal."""
+def draw(folder: Path) -> bool:
+    """Writes `curves.png` beside the journal of a run that is at its end; whether it is there now."""
     known = journal.read(folder)
-    if known is not None and known.epochs:
-        run = known.attempts[0]
-        title = f"{run.variant} seed {known.spec.seed}"
-        (folder / "curves.png").write_bytes(figures.run_curves(Curve.of(known.epochs), title))
+    if known is None or known.result is None:
+        return False
+    picture = folder / "curves.png"
+    if not picture.exists():
+        from repro.reporting import figures  # matplotlib takes half a second, which a sweep's start need not wait for
+
+        title = f"{known.attempts[0].variant} seed {known.spec.seed}"
+        try:
+            picture.write_bytes(figures.run_curves(Curve.of(known.epochs), title))
+        except OSError:  # a full disk: the run is published without its picture
+            return False
+    return True

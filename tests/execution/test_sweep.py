@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import command, environment
 
 from repro import journal
+from tests.starting import command, environment
 
 
 def statuses(folder: Path) -> dict[str, str]:
