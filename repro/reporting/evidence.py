@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from repro.records import RESULT_METRICS
+from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Table, metric
+from repro.reporting.join import Scope, Table, metric, scope_of
+from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
-from repro.reporting.statements import Paper
-from repro.reporting.tables import number, provenance
+from repro.reporting.statements import Paper, Parity
+from repro.reporting.tables import interval, number, provenance, signed
+from repro.reporting.verdicts import reduction
 from repro.rows import RunRow
 
 
@@ -42,7 +45,57 @@ def claims_sheet(judged: Sequence[Judged], paper: Paper) -> Sheet:
         }
         for one in judged
     )
-    return Sheet("claims", "Claims", header, columns, rows, (), records)
+    return Sheet("claims", "What the runs say of each claim", header, columns, rows, (), records)
+
+
+def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
+    """What does not fit together in the published numbers themselves."""
+    columns = (
+        Column("kind", kind="name"),
+        Column("finding", kind="prose"),
+        Column("where", kind="prose"),
+        Column("printed", kind="name"),
+        Column("computed", kind="name"),
+    )
+    rows = tuple((one.kind, one.sentence, ", ".join(one.where), one.printed, one.computed) for one in findings)
+    header = f"{paper.paper}: {len(rows)} inconsistencies, found by general checks over the printed numbers; no run is needed."
+    records: tuple[dict[str, Raw], ...] = tuple(
+        {
+            "kind": one.kind,
+            "finding": one.sentence,
+            "where": " ".join(one.where),
+            "printed": one.printed,
+            "computed": one.computed,
+        }
+        for one in findings
+    )
+    return Sheet("audit", "What does not fit together", header, columns, rows, (), records)
+
+
+def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope]) -> Answer:
+    """Whether SqueezeNet matches AlexNet, by our own claim of parity, and how much smaller it is."""
+    parities = {
+        slug: one.test for slug, one in paper.claims.items() if isinstance(one.test, Parity) and not one.section
+    }
+    claim = next((one for one in judged if one.slug in parities), None)
+    if claim is None:
+        return Answer("Results of the sweeps", "No claim of parity is declared.")
+    step = claim.steps[0] if claim.steps else None
+    if step is None or step.difference is None or claim.verdict == "undecided":
+        return Answer("Not yet decided: does SqueezeNet match AlexNet?", f"{claim.why} ({claim.setting}).")
+    scope = scope_of(every, claim.setting_id)
+    ours, reference = (scope.row(name) for name in (step.first, step.second))
+    assert ours is not None  # a difference was computed of both
+    assert reference is not None
+    times = reduction(ours, reference)
+    smaller = "" if times is None else f" at {times:.1f}× smaller"
+    verb = "matches" if claim.verdict == "supported" else "does not match"
+    why = (
+        f"{ours.title}, chosen on validation, differs from {reference.title} by {signed(step.difference.estimate)} points"
+        f" of test accuracy (95% interval {interval(step.difference, sign=True)}, n = {step.difference.n}). Parity asks for"
+        f" a lower limit of at least −{parities[claim.slug].margin:g}. Data: {claim.setting}."
+    )
+    return Answer(f"SqueezeNet {verb} AlexNet{smaller}", why, ours.name)
 
 
 def runs_sheet(tables: Sequence[Table], ui_url: str | None) -> Sheet:
@@ -95,7 +148,7 @@ def runs_sheet(tables: Sequence[Table], ui_url: str | None) -> Sheet:
         )
     header = f"{len(rows)} finished runs, each once though it may stand in several tables. "
     header += provenance(run for _, run in runs.values())
-    return Sheet("runs", "Runs", header, columns, tuple(rows), (), tuple(records))
+    return Sheet("runs", "The runs behind the tables", header, columns, tuple(rows), (), tuple(records))
 
 
 def run_url(ui_url: str, run: RunRow) -> str:

@@ -15,11 +15,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from repro.reporting.style import INK, MUTED, framed, legend, png, styled
+from repro.reporting.style import MUTED, framed, legend, png, styled
 from repro.rows import Curve
 
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
@@ -192,8 +191,11 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             if inside and not any(
                 box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
             ):
-                name = ax.annotate(text, (at_x, at_y), (dx, dy + 1), textcoords="offset points", fontsize=7)
-                name.set_path_effects([withStroke(linewidth=2, foreground="white")])
+                ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+                ax.annotate(
+                    text, (at_x, at_y), (dx, dy + 1), textcoords="offset points", fontsize=7, bbox=ground,
+                    arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
+                )  # fmt: skip
                 taken.append(box)
                 break
 
@@ -276,12 +278,14 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
     """A confusion matrix: counts as numbers, colours by the share of the true class; rows true, columns predicted."""
     matrix = np.asarray(counts, dtype=np.float64)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = framed(5.2, 5.0, title, bottom=1.0)
+    figure = framed(5.2, 4.8, title, bottom=0.8)
     figure.subplots_adjust(left=0.2, right=0.98)
     ax = figure.subplots()
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
-        color = "white" if share[row, column] > 0.55 else INK if value else MUTED
+        color = (
+            "#fdfdfd" if share[row, column] > 0.55 else "#222222" if value else "#999999"
+        )  # not those that turn dark
         ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)

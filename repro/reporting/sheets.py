@@ -122,10 +122,7 @@ def as_html(sheet: Sheet) -> str:
     )
     group_row = f"<tr>{groups}</tr>\n" if any(name for name, _ in sheet.grouped) else ""
     heads = "".join(f'<th scope="col" class="{c.kind}">{html.escape(plain(c.name))}</th>' for c in sheet.columns)
-    body = "\n".join(
-        "<tr>" + "".join(_html_cell(cell, column) for cell, column in zip(row, sheet.columns, strict=True)) + "</tr>"
-        for row in sheet.rows
-    )
+    body = "\n".join(f"<tr>{_html_cells(row, sheet.columns)}</tr>" for row in sheet.rows)
     notes = "".join(f"<li>{html.escape(plain(note))}</li>" for note in sheet.footnotes)
     listed = f'<ul class="notes">{notes}</ul>\n' if notes else ""
     return (
@@ -137,14 +134,18 @@ def as_html(sheet: Sheet) -> str:
     )
 
 
-def _html_cell(cell: Cell, column: Column) -> str:
-    text = html.escape(plain(cell.text if isinstance(cell, Link) else cell))
-    if isinstance(cell, Link) and _leads(cell.url):
-        text = f'<a href="{html.escape(cell.url)}">{text}</a>'
-    if column.kind == "verdict" and text:
-        word = re.sub(r"[^a-z]", "", text.split()[0].lower())
-        return f'<td class="verdict"><span class="is-{word}">{text}</span></td>'
-    return f'<td class="{column.kind}">{text}</td>'
+def _html_cells(row: Sequence[Cell], columns: Sequence[Column]) -> str:
+    cells: list[str] = []
+    for cell, column in zip(row, columns, strict=True):
+        text = html.escape(plain(cell.text if isinstance(cell, Link) else cell))
+        if isinstance(cell, Link) and _leads(cell.url):
+            text = f'<a href="{html.escape(cell.url)}">{text}</a>'
+        if column.kind == "verdict" and text:
+            text = f'<span class="is-{re.sub("[^a-z]", "", text.split()[0])}">{text}</span>'
+        cells.append(
+            f'<td class="{column.kind}">{text}</td>' if cells else f'<th scope="row" class="{column.kind}">{text}</th>'
+        )
+    return "".join(cells)
 
 
 def _leads(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG, without a date or a version in it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return re.sub(rb"(?<=[ \n])(-?\d+\.\d\d)\d+", rb"\1", buffer.getvalue())  # hundredths of a point are fine enough
 
 
 def framed(width: float, height: float, title: str, *, top: float = 0.5, bottom: float = 0.55, **grid: Any) -> Figure:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from repro.reporting import stats
 from repro.reporting.join import REFERENCE, Row, Table, describe, metric
-from repro.reporting.measures import difference
+from repro.reporting.measures import difference as paired_difference
 from repro.reporting.sheets import Cell, Column, Raw, Sheet, trimmed
 from repro.reporting.stats import Estimate
 from repro.reporting.verdicts import Verdict, verdicts
@@ -44,32 +44,25 @@ _COLUMNS = (
 _BRIEF = (0, 1, 2, 4, 5, 6, 13, 15, 17, 24)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A row's test accuracy minus its base's, in points, over the seeds that both have."""
-
-    base: Row
-    found: Estimate
-    p: float | None
-    """Holm-corrected over the study; None with fewer than two seeds."""
-
-
 def over_runs(row: Row, name: str, scale: float = 1.0) -> Estimate | None:
     """A final metric over a row's runs; None where no run has it."""
     values = [scale * value for run in row.runs if (value := metric(run, name)) is not None]
     return stats.mean(values) if values else None
 
 
-def differences(table: Table) -> dict[str, Difference]:
-    """Variant -> its difference to the row it is compared with, for the rows where both have a seed in common."""
-    found: dict[str, tuple[Row, Estimate]] = {}
+def differences(table: Table) -> dict[str, Estimate]:
+    """`study/variant` -> its test accuracy minus its base's in points, p Holm-corrected over the table.
+
+    Rows that stand for themselves, and those without a seed in common with their base, are left out.
+    """
+    found: dict[str, Estimate] = {}
     for row in table.rows:
         base = table.bases.get(row.against or "")
-        if base is not None and (between := difference(row, base, "accuracy")[0]) is not None:
-            found[row.variant] = base, between
-    tested = {variant: one.p for variant, (_, one) in found.items() if one.p is not None}
+        if base is not None and (one := paired_difference(row, base, "accuracy")[0]) is not None:
+            found[row.name] = one
+    tested = {name: one.p for name, one in found.items() if one.p is not None}
     corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    return {variant: Difference(base, one, corrected.get(variant)) for variant, (base, one) in found.items()}
+    return {name: replace(one, p=corrected.get(name)) for name, one in found.items()}
 
 
 def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
@@ -89,9 +82,9 @@ def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
             if note not in notes:
                 notes.append(note)
             marks.append(f" [{notes.index(note) + 1}]")
-        full = _cells(table, row, held.get(row.name, {}), compared.get(row.variant), "".join(marks))
+        full = _cells(table, row, held.get(row.name, {}), compared.get(row.name), "".join(marks))
         rows.append(tuple(full[i] for i in _BRIEF) if brief else full)
-        records.append(_record(table, row, held.get(row.name, {}), compared.get(row.variant)))
+        records.append(_record(table, row, held.get(row.name, {}), compared.get(row.name)))
     footnotes = [f"[{place}] {note}" for place, note in enumerate(notes, 1)]
     if not brief:
         footnotes += _explained(table)
@@ -133,7 +126,7 @@ def header_of(table: Table, runs: Sequence[RunRow]) -> str:
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "no rows"
     return (
         f"Data: {describe(table.setting)}; setting {table.setting_id}. {n}; {stats.MEAN}; verdicts: {stats.PREDICTION};"
-        f" differences: {stats.PAIRED}. {provenance(runs)}"
+        f" differences: {stats.PAIRED} over the table. {provenance(runs)}"
     )
 
 
@@ -175,7 +168,7 @@ def _reduction(table: Table, row: Row) -> float | None:
 
 
 def _cells(
-    table: Table, row: Row, held: Mapping[str, Verdict], compared: Difference | None, mark: str
+    table: Table, row: Row, held: Mapping[str, Verdict], difference: Estimate | None, mark: str
 ) -> tuple[Cell, ...]:
     validation, test = over_runs(row, "best_val_accuracy", 100), over_runs(row, "test_accuracy", 100)
     verdict = {number: one.verdict for number, one in held.items()}
@@ -186,16 +179,16 @@ def _cells(
         f"{row.title}{mark}",
         str(len(row.runs)) if row.runs else "0",
         _spread(validation),
-        _interval(validation),
+        interval(validation),
         _published(row, "accuracy", 2) or at_most,
         verdict.get("accuracy", verdict.get("accuracy_at_most", "")),
         _spread(test),
         _published(row, "test_accuracy", 2),
         verdict.get("test_accuracy", ""),
-        "" if compared is None else _signed(compared.found.estimate),
-        "" if compared is None else _interval(compared.found, sign=True),
-        "" if compared is None or compared.p is None else _p(compared.p),
-        "" if compared is None else compared.base.title,
+        "" if difference is None else signed(difference.estimate),
+        interval(difference, sign=True),
+        "" if difference is None or difference.p is None else _p(difference.p),
+        "" if difference is None else table.bases[row.against or ""].title,
         _spread(over_runs(row, "best_epoch"), 1),
         _published(row, "epochs", 0),
         _spread(over_runs(row, "mean_epoch_seconds")),
@@ -211,7 +204,7 @@ def _cells(
     )
 
 
-def _record(table: Table, row: Row, held: Mapping[str, Verdict], compared: Difference | None) -> dict[str, Raw]:
+def _record(table: Table, row: Row, held: Mapping[str, Verdict], difference: Estimate | None) -> dict[str, Raw]:
     """The row for machines: unrounded, accuracies in percent."""
     record: dict[str, Raw] = {"study": row.study, "variant": row.variant, "title": row.title, "n": len(row.runs)}
     for name, ours, scale in (
@@ -233,10 +226,9 @@ def _record(table: Table, row: Row, held: Mapping[str, Verdict], compared: Diffe
         found = over_runs(row, name)
         record[name] = None if found is None else found.estimate
     record["times_smaller_than_alexnet"] = _reduction(table, row)
-    record["base"] = None if compared is None else compared.base.name
-    for part in ("estimate", "low", "high", "p"):
-        record[f"difference_{part}"] = None if compared is None else getattr(compared.found, part)
-    record["difference_p_holm"] = None if compared is None else compared.p
+    record["base"] = row.against
+    for part, key in (("estimate", "mean"), ("low", "low"), ("high", "high"), ("p", "p_holm")):
+        record[f"difference_{key}"] = None if difference is None else getattr(difference, part)
     return record | {
         "outcomes": " ".join(run.outcome for run in row.runs),
         "missing_seeds": " ".join(map(str, row.missing)),
@@ -268,15 +260,17 @@ def _spread(found: Estimate | None, digits: int = 2) -> str:
     return number(found.estimate, digits) + ("" if found.sd is None else f" ± {found.sd:.{digits}f}")
 
 
-def _interval(found: Estimate | None, *, sign: bool = False) -> str:
+def interval(found: Estimate | None, *, sign: bool = False) -> str:
+    """The limits of an interval, or n where n allows none."""
     if found is None:
         return ""
     if found.low is None or found.high is None:
         return f"n = {found.n}"
-    return " to ".join(_signed(value) if sign else f"{value:.2f}" for value in (found.low, found.high))
+    return " to ".join(signed(value) if sign else f"{value:.2f}" for value in (found.low, found.high))
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign."""
     return f"{value:+.2f}".replace("-", "−")
 
 

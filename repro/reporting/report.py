@@ -1,0 +1,149 @@
+"""A report as a folder: `index.html`, every table in four forms under `tables/`, every figure twice under `figures/`.
+
+    Contents ─► join, claims ─► sheets, pictures ─► files and a short summary
+
+What the store holds beside rows (architectures, confusion matrices) comes through the functions of `Beside`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.errors import ReproError
+from repro.reporting import claims, join
+from repro.reporting.audit import Finding
+from repro.reporting.beside import Beside
+from repro.reporting.evidence import answer, audit_sheet, claims_sheet, runs_sheet
+from repro.reporting.join import Table
+from repro.reporting.page import Answer, Picture, Section, page
+from repro.reporting.sheets import FORMS, as_markdown, markdown_text
+from repro.reporting.statements import Paper
+from repro.reporting.tables import commit_of, study_sheet
+from repro.rows import Contents, RunRow, SweepRow
+from repro.studies import Plan
+
+SUMMARY_LIMIT = 8_000
+"""Characters that MLflow keeps of a run's description."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a report consists of."""
+
+    index: Path
+    paths: tuple[Path, ...]
+    answer: Answer
+    summary: str
+    """Markdown of at most `SUMMARY_LIMIT` characters."""
+
+
+def write(
+    out: Path,
+    contents: Contents,
+    paper: Paper,
+    *,
+    studies: Sequence[str] | None = None,
+    setting: str | None = None,
+    findings: Sequence[Finding] = (),
+    ui_url: str | None = None,
+    with_figures: bool = True,
+    beside: Beside | None = None,
+) -> Written:
+    """Writes a report; a file that stood there is replaced whole, so an interrupted report leaves no half file.
+
+    Args:
+        out: the folder; made where it does not exist.
+        contents: what the store holds.
+        paper: the claims to judge.
+        studies: slugs of the studies wanted; None for every study that was swept.
+        setting: id of a setting; None for that of each study's latest sweep.
+        findings: of the audit.
+        ui_url: address of MLflow's pages, which runs are linked to.
+        with_figures: whether figures are drawn.
+        beside: what figures need that no row holds.
+
+    Raises:
+        InputError: an empty store, or no such study or setting.
+        ReproError: the folder cannot be written.
+    """
+    tables = join.tables(contents, studies, setting)
+    judged = claims.judge(paper, contents, setting)
+    found = answer(judged, paper, join.scopes(contents))
+    shown = {table.study.study: study_sheet(table) for table in tables}
+    claimed, audited, ran = claims_sheet(judged, paper), audit_sheet(findings, paper), runs_sheet(tables, ui_url)
+    pictures = _pictures(tables, beside or Beside(), found.row) if with_figures else {}
+    sections = [Section("claims", "Claims", "", (claimed,))]
+    if overall := pictures.get("", ((), ()))[0]:
+        sections.append(Section("figures", "Figures", "", (), overall))
+    for table in tables:
+        slug, study = table.study.study, table.study
+        sections.append(Section(slug, study.title, study.question, (shown[slug],), *pictures.get(slug, ((), ()))))
+    sections.append(Section("audit", "Audit of the published numbers", "", (audited,)))
+    sections.append(Section("runs", "Runs", "", (ran,)))
+    runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
+    facts = {
+        "Claims": ", ".join(f"{n} {word}" for word in ("supported", "not supported", "undecided")
+                            if (n := sum(one.verdict == word for one in judged))),
+        "Inconsistent published numbers": str(len(findings)),
+        "Finished runs": f"{len(runs):,}",
+        "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
+        "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
+    }  # fmt: skip
+    sheets = [*shown.values(), claimed, audited, ran]
+    paths = [_put(out / "tables" / f"{_safe(s.slug)}.{end}", form(s)) for s in sheets for end, form in FORMS.items()]
+    for picture in (picture for section in sections for picture in (*section.pictures, *section.details)):
+        for end, data in (("png", picture.png), ("svg", picture.svg)):
+            paths.append(_put(out / "figures" / f"{_safe(picture.slug)}.{end}", data))
+    index = _put(out / "index.html", page(found, facts, sections, contents.notes))
+    return Written(index, (index, *paths), found, _summary(found, facts, tables))
+
+
+def sweep_table(plan: Plan, runs: Sequence[RunRow]) -> str:
+    """The short result table of a sweep as Markdown: its studies' rows with those of `runs` that answer them."""
+    contents = Contents("this sweep", (SweepRow("", "", 0, plan),), tuple(runs), ())
+    return "\n".join(as_markdown(study_sheet(table, brief=True)) for table in join.tables(contents))
+
+
+def _summary(found: Answer, facts: dict[str, str], tables: Sequence[Table]) -> str:
+    parts = [f"**{markdown_text(found.headline)}**\n\n{markdown_text(found.why)}\n"]
+    parts.append("".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items()))
+    parts += [as_markdown(study_sheet(table, brief=True)) for table in tables]
+    summary = ""
+    for place, part in enumerate(parts):
+        left = f"\n{len(parts) - place} more tables are among the artifacts, in index.html.\n"
+        if len(summary) + len(part) + len(left) > SUMMARY_LIMIT:
+            return (summary + left)[:SUMMARY_LIMIT]
+        summary += part + "\n"
+    return summary
+
+
+def _safe(slug: str) -> str:
+    """A file's name from a slug that may come from a store."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", slug)
+
+
+def _put(path: Path, content: str | bytes) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)  # noqa: PTH105 - as atomic as Path.replace, and it says so
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ReproError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
+    return path
+
+
+def _pictures(
+    tables: Sequence[Table], beside: Beside, best: str | None
+) -> dict[str, tuple[tuple[Picture, ...], tuple[Picture, ...]]]:
+    """Study -> its figures, shown and folded away; "" -> those over all studies."""
+    from repro.reporting import pictures  # matplotlib takes half a second to load, which tables alone need not wait for
+
+    found = {table.study.study: pictures.of_study(table, beside) for table in tables}
+    return found | {"": (tuple(pictures.overall(tables, beside, best)), ())}
