@@ -16,6 +16,7 @@ from repro import studies
 from repro.errors import InputError
 from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.training.models import build, describe, saved, state_bytes, weights_digest
+from repro.training.models.layers import Dropout
 from repro.training.torchvision_shim import import_torchvision
 
 VARIANTS = {f"{study.study}/{slug}": (study, slug) for study in studies.declared() for slug in study.variants}
@@ -298,6 +299,20 @@ def test_residual_kinds(value):
     assert kinds == (identity if value == "simple" else identity | convolved)
     convolutions = {layer.name for layer in described.layers if ".bypass." in layer.name}
     assert convolutions == {f"{module}.bypass.{part}" for module in kinds.keys() - identity for part in ("conv", "bn")}
+
+
+def test_dropout_drops_the_share_and_keeps_the_mean():
+    layer, features = Dropout(0.2), torch.full((200, 500), 3.0, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dropped = layer.train()(features)
+        untouched = Dropout(0.0).train()(features)
+    assert dropped.unique().tolist() == pytest.approx([0, 3 / 0.8])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)
+    dropped.sum().backward()
+    assert torch.equal(features.grad != 0, dropped != 0)
+    assert torch.equal(untouched, features)
+    assert layer.eval()(features) is features
 
 
 def test_a_residual_module_adds_its_input():

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from torch import nn
 
 from repro.spec import AlexNetSpec
-from repro.training.models.layers import convolution
+from repro.training.models.layers import Dropout, convolution
 
 _CONVOLUTIONS = ((64, 2, True), (192, 1, True), (384, 1, False), (256, 1, False), (256, 1, True))
 """Filters, stride, and whether a pool follows."""
@@ -37,7 +37,7 @@ class AlexNet(nn.Sequential):
         blocks.append(("flatten", nn.Flatten()))
         features = width * size * size
         for number in (1, 2):
-            parts = [nn.Dropout(spec.dropout), nn.Linear(features, _HIDDEN), nn.ReLU(inplace=True)]
+            parts = [Dropout(spec.dropout), nn.Linear(features, _HIDDEN), nn.ReLU(inplace=True)]
             blocks.append(
                 (f"fc{number}", nn.Sequential(OrderedDict(zip(("dropout", "linear", "relu"), parts, strict=True))))
             )

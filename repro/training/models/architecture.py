@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repro.records import Architecture, Layer
 from repro.spec import AlexNetSpec, SqueezeNetSpec
-from repro.training.models.layers import Add, Concat, GlobalAveragePool
+from repro.training.models.layers import Add, Concat, Dropout, GlobalAveragePool
 
 _KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv",
@@ -19,7 +19,7 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.MaxPool2d: "max_pool",
     GlobalAveragePool: "avg_pool",
-    nn.Dropout: "dropout",
+    Dropout: "dropout",
     nn.Linear: "linear",
     Concat: "concat",
     Add: "add",
