@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from repro import studies as declared_studies
 from repro.reporting.printed import Model, Printed
 from repro.reporting.sentences import CONTRADICTED, Doubt, doubts
@@ -103,18 +106,18 @@ def _shares(printed: Printed) -> tuple[dict[float, str], int]:
     return shares, max(map(decimals, shares), default=0)
 
 
-def _on_grain(share: float, total: int, places: int) -> bool:
-    """Whether some count of `total` rounds to this percentage."""
-    near = round(share / 100 * total)
-    return any(round(100 * count / total, places) == share for count in (near - 1, near, near + 1))
+def _on_grain(shares: ArrayLike, total: int, places: int) -> NDArray[np.bool_]:
+    """Which percentages are counts of `total`, rounded to so many places, halves up or down."""
+    percent = np.asarray(shares, dtype=np.float64)
+    return np.abs(100 * np.rint(percent / 100 * total) / total - percent) <= 0.5 * 10.0**-places + 1e-9
 
 
 def _impossible_means(printed: Printed) -> Iterator[Finding]:
     """A mean of k shares of n images is a multiple of 1/(k n): some percentages are none, rounded as they are."""
     total = printed.paper.protocol.seeds * printed.paper.protocol.images
     shares, places = _shares(printed)
-    for share, name in shares.items():
-        if not _on_grain(share, total, places):
+    for (share, name), possible in zip(shares.items(), _on_grain(list(shares), total, places), strict=True):
+        if not possible:
             runs = f"{printed.paper.protocol.seeds} runs on {printed.paper.protocol.images} images"
             sentence = f"No accuracy over {runs} rounds to {share:g}%."
             yield Finding("impossible accuracy", (name,), f"{share:g}", f"multiples of 1/{total}", sentence)
@@ -124,9 +127,9 @@ def _single_runs(printed: Printed) -> Iterator[Finding]:
     """Of the means of k runs about one in k is a multiple of 1/n; if all that is printed is, they are single runs."""
     seeds, images = printed.paper.protocol.seeds, printed.paper.protocol.images
     shares, places = _shares(printed)
-    outcomes = [round(100 * count / (seeds * images), places) for count in range(seeds * images + 1)]
-    expected = sum(_on_grain(share, images, places) for share in outcomes) / len(outcomes)
-    single = sum(_on_grain(share, images, places) for share in shares)
+    means = np.round(100 * np.arange(seeds * images + 1) / (seeds * images), places)
+    expected = float(_on_grain(means, images, places).mean())
+    single = int(_on_grain(list(shares), images, places).sum())
     if shares and _at_least(single, len(shares), expected) < UNLIKELY:
         count = f"{single} of {len(shares)} accuracies are counts on {images} images"
         yield Finding(

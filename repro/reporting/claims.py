@@ -9,6 +9,7 @@ seeds.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -236,13 +237,16 @@ def _ratio(case: _Case, test: Ratio) -> tuple[Verdict, str]:
 
 
 def _ends(case: _Case, test: Ends) -> tuple[Verdict, str]:
-    rows = [(name, case.scope.row(name)) for name in test.rows]
-    runs = [run for _, row in rows if row for run in row.runs]
-    case.runs |= {run.run_id: run for run in runs}
-    ended = ", ".join(f"{run.variant} seed {run.seed} {run.outcome}" for run in runs)
-    if any(run.outcome not in test.outcomes for run in runs):  # one counterexample is enough
-        return "not supported", ended
-    few = [f"{name}: n = {len(row.runs) if row else 0}" for name, row in rows if row is None or len(row.runs) < ENOUGH]
-    if few:
-        return "undecided", f"{', '.join(few)}, {ENOUGH} runs are needed"
-    return "supported", ended
+    """One run that ends otherwise is enough against it."""
+    found = {name: row.runs if (row := case.scope.row(name)) else () for name in test.rows}
+    case.runs |= {run.run_id: run for runs in found.values() for run in runs}
+    counts = {name: Counter(run.outcome for run in runs) for name, runs in found.items()}
+    told = "; ".join(
+        f"{name}: {', '.join(f'{n} {outcome}' for outcome, n in ended.items()) or 'no finished run'}"
+        for name, ended in counts.items()
+    )
+    if any(outcome not in test.outcomes for ended in counts.values() for outcome in ended):
+        return "not supported", told
+    if any(ended.total() < ENOUGH for ended in counts.values()):
+        return "undecided", f"{told}, {ENOUGH} runs are needed"
+    return "supported", told

@@ -118,7 +118,8 @@ class Scope:
             return None
         newest = planned[0]
         same = {run.seed: run for run in reversed(planned) if _question(run.spec) == _question(newest.spec)}
-        by_seed = {seed: self.finished[same[seed].key][0] for seed in sorted(same) if same[seed].key in self.finished}
+        keys = {seed: same[seed].key for seed in sorted(same)}
+        by_seed = {seed: self.finished[key][0] for seed, key in keys.items() if key in self.finished}
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
         variant = study.variants.get(newest.variant)
         return Row(
@@ -130,7 +131,7 @@ class Scope:
             published=newest.published,
             spec=same[min(same)].spec,
             runs=tuple(by_seed.values()),
-            missing=tuple(seed for seed in sorted(same) if seed not in by_seed),
+            missing=tuple(seed for seed in keys if seed not in by_seed),
         )
 
     def _declared(self, name: str) -> tuple[PlannedRun, ...]:
@@ -151,7 +152,7 @@ class Scope:
                 variant=variant,
                 title=study.variants[variant].title,
                 seed=seed,
-                spec=_with_seed(spec, seed),
+                spec=spec.model_copy(update={"seed": seed}),
                 published=study.variants[variant].published,
                 against=declared_studies.compared_with(study, variant),
             )
@@ -298,11 +299,6 @@ def _without_itself(row: Row, bases: Mapping[str, Row]) -> Row:
 def _question(spec: RunSpec) -> tuple[object, ...]:
     """What a spec asks, whatever its seed."""
     return spec.model, spec.data, spec.optimizer, spec.training, spec.semantics
-
-
-def _with_seed(spec: RunSpec, seed: int) -> RunSpec:
-    parts = {name: getattr(spec, name) for name in RunSpec.model_fields}  # model_copy would carry the old key along
-    return RunSpec(**parts | {"seed": seed})
 
 
 def _paper_order(study: Study) -> tuple[bool, int, bool, str]:

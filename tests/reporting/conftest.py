@@ -51,8 +51,9 @@ class StoreBuilder:
         asked = [(study, [slug for slug in study.variants if variants is None or slug in variants]) for study in loaded]
         made = plan(asked, seeds=seeds, overrides=overrides, name=loaded[0].study if len(loaded) == 1 else "paper")
         self.sweeps.append(SweepRow(f"sweep{len(self.sweeps):04d}", "1", next(self.clock), made))
+        finished = {run.key for run in self.runs}
         for planned in made.unique:
-            known = any(run.key == planned.key for run in self.runs)
+            known = planned.key in finished
             if (planned.variant, planned.seed) in unfinished or (known and not again):
                 continue
             final = made_up(planned, spread, epochs) | (metrics(planned) if metrics else {})
