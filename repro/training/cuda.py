@@ -1,0 +1,102 @@
+"""What is particular to a GPU: exact arithmetic as a switch, and a training step captured as a CUDA graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from repro.errors import unknown
+
+_WARM_UP_STEPS = 3
+"""Steps before a capture, in which libraries choose algorithms and allocate; PyTorch's notes on CUDA graphs ask for them."""
+
+
+def find_device(name: str) -> torch.device:
+    """The device called "cpu", "cuda" (the first one) or "cuda:N".
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if (full := "cuda:0" if name == "cuda" else name) not in here:
+        raise unknown("device", name, here)
+    return torch.device(full)
+
+
+def prepare(device: torch.device, deterministic: bool) -> None:
+    """Settles the arithmetic of this process on `device`: float32 is no TF32, and gives the same bits where asked to."""
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.set_flags(True, not deterministic, 10, deterministic, False)  # type: ignore[no-untyped-call]
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # On by default, it fills all new memory, to show reads of it; nothing here reads what it has not written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+class GraphedStep:
+    """A step that is captured the first time it is called with a full batch, and replayed from then on.
+
+    Its launch then costs one call in place of some hundreds. A smaller last batch runs eagerly, as does everything where
+    the capture fails. Dropout stays random: a graph takes its offsets from the default generator of the device.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tensor], None],
+        state: Callable[[], Sequence[Tensor]],
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        """Captures nothing yet.
+
+        Args:
+            step: takes image numbers (N,) int64 on `device`; it keeps its results in tensors that stay where they are.
+            state: every tensor that a step changes: the warm-up must leave no trace in them.
+            batch_size: length of a full batch.
+            device: a CUDA device.
+        """
+        self._step = step
+        self._state = state
+        self._indices = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._device = device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured = False
+
+    def __call__(self, indices: Tensor) -> None:
+        """One step on the images `indices`."""
+        if indices.shape != self._indices.shape:
+            self._step(indices)
+            return
+        self._indices.copy_(indices)
+        if not self._captured:
+            self._capture()
+            self._captured = True
+        if self._graph is None:
+            self._step(self._indices)
+        else:
+            self._graph.replay()
+
+    def _capture(self) -> None:
+        before = [tensor.clone() for tensor in self._state()]
+        generator = torch.cuda.get_rng_state(self._device)
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP_STEPS):
+                self._step(self._indices)
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._step(self._indices)
+            self._graph = graph
+        except RuntimeError:
+            self._graph = None
+        for tensor, value in zip(self._state(), before, strict=True):
+            tensor.copy_(value)
+        torch.cuda.set_rng_state(generator, self._device)

@@ -1,0 +1,315 @@
+"""Training of one run: an iterator of what happens, which can be interrupted and resumed at every item.
+
+What a run computes is settled by its spec: initialisation and dropout draw from torch's global generator, seeded with the
+run's seed; the order of the images comes from a generator of its own for each epoch. Denormal numbers count as zero
+(they arise in the moments of weights behind dead units, and would slow a CPU many times over). On a CPU with one thread
+a resumed run ends in the same bits as an undisturbed one; on a GPU it does in deterministic mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from repro.errors import InputError, ReproError
+from repro.records import Architecture, EpochRecord, Outcome, Progress, RunResult
+from repro.spec import RunSpec
+from repro.training import cpu, cuda, models, optim
+from repro.training.data import Data
+
+Event: TypeAlias = Progress | EpochRecord | RunResult
+
+_EVALUATION_BATCH = 250
+_CUDA_PROGRESS_STEPS = 50
+_MIB = 2**20
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a run stands between two items, weights and generators aside."""
+
+    epoch_seconds: list[float] = field(default_factory=list)
+    """Of the complete epochs; the epoch in work is the one after them."""
+    step: int = 0
+    """Steps done in the epoch in work; all of them while it is being validated."""
+    seconds: float = 0.0
+    """Spent on the epoch in work so far."""
+    best_epoch: int = 0
+    best_accuracy: float = math.nan
+    since_best: int = 0
+    diverged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    loss: float
+    accuracy: float
+    predicted: Tensor
+    """(N,) int64, on the CPU."""
+
+
+class Training:
+    """One run, from its spec to its result; iterate over it once.
+
+    Iterating yields a `Progress` after every step (on a GPU every 50) and between batches of an evaluation, an
+    `EpochRecord` after each epoch, and at last one `RunResult`. At each of them `snapshot` may be taken.
+
+    Args:
+        spec: the run.
+        data: the data set that `spec.data` names.
+        device: "cpu", "cuda" or "cuda:N".
+        deterministic: on a GPU, take only algorithms that give the same bits each time. On a CPU they always do.
+        resume: a former `snapshot` of the same spec; training goes on there.
+
+    Raises:
+        InputError: there is no such device, or the batch is too small for batch normalization.
+        ReproError: the snapshot belongs to another spec.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        *,
+        device: str = "cpu",
+        deterministic: bool = True,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
+        if spec.training.batch_size == 1 and spec.model.batch_norm != "none":
+            raise InputError(
+                "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
+            )
+        self.spec = spec
+        self.data = data
+        self._device = cuda.find_device(device)
+        self._on_cpu = self._device.type == "cpu"
+        if self._on_cpu:
+            cpu.keep_freed_memory()
+        else:
+            cuda.prepare(self._device, deterministic)
+        torch.manual_seed(spec.seed)
+        module = models.build(spec.model)
+        self._architecture = models.describe(module, spec.model)
+        self.module = module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optim.make(spec.optimizer, self.module.parameters())
+        self._images = data.images.flatten(1).to(self._device)
+        self._labels = data.labels.to(self._device)
+        pixels = data.images[0].numel() // 3
+        # Whole images as rows: operations on rows of three channels would spend their time between the rows.
+        self._scale = (1 / (255 * data.std.double())).float().repeat(pixels).to(self._device)
+        self._shift = (-data.mean.double() / data.std.double()).float().repeat(pixels).to(self._device)
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        """Loss and correct answers, summed over the images of the epoch so far."""
+        self._run_step: Callable[[Tensor], None] = self._step
+        if not self._on_cpu:
+            self._run_step = cuda.GraphedStep(self._step, self._changed_by_step, spec.training.batch_size, self._device)
+        batch, images = spec.training.batch_size, len(data.train)
+        if images % batch == 1 and 1 < batch < images:
+            images -= 1  # one image alone cannot be batch-normalised
+        self._images_used, self._steps = images, -(-images // batch)
+        self._at = _Position()
+        self._best: dict[str, Tensor] | None = None
+        self._resumed = time.perf_counter()
+        if resume is not None:
+            self._restore(resume)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Trains on from where the run stands."""
+        events = self._events()
+        while True:
+            self._resumed = time.perf_counter()
+            with cpu.denormals_as_zero():
+                event = next(events, None)
+            self._at.seconds = self._seconds()
+            if event is None:
+                return
+            yield event
+
+    def architecture(self) -> Architecture:
+        """The network that is trained, layer by layer."""
+        return self._architecture
+
+    def best_state(self) -> dict[str, Tensor]:
+        """The weights of the best epoch, or those of now where no epoch was complete: on the CPU, contiguous."""
+        state: dict[str, Tensor] = self.module.state_dict()
+        for name, tensor in (state if self._best is None else self._best).items():
+            state[name] = tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        return state
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that `resume` needs, as copies: tensors, numbers, strings and lists."""
+        return {
+            "key": self.spec.key,
+            "epochs_done": len(self._at.epoch_seconds),
+            **{name: copy.copy(getattr(self._at, name)) for name in _Position.__slots__},
+            "sums": self._sums.clone(),
+            "model": {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()},
+            "optimizer": {name: tensor.clone() for name, tensor in self.optimizer.state_dict().items()},
+            "best": self._best,
+            "generator": torch.get_rng_state(),
+            "cuda_generator": None if self._on_cpu else torch.cuda.get_rng_state(self._device),
+        }
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
+        if snapshot["key"] != self.spec.key:
+            raise ReproError(
+                f"the checkpoint belongs to the run {snapshot['key']}, this one is {self.spec.key}; delete it"
+            )
+        self._at = _Position(**{name: copy.copy(snapshot[name]) for name in _Position.__slots__})
+        self._sums.copy_(snapshot["sums"])
+        self.module.load_state_dict(snapshot["model"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        self._best = snapshot["best"]
+        torch.set_rng_state(snapshot["generator"].cpu())
+        if not self._on_cpu and snapshot["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(snapshot["cuda_generator"].cpu(), self._device)
+
+    @property
+    def _epoch(self) -> int:
+        return len(self._at.epoch_seconds) + 1
+
+    @property
+    def _goes_on(self) -> bool:
+        limits = self.spec.training
+        return self._epoch <= limits.epochs and self._at.since_best < limits.patience and not self._at.diverged
+
+    def _seconds(self) -> float:
+        return self._at.seconds + time.perf_counter() - self._resumed
+
+    def _events(self) -> Iterator[Event]:
+        while self._goes_on:
+            yield from self._train_epoch()
+            validation = None if self._at.diverged else (yield from self._evaluate(self.data.val, self._epoch))
+            yield self._complete_epoch(validation)
+        if self._best is None:
+            yield self._result(None)
+        else:
+            self.module.load_state_dict(self._best)
+            yield self._result((yield from self._evaluate(self.data.test, self._epoch - 1)))
+
+    def _train_epoch(self) -> Iterator[Event]:
+        batches = self._batches()
+        every = 1 if self._on_cpu else _CUDA_PROGRESS_STEPS
+        self.module.train()
+        for step in range(self._at.step, self._steps):
+            self._run_step(batches[step])
+            self._at.step = step + 1
+            if self._on_cpu and not math.isfinite(self._sums[0]):
+                self._at.diverged = True  # nothing but nan would follow; on a GPU looking costs more than going on
+                return
+            if self._at.step % every == 0 or self._at.step == self._steps:
+                yield Progress(self._epoch, self._at.step, self._steps)
+        self._at.diverged = not math.isfinite(self._sums[0])
+
+    def _batches(self) -> tuple[Tensor, ...]:
+        """The image numbers of each step of the epoch in work, in an order that depends on seed and epoch alone."""
+        name = f"{self.spec.seed}:order:{self._epoch}"
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(seed))
+        return torch.split(self.data.train[order[: self._images_used]].to(self._device), self.spec.training.batch_size)
+
+    def _step(self, indices: Tensor) -> None:
+        """One update by the images `indices`. Under a CUDA graph this runs once and is replayed."""
+        logits, labels = self._forward(indices)
+        loss = F.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
+
+    def _forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes) float32 and labels (N,) of the images `indices`."""
+        rows = torch.addcmul(self._shift, self._images.index_select(0, indices).float(), self._scale)
+        side = self.spec.model.input_size
+        images = rows.view(-1, side, side, 3).permute(0, 3, 1, 2)  # as it lies in memory: channels last
+        bf16 = self.spec.training.precision == "bf16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits = self.module(images)
+        return logits.float(), self._labels.index_select(0, indices)
+
+    def _changed_by_step(self) -> list[Tensor]:
+        return [self.optimizer.weights, *self.optimizer.state_dict().values(), *self.module.buffers(), self._sums]
+
+    def _evaluate(self, numbers: Tensor, epoch: int) -> Generator[Progress, None, _Evaluation]:
+        """Loss and accuracy over all images of a split, in evaluation mode; draws from no generator."""
+        sums = torch.zeros_like(self._sums)
+        predicted = []
+        self.module.eval()
+        batches = torch.split(numbers.to(self._device), _EVALUATION_BATCH)
+        for position, indices in enumerate(batches):
+            with torch.inference_mode():
+                logits, labels = self._forward(indices)
+                sums += _sums(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+                predicted.append(logits.argmax(1))
+            if position + 1 < len(batches):
+                yield Progress(epoch, self._steps, self._steps)
+        loss, correct = (sums / len(numbers)).tolist()
+        return _Evaluation(loss, correct, torch.cat(predicted).cpu())
+
+    def _complete_epoch(self, validation: _Evaluation | None) -> EpochRecord:
+        """Closes the epoch in work: its record, and the best weights where it has them."""
+        at = self._at
+        loss, correct = (self._sums / self._images_used).tolist()
+        record = EpochRecord(
+            epoch=self._epoch,
+            train_loss=loss if validation else math.nan,
+            train_accuracy=correct if validation else math.nan,
+            val_loss=validation.loss if validation else math.nan,
+            val_accuracy=validation.accuracy if validation else math.nan,
+            epoch_seconds=self._seconds(),
+        )
+        at.diverged = not math.isfinite(record.val_loss)
+        at.since_best += 1
+        if not at.diverged and not record.val_accuracy <= at.best_accuracy:
+            at.best_epoch, at.best_accuracy, at.since_best = record.epoch, record.val_accuracy, 0
+            self._best = {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in self.module.state_dict().items()
+            }
+        at.epoch_seconds.append(record.epoch_seconds)
+        at.step, at.seconds, self._resumed = 0, 0.0, time.perf_counter()
+        self._sums.zero_()
+        return record
+
+    def _result(self, test: _Evaluation | None) -> RunResult:
+        at, best = self._at, self.best_state()
+        classes = self.spec.model.classes
+        outcome: Outcome = "finished"
+        if at.diverged:
+            outcome = "diverged"
+        elif at.best_accuracy <= 1 / classes + 0.02:
+            outcome = "chance"
+        confusion: tuple[tuple[int, ...], ...] = ()
+        if test:
+            cells = self.data.labels[self.data.test] * classes + test.predicted
+            counts = torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+            confusion = tuple(tuple(row) for row in counts.tolist())
+        return RunResult(
+            outcome=outcome,
+            test_loss=test.loss if test else math.nan,
+            test_accuracy=test.accuracy if test else math.nan,
+            best_val_accuracy=at.best_accuracy,
+            best_epoch=at.best_epoch,
+            epochs_run=len(at.epoch_seconds),
+            mean_epoch_seconds=statistics.fmean(at.epoch_seconds),
+            model_size_mib=models.state_bytes(best, legacy=False) / _MIB,
+            model_size_legacy_mib=models.state_bytes(best, legacy=True) / _MIB,
+            parameters=self._architecture.parameters,
+            multiply_adds=self._architecture.multiply_adds,
+            weights_digest=models.weights_digest(best),
+            confusion=confusion,
+        )
+
+
+def _sums(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """(2,) float64: the summed loss and the number of correct answers."""
+    return torch.stack((loss.double(), (logits.argmax(1) == labels).sum().double()))
