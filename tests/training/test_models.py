@@ -168,6 +168,37 @@ def test_every_parameter_gets_a_gradient(spec):
         assert name in without_effect or parameter.grad.any(), name
 
 
+def test_batch_norm_gets_gradients_in_one_piece():
+    """A strided gradient, a part of the concatenation's, would cost a quarter of the step on the CPU."""
+    module = seeded(squeezenet(batch_norm="all", residual="simple")).to(memory_format=torch.channels_last).train()
+    dense = {}
+    for name, part in module.named_modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.register_full_backward_hook(
+                lambda _, __, given, name=name: dense.update(
+                    {name: given[0].is_contiguous(memory_format=torch.channels_last)}
+                )
+            )
+    for part in module.modules():
+        part.inplace = False  # hooks on gradients do not go with steps in place
+    module(torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert len(dense) == 26
+    assert all(dense.values()), dense
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [squeezenet(batch_norm="all", residual="complex"), AlexNetSpec(name="alexnet", batch_norm="all")],
+    ids=lambda spec: spec.name,
+)
+def test_no_step_waits_for_a_value(spec):
+    """So a training step can be captured as a CUDA graph: on the meta device nothing has a value to wait for."""
+    with torch.device("meta"):
+        module = build(spec)
+        module.train()(torch.empty(4, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad.shape == parameter.shape for parameter in module.parameters())
+
+
 # Which layers a declared variant may add, remove or change against its base: regular expressions on their names.
 NOTHING = ("", "", "")
 CONVOLUTIONS = "squeeze|expand_small|expand_large"
