@@ -24,7 +24,7 @@ from repro.reporting.statements import Best, Claim, Compare, Ends, Ordered, Pape
 from repro.reporting.verdicts import ENOUGH
 from repro.rows import Contents, RunRow
 
-Verdict: TypeAlias = Literal["supported", "not supported", "undecided"]
+Decision: TypeAlias = Literal["supported", "not supported", "undecided"]
 _TIMES = {"epoch_seconds", "training_seconds"}
 
 
@@ -36,7 +36,7 @@ class Step:
     second: str
     difference: stats.Estimate | None
     """first minus second, paired by seed; None where no seed has both."""
-    verdict: Verdict
+    verdict: Decision
     why: str
     against: float
     """One-sided p value of what was claimed; near 0 speaks against it."""
@@ -50,7 +50,7 @@ class Judged:
     says: str
     section: str
     """Empty for a question of our own."""
-    verdict: Verdict
+    verdict: Decision
     why: str
     """One line: the differences with their intervals and n, or what is missing."""
     steps: tuple[Step, ...]
@@ -139,8 +139,7 @@ def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
             verdict, why = _ratio(case, claim.test)
         case Ends():
             verdict, why = _ends(case, claim.test)
-    times = getattr(claim.test, "metric", None) in _TIMES
-    if times and case.runs:
+    if isinstance(claim.test, Compare | Ordered | Best | Ratio) and claim.test.metric in _TIMES and case.runs:
         why += f" (on {', '.join(sorted({run.hardware for run in case.runs.values()}))})"
     return Judged(
         slug=slug,
@@ -155,7 +154,7 @@ def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
     )
 
 
-def _decide(found: stats.Estimate | None, measure: Measure, least: float, sign: int) -> tuple[Verdict, str]:
+def _decide(found: stats.Estimate | None, measure: Measure, least: float, sign: int) -> tuple[Decision, str]:
     if found is None:
         return "undecided", "no seed has a finished run of both"
     unit = UNITS[measure]
@@ -171,7 +170,7 @@ def _decide(found: stats.Estimate | None, measure: Measure, least: float, sign: 
     return ("not supported" if high < least else "undecided"), why
 
 
-def _all(steps: Sequence[Step]) -> tuple[Verdict, str]:
+def _all(steps: Sequence[Step]) -> tuple[Decision, str]:
     if refuted := _refuted(steps):
         return "not supported", "; ".join(step.why for step in refuted)
     found = {step.verdict for step in steps}
@@ -192,7 +191,7 @@ def _refuted(steps: Sequence[Step]) -> list[Step]:
     return [step for step, p in zip(steps, corrected, strict=True) if step.verdict == "not supported" and p < bound]
 
 
-def _ordered(case: _Case, test: Ordered) -> tuple[Verdict, str]:
+def _ordered(case: _Case, test: Ordered) -> tuple[Decision, str]:
     """The ends must differ in the claimed direction and no neighbours against it; neighbours may be too close to tell."""
     sign = 1 if test.direction == "rising" else -1
     steps = [case.step(after, before, test.metric, sign=sign) for before, after in pairwise(test.rows)]
@@ -204,7 +203,7 @@ def _ordered(case: _Case, test: Ordered) -> tuple[Verdict, str]:
     return ends.verdict, f"from end to end, {ends.why}; no step against it"
 
 
-def _best(case: _Case, test: Best) -> tuple[Verdict, str]:
+def _best(case: _Case, test: Best) -> tuple[Decision, str]:
     """For accuracy the best row is chosen on validation and the differences are stated on test."""
     sign = 1 if test.extreme == "highest" else -1
     chosen, lacking = case.best(test.rows, sign, "val_accuracy" if test.metric == "accuracy" else test.metric)
@@ -218,7 +217,7 @@ def _best(case: _Case, test: Best) -> tuple[Verdict, str]:
     return verdict, f"{chosen} is best{' on validation' * (test.metric == 'accuracy')}; {closest.why}"
 
 
-def _parity(case: _Case, test: Parity) -> tuple[Verdict, str]:
+def _parity(case: _Case, test: Parity) -> tuple[Decision, str]:
     chosen, lacking = case.best(test.among, 1, "val_accuracy")
     if chosen is None:
         return "undecided", f"no finished run of {', '.join(lacking)}"
@@ -227,16 +226,16 @@ def _parity(case: _Case, test: Parity) -> tuple[Verdict, str]:
     return step.verdict, f"{step.why}, margin {test.margin:g}{missing}"
 
 
-def _ratio(case: _Case, test: Ratio) -> tuple[Verdict, str]:
+def _ratio(case: _Case, test: Ratio) -> tuple[Decision, str]:
     of, to = case.mean(test.of, test.metric), case.mean(test.to, test.metric)
     if of is None or to is None:
         return "undecided", f"no finished run of {test.of if of is None else test.to}"
     ratio = of / to
-    verdict: Verdict = "supported" if ratio >= test.times else "not supported"
+    verdict: Decision = "supported" if ratio >= test.times else "not supported"
     return verdict, f"{test.of} / {test.to}: {ratio:.1f}, claimed {test.times:g}"
 
 
-def _ends(case: _Case, test: Ends) -> tuple[Verdict, str]:
+def _ends(case: _Case, test: Ends) -> tuple[Decision, str]:
     """One run that ends otherwise is enough against it."""
     found = {name: row.runs if (row := case.scope.row(name)) else () for name in test.rows}
     case.runs |= {run.run_id: run for runs in found.values() for run in runs}
