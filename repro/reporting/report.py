@@ -7,13 +7,13 @@ What the store holds beside rows (architectures, confusion matrices) comes throu
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import ReproError
+from repro.errors import InputError
 from repro.reporting import claims, join
 from repro.reporting.audit import Finding
 from repro.reporting.beside import Beside
@@ -67,8 +67,7 @@ def write(
         beside: what figures need that no row holds.
 
     Raises:
-        InputError: an empty store, or no such study or setting.
-        ReproError: the folder cannot be written.
+        InputError: an empty store, no such study or setting, or a folder that cannot be written.
     """
     tables = join.tables(contents, studies, setting)
     judged = claims.judge(paper, contents, setting)
@@ -127,15 +126,16 @@ def _safe(slug: str) -> str:
 
 
 def _put(path: Path, content: str | bytes) -> Path:
-    data = content.encode() if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)  # noqa: PTH105 - as atomic as Path.replace, and it says so
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ReproError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
     return path
 
 

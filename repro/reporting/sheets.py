@@ -184,7 +184,7 @@ def latex_text(text: str) -> str:
 def _tex(character: str) -> str:
     if character in _TEX:
         return _TEX[character]
-    european = "À" <= character <= "ž" and unicodedata.category(character) in {"Lu", "Ll"}
+    european = "À" <= character <= "ž" and character not in "×÷ĦħĸĿŀŉŦŧ"
     return character if character.isascii() or european else f"[U+{ord(character):04X}]"
 
 

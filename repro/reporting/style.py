@@ -19,7 +19,8 @@ INK, MUTED, GRID = "#1b1b1f", "#8a8a93", "#e4e4e9"
 
 
 @cache
-def _style() -> Any:
+def rules() -> Any:
+    """The style sheet over matplotlib's own defaults, without what is no matter of looks."""
     sheet = mpl.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=True)
     return {name: value for name, value in sheet.items() if not name.startswith(("backend", "date.", "webagg."))}
 
@@ -29,7 +30,7 @@ def styled() -> Iterator[None]:
     """The project's style sheet, whatever the user's own matplotlibrc says. Also a decorator."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a title in another script
-        with mpl.rc_context(_style()):
+        with mpl.rc_context(rules()):
             yield
 
 
