@@ -50,15 +50,16 @@ def main() -> None:
     given = asked.parse()
     torch.set_num_threads(1)
     data = load(prepare(given.dataset, given.data_dir), given.spec.data)
+    watch = Stopwatch(WARMUP, given.steps)
+    for point in whole_steps(given.spec, data):  # first, for it settles how memory is kept in this process
+        watch.at(point.epoch, point.step)
+        if watch.done:
+            break
+    torch.set_flush_denormal(True)  # as in training
     bare = Bare(given.spec, data)
     for _ in range(WARMUP):
         bare.step()
     parts = passes_ms(bare, given.steps)
-    watch = Stopwatch(WARMUP, given.steps)
-    for point in whole_steps(given.spec, data):
-        watch.at(point.epoch, point.step)
-        if watch.done:
-            break
     optimizer = make(given.spec.optimizer, bare.model.parameters())
     spent = 0.0
     for number in range(WARMUP + given.steps):

@@ -178,9 +178,9 @@ def measure(options: Options) -> record.Record:
     return record.make(asked, load, measurements)
 
 
-def main() -> int:
-    """Measures, shows and records; returns the exit code."""
-    options = parse(sys.argv[1:])
+def main(words: list[str]) -> int:
+    """Measures, shows and records what a command line asks for; returns the exit code."""
+    options = parse(words)
     if find_spec("lightning") is None and "throughput" in options.parts:
         print("Lightning is not installed (benchmarks/requirements.txt): left out", file=sys.stderr)
     try:
@@ -215,4 +215,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -64,6 +64,7 @@ def main() -> None:
         while not watch.done:
             point = next(points)
             watch.at(point.epoch, point.step)
+        torch.set_flush_denormal(True)  # as in training
         bare_began = time.perf_counter()
         for _ in range(BLOCK):
             bare.step()

@@ -54,7 +54,9 @@ class Stopwatch:
         now = self._clock()
         if self._last is not None and self._last[0] == epoch and not self.done:
             passed, seconds = step - self._last[1], now - self._last[2]
-            if self._warmup > 0 or self.held.is_set():
+            if passed == 0:
+                pass  # between the batches of a validation
+            elif self._warmup > 0 or self.held.is_set():
                 self._warmup -= passed
             else:
                 self._steps += passed
