@@ -32,11 +32,11 @@ def code(project: Path = _PROJECT) -> Code:
     if top is None or Path(top.strip()).resolve() != project.resolve():
         return Code("unknown", "")
     commit = _git(project, "rev-parse", "HEAD")
-    untracked = _git(project, "ls-files", "--others", "--exclude-standard") or ""
-    diff = _git(project, "diff", "HEAD") or ""
-    return Code(
-        (commit or "unknown").strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines())
-    )
+    diff = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD")
+    untracked = _git(project, "ls-files", "--others", "--exclude-standard")
+    if commit is None or diff is None or untracked is None:
+        return Code((commit or "unknown").strip(), "what is not committed could not be read\n")
+    return Code(commit.strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
 
 
 def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -29,13 +30,13 @@ def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
             rough.setdefault(_kind(known.spec), []).append(typical)
         except ReproError:
             continue  # a journal that cannot be read tells nothing of time
-    total = 0.0
-    for spec in specs:
+    free_at = [0.0] * workers
+    for spec in specs:  # each goes to the worker that is free first, as in a sweep
         typical_epochs = exact.get(_cost(spec)) or rough.get(_kind(spec))
         if typical_epochs is None:
             return None
-        total += median(typical_epochs) * spec.training.epochs
-    return total / max(1, min(workers, len(specs)))
+        heapq.heapreplace(free_at, free_at[0] + median(typical_epochs) * spec.training.epochs)
+    return max(free_at)
 
 
 def _cost(spec: RunSpec) -> str:

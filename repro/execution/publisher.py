@@ -48,6 +48,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._killed = False
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -61,8 +62,12 @@ class Publisher:
         if state != "running":
             self._wake.set()
 
-    def close(self, patience: float) -> int:
-        """Publishes what is left, for at most `patience` seconds; returns how many journals remain unpublished."""
+    def close(self, patience: float, *, killed: bool = False) -> int:
+        """Publishes what is left, for at most `patience` seconds; returns how many journals remain unpublished.
+
+        A sweep that was killed is marked so, within the same time.
+        """
+        self._killed = killed
         self._closing.set()
         self._wake.set()
         self._thread.join(patience)
@@ -79,12 +84,6 @@ class Publisher:
         if self.parent is not None:
             self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
         return table
-
-    def abandon(self) -> None:
-        """Marks the sweep KILLED, where the store answers."""
-        if self.parent is not None:
-            with contextlib.suppress(ReproError):
-                self._writer.close_sweep(self.parent, "KILLED", {})
 
     def _left(self) -> dict[Path, tuple[int, State]]:
         with self._lock:
@@ -104,6 +103,9 @@ class Publisher:
                 if away == 1:
                     self._say(f"{error}; training goes on, its journals keep everything until the store is back")
             if self._closing.is_set() and not away and not self._left():
+                if self._killed and self.parent is not None:
+                    with contextlib.suppress(ReproError):  # else the next sweep's start closes it
+                        self._writer.close_sweep(self.parent, "KILLED", {})
                 return
             spent = time.monotonic() - began
             pause = 2.0**away if away else max(_LEAST_PAUSE, spent / _SHARE)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from repro.execution.publisher import Publisher
 
 _POLL_SECONDS = 0.05
-_STOP_SECONDS = 1.2
+_CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
+_STOP_SECONDS = 1.7  # after which the sweep is at its end, two seconds with the interpreter's own end
 
 
 class Interrupted(ReproError):
@@ -270,10 +271,12 @@ class _Sweep:
 
     def _stop(self, state: _State) -> None:
         """Ends all workers, within two seconds, and marks their runs KILLED."""
+        began = time.monotonic()
         for active in state.active:
             active.process.stop()
-        deadline = time.monotonic() + _STOP_SECONDS
-        while any(active.process.returncode is None for active in state.active) and time.monotonic() < deadline:
+        while any(active.process.returncode is None for active in state.active):
+            if time.monotonic() > began + _CHECKPOINT_SECONDS:
+                break  # its former checkpoint stands
             time.sleep(0.01)
         for active in state.active:
             active.process.kill()
@@ -281,8 +284,7 @@ class _Sweep:
             if self.publisher is not None and journal.read(folder) is not None:
                 self.publisher.note(folder, "killed")
         if self.publisher is not None:
-            self.publisher.close(_STOP_SECONDS / 2)
-            self.publisher.abandon()
+            self.publisher.close(began + _STOP_SECONDS - time.monotonic(), killed=True)
 
     def _finish(self, state: _State) -> Iterator[Event]:
         parent, unpublished, table = None, 0, ""

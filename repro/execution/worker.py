@@ -76,6 +76,7 @@ def run(job: Job, stop: _Stop) -> Exit:
     """Trains a job's run to its end, or until it is stopped."""
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(job.environment.threads)
     lock = journal.claim(folder)
     if lock is None:
         return Exit.BUSY
@@ -95,18 +96,9 @@ def run(job: Job, stop: _Stop) -> Exit:
 
 def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochRecord]) -> Exit:
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
-    torch.set_num_threads(job.environment.threads)
     snapshot = checkpoints.load()
     if snapshot is not None and (snapshot["key"] != job.spec.key or snapshot["epochs_done"] > len(known)):
         snapshot = None  # of another question, or of a journal that is gone
-    training = Training(
-        job.spec,
-        load(job.cache, job.spec.data),
-        device=job.environment.device,
-        deterministic=job.environment.deterministic,
-        resume=snapshot,
-    )
-    _describe(job, training)
     writer.append(
         journal.Attempt(
             journal=writer.journal_id,
@@ -118,6 +110,14 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
             pid=os.getpid(),
         )
     )
+    training = Training(
+        job.spec,
+        load(job.cache, job.spec.data),
+        device=job.environment.device,
+        deterministic=job.environment.deterministic,
+        resume=snapshot,
+    )
+    _describe(job, training)
     for record in training:
         match record:
             case Progress():

@@ -32,10 +32,28 @@ def points(folder: Path) -> list[tuple[str, str, int, float]]:
         )
 
 
-def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture
+def start(tmp_path: Path):
+    """Starts `repro WORDS` and does not wait; what is left of it at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(words: list[str]) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                command(*words),
+                cwd=tmp_path,
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -95,9 +113,9 @@ def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_wor
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(repro, sweep_words, tmp_path: Path, number) -> None:
+def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(start, sweep_words, tmp_path: Path, number) -> None:
     words = [*sweep_words[:-1], "200", "--patience", "200"]
-    process = start(words, tmp_path)
+    process = start(words)
     wait_for(lambda: epochs_written(tmp_path) >= 3)
     children = workers_of(process.pid)
     asked = time.monotonic()
@@ -109,7 +127,7 @@ def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(repro, sweep_wo
     assert set(statuses(tmp_path).values()) == {"KILLED"}
     done = epochs_written(tmp_path)
 
-    process = start(words, tmp_path)
+    process = start(words)
     wait_for(lambda: epochs_written(tmp_path) > done + 2)
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=10)[0]
@@ -119,9 +137,9 @@ def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(repro, sweep_wo
     assert len(seen) == len(set(seen)), "no step logged twice"
 
 
-def test_a_killed_worker_fails_its_run_alone_and_is_retried_once(sweep_words, tmp_path: Path) -> None:
+def test_a_killed_worker_fails_its_run_alone_and_is_retried_once(start, sweep_words, tmp_path: Path) -> None:
     words = [*sweep_words[:-1], "60", "--patience", "60", "--workers", "2"]
-    process = start(words, tmp_path)
+    process = start(words)
     wait_for(lambda: epochs_written(tmp_path) >= 2)
     workers_of(process.pid)[0].kill()
     output = process.communicate(timeout=200)[0]
@@ -130,8 +148,10 @@ def test_a_killed_worker_fails_its_run_alone_and_is_retried_once(sweep_words, tm
     assert set(statuses(tmp_path).values()) == {"FINISHED"}
 
 
-def test_a_killed_driver_leaves_nothing_training_and_its_runs_are_closed(repro, sweep_words, tmp_path: Path) -> None:
-    process = start([*sweep_words[:-1], "500", "--patience", "500"], tmp_path)
+def test_a_killed_driver_leaves_nothing_training_and_its_runs_are_closed(
+    repro, start, sweep_words, tmp_path: Path
+) -> None:
+    process = start([*sweep_words[:-1], "500", "--patience", "500"])
     wait_for(lambda: epochs_written(tmp_path) >= 2 and "RUNNING" in statuses(tmp_path).values())
     children = workers_of(process.pid)
     assert children
@@ -143,10 +163,10 @@ def test_a_killed_driver_leaves_nothing_training_and_its_runs_are_closed(repro, 
     assert set(statuses(tmp_path).values()) == {"KILLED"}
 
 
-def test_two_sweeps_at_once_train_each_key_once(repro, sweep_words, tmp_path: Path) -> None:
+def test_two_sweeps_at_once_train_each_key_once(repro, start, sweep_words, tmp_path: Path) -> None:
     words = [*sweep_words[:-1], "15"]
     assert repro("sync").returncode == 2, "no folder of journals yet"
-    both = [start(words, tmp_path) for _ in range(2)]
+    both = [start(words) for _ in range(2)]
     outputs = [process.communicate(timeout=200)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     attempts = [len(journal.read(one).attempts) for one in journal.find(tmp_path / "runs")]
