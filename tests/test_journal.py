@@ -425,22 +425,6 @@ class TestDurable:
         assert journal.read(folder).size == (folder / journal.NAME).stat().st_size
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount here: {error}")
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs is not permitted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 class TestLock:
     def test_a_second_claim_is_refused_until_the_first_is_closed(self, tmp_path):
         lock = journal.claim(tmp_path)
@@ -521,6 +505,19 @@ print("looking", flush=True)
 while True:
     journal.held(Path(sys.argv[1]))
 """
+
+
+def test_what_came_out_otherwise_is_named_metric_by_metric_without_times():
+    before = EpochRecord(3, math.nan, 0.25, 1.25, 0.5, 12.5)
+    again = EpochRecord(3, math.nan, 0.25, 1.5, 0.75, 99.0)
+    assert journal.differences(before, before) == []
+    assert journal.differences(before, again) == [
+        Difference(3, "val_loss", 1.25, 1.5),
+        Difference(3, "val_accuracy", 0.5, 0.75),
+    ]
+    (lost,) = journal.differences(dataclasses.replace(before, train_loss=1.0), before)
+    assert (lost.metric, lost.recorded) == ("train_loss", 1.0)
+    assert math.isnan(lost.retrained)
 
 
 def test_journals_are_found_by_name(tmp_path):
