@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Scope, Table, metric, scope_of
+from repro.reporting.join import Row, Scope, Table, metric, scope_of
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
@@ -50,14 +50,8 @@ def claims_sheet(judged: Sequence[Judged], paper: Paper) -> Sheet:
 
 def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
     """What does not fit together in the published numbers themselves."""
-    columns = (
-        Column("kind", kind="name"),
-        Column("finding", kind="prose"),
-        Column("where", kind="prose"),
-        Column("printed", kind="name"),
-        Column("computed", kind="name"),
-    )
-    rows = tuple((one.kind, one.sentence, ", ".join(one.where), one.printed, one.computed) for one in findings)
+    columns = (Column("kind", kind="name"), Column("finding", kind="prose"), Column("where", kind="prose"))
+    rows = tuple((one.kind, one.sentence, _few(one.where)) for one in findings)
     header = f"{paper.paper}: {len(rows)} inconsistencies, found by general checks over the printed numbers; no run is needed."
     records: tuple[dict[str, Raw], ...] = tuple(
         {
@@ -100,14 +94,17 @@ def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope]) -> An
 
 def runs_sheet(tables: Sequence[Table], ui_url: str | None) -> Sheet:
     """Every run behind the tables, each once, linked to MLflow's page of it where its address is known."""
-    runs = {run.run_id: (row, run) for table in tables for row in table.rows for run in row.runs}
+    runs: dict[str, tuple[Row, RunRow]] = {}
+    for row in (row for table in tables for row in table.rows):
+        for run in row.runs:
+            runs.setdefault(run.run_id, (row, run))
     columns = (
         Column("run", kind="name"),
         Column("study", kind="name"),
         Column("variant", kind="name"),
         Column("seed"),
-        Column("best validation accuracy (%)"),
-        Column("test accuracy (%)"),
+        Column("validation (%)"),
+        Column("test (%)"),
         Column("best epoch"),
         Column("epochs"),
         Column("seconds an epoch"),
@@ -154,3 +151,8 @@ def runs_sheet(tables: Sequence[Table], ui_url: str | None) -> Sheet:
 def run_url(ui_url: str, run: RunRow) -> str:
     """MLflow's page of a run."""
     return f"{ui_url.rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more

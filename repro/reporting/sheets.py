@@ -191,10 +191,11 @@ def _tex(character: str) -> str:
 def as_latex(sheet: Sheet) -> str:
     """A whole document that compiles as it stands; the table between its marks can be copied into another one.
 
-    A sheet with prose breaks over pages and lines; one of numbers alone is shrunk to the width of the page.
+    A sheet with prose breaks over pages and lines (LaTeX aligns its columns on the second pass); one of numbers alone is
+    shrunk to the width of the page.
     """
     prose = sum(column.kind == "prose" for column in sheet.columns)
-    width = {"number": "r", "prose": f"p{{{0.62 / max(prose, 1):.3f}\\linewidth}}"}
+    width = {"number": "r", "prose": f">{{\\raggedright\\arraybackslash}}p{{{0.7 / max(prose, 1):.3f}\\linewidth}}"}
     spec = "".join(width.get(column.kind, "l") for column in sheet.columns)
     head = _tex_row([column.name for column in sheet.columns])
     if any(name for name, _ in sheet.grouped):
@@ -216,7 +217,7 @@ def as_latex(sheet: Sheet) -> str:
     return (
         "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage[utf8]{inputenc}\n"
         "\\IfFileExists{lmodern.sty}{\\usepackage{lmodern}}{}\n"
-        "\\usepackage{booktabs,graphicx,longtable}\n\\usepackage[a4paper,landscape,margin=15mm]{geometry}\n"
+        "\\usepackage{array,booktabs,graphicx,longtable}\n\\usepackage[a4paper,landscape,margin=15mm]{geometry}\n"
         "\\setlength{\\parindent}{0pt}\n\\begin{document}\n% table: from here\n"
         f"{{\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}\\raggedright\n{caption}\\par\\medskip\n{table}\n"
         f"\\par\\medskip\n{notes}}}\n% table: to here\n\\end{{document}}\n"
