@@ -1,0 +1,143 @@
+"""Training on a GPU: the captured step against the eager one, with a real device and with a stand-in for one."""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from repro.records import EpochRecord, Progress
+from repro.spec import resolve
+from repro.training import cuda, data
+from repro.training.loop import Training
+
+SETTINGS = {
+    "data.dataset": "digits",
+    "model.name": "squeezenet",
+    "model.batch_norm": "all",
+    "model.fire_modules": 2,
+    "model.base_e": 16,
+    "model.squeeze_ratio": 0.5,
+    "model.first_filters": 16,
+    "training.epochs": 2,
+    "training.batch_size": 200,
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(digits):
+    spec = resolve(SETTINGS, "test")
+    return data.load(data.prepare("digits", digits), spec.data)
+
+
+def outcome(training):
+    """The losses and the digest of the weights."""
+    *epochs, result = [event for event in training if not isinstance(event, Progress)]
+    return [(record.train_loss, record.val_loss) for record in epochs], result.weights_digest
+
+
+class StandIn:
+    """In place of torch.cuda: a capture runs on the CPU, as a warm-up does, and a replay calls the step again.
+
+    It is stricter than a GPU in one thing: what a capture did must be undone as well.
+    """
+
+    def __init__(self, fails):
+        self.fails = fails
+        self.replays = 0
+        self.Stream = lambda device: SimpleNamespace(wait_stream=lambda other: None)
+        self.current_stream = self.Stream
+        self.stream = contextlib.nullcontext
+        self.CUDAGraph = lambda: self
+        self.get_rng_state = lambda device: torch.get_rng_state()
+        self.set_rng_state = lambda state, device: torch.set_rng_state(state)
+
+    @contextlib.contextmanager
+    def graph(self, graph):
+        yield
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def replay(self):
+        self.replays += 1
+        self.step()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_warming_up_and_capturing_leave_no_trace(loaded, monkeypatch, fails):
+    spec = resolve(SETTINGS, "test")
+    expected = outcome(Training(spec, loaded))
+    training = Training(spec, loaded)
+    stand_in = StandIn(fails)
+    monkeypatch.setattr(cuda, "torch", SimpleNamespace(**vars(torch) | {"cuda": stand_in}))
+    graphed = cuda.GraphedStep(training._step, training._changed_by_step, 200, torch.device("cpu"))
+    stand_in.step = lambda: training._step(graphed._indices)
+    monkeypatch.setattr(training, "_run_step", graphed)
+    assert outcome(training) == expected
+    assert stand_in.replays == (0 if fails else 2 * 7)  # the eighth batch is smaller, and runs eagerly
+
+
+needs_gpu = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:.*deterministic"),
+]
+
+
+@pytest.fixture
+def spec_on_gpu(request):
+    return resolve(SETTINGS | request.param, "test")
+
+
+variants = pytest.mark.parametrize(
+    "spec_on_gpu",
+    [{}, {"training.precision": "bf16"}, {"optimizer.name": "adam"}, {"optimizer.name": "sgd"}],
+    ids=str,
+    indirect=True,
+)
+
+
+class TestOnGPU:
+    pytestmark = needs_gpu
+
+    @variants
+    def test_a_graph_computes_what_eager_steps_do(self, loaded, spec_on_gpu):
+        graphed = Training(spec_on_gpu, loaded, device="cuda")
+        found = outcome(graphed)
+        assert graphed._run_step._graph is not None
+        eager = Training(spec_on_gpu, loaded, device="cuda")
+        eager._run_step = eager._step
+        assert outcome(eager) == found
+
+    @variants
+    def test_a_resumed_run_ends_in_the_same_bits(self, loaded, spec_on_gpu, monkeypatch):
+        monkeypatch.setattr("repro.training.loop._CUDA_PROGRESS_STEPS", 3)
+        expected = outcome(Training(spec_on_gpu, loaded, device="cuda"))
+        stopped = Training(spec_on_gpu, loaded, device="cuda")
+        seen = []
+        for event in stopped:
+            seen.append(event)
+            if isinstance(event, Progress) and event.epoch == 2:
+                break
+        snapshot = stopped.snapshot()
+        torch.manual_seed(99)
+        losses, digest = outcome(Training(spec_on_gpu, loaded, device="cuda", resume=snapshot))
+        first = [(e.train_loss, e.val_loss) for e in seen if isinstance(e, EpochRecord)]
+        assert (first + losses, digest) == expected
+
+    def test_learns_as_the_cpu_does(self, loaded):
+        spec = resolve(SETTINGS, "test")
+        losses, _ = outcome(Training(spec, loaded, device="cuda"))
+        expected, _ = outcome(Training(spec, loaded))
+        assert losses[-1] == pytest.approx(expected[-1], abs=0.3)
+
+    def test_an_epoch_never_waits_for_the_gpu(self, loaded):
+        training = Training(resolve(SETTINGS, "test"), loaded, device="cuda")
+        training._run_step(training._batches()[0])
+        batches = training._batches()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for batch in batches:
+                training._run_step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
