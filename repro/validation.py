@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -74,7 +73,7 @@ _KINDS = {
     "tuple": "a list",
     "none": "null",
 }
-_BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def _allowed(kind: str, context: Mapping[str, Any], field: FieldInfo | None) -> str:
@@ -89,10 +88,10 @@ def _allowed(kind: str, context: Mapping[str, Any], field: FieldInfo | None) -> 
         kind = "int" if field and int in (field.annotation, *get_args(field.annotation)) else "float"
     words = _KINDS.get(kind.partition("_")[0], "a group of settings")
     bounds = [
-        f"{name} {getattr(bound, attribute)}"
+        f"{words} {getattr(bound, name)}"
         for bound in (field.metadata if field else ())
-        for which, (attribute, name) in _BOUNDS.items()
-        if isinstance(bound, which)
+        for name, words in _BOUNDS.items()
+        if hasattr(bound, name)
     ]
     return ", ".join([words, *([" and ".join(bounds)] if bounds else [])])
 
