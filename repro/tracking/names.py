@@ -191,14 +191,8 @@ SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
 DATASET_CONTEXT = "training"
 
 
-def document(page: str) -> str:
-    """`page` with the tables between its `names:begin` and `names:end` comments made anew."""
-    head, _, rest = page.partition("<!-- names:begin -->\n")
-    _, _, tail = rest.partition("<!-- names:end -->")
-    return f"{head}<!-- names:begin -->\n{_tables()}<!-- names:end -->{tail}"
-
-
-def _tables() -> str:
+def markdown() -> str:
+    """All names as the tables of docs/tracking.md."""
     epochs = {name: METRICS[name] for name in EPOCH_METRICS}
     finals = {name: METRICS[name] for name in RESULT_METRICS}
     sections: list[tuple[str, str, Mapping[str, str] | Mapping[Tag, str]]] = [

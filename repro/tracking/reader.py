@@ -125,6 +125,8 @@ def _row(run: StoredRun, notes: list[str]) -> RunRow | None:
 def _beside(uri: str, run: StoredRun) -> bytes | None:
     """A sweep's plan, from the folder that a sqlite store keeps its artifacts in; elsewhere through MLflow."""
     parsed = urlparse(run.artifact_uri)
+    if parsed.scheme == "mlflow-artifacts":
+        raise ValueError("its files are kept by a tracking server; name that server as the store")
     if parsed.scheme not in {"", "file"}:
         return api.download(connect(uri), run, PLAN)
     path = Path(unquote(parsed.path) if parsed.scheme else run.artifact_uri)

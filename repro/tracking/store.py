@@ -101,7 +101,7 @@ def resolve(uri: str | None) -> str:
     """
     given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if (path := sqlite_path(given)) is not None:
-        return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+        return _sqlite_uri(path)
     scheme, separator, _ = given.partition("://")
     if not separator or scheme in {"file", "sqlite"}:
         raise InputError(
@@ -121,6 +121,10 @@ def sqlite_path(uri: str) -> Path | None:
     return Path.cwd() / name
 
 
+def _sqlite_uri(path: Path) -> str:
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
 @contextlib.contextmanager
 def errors(uri: str) -> Iterator[None]:
     """Turns what MLflow, the network or the disk raise inside into `TrackingError`."""
@@ -133,17 +137,19 @@ def errors(uri: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise  # a mistake of ours, not of the store
-        raise TrackingError(_explained(uri, _line(error))) from None
+        raise TrackingError(_explained(uri, error)) from None
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split("\n", 1)[0].split())[:300] or type(error).__name__
 
 
-def _explained(uri: str, line: str) -> str:
-    if uri.startswith("http") and any(sign in line for sign in ("failed with exception", "timed out", "timeout")):
-        reason = "timed out" if "time" in line.lower() and "refused" not in line else "connection failed"
-        reason = "connection refused" if "refused" in line else reason
+def _explained(uri: str, error: Exception) -> str:
+    line, text = _line(error), str(error)
+    if uri.startswith("http") and ("failed with exception" in text or "failed with timeout" in text):
+        reason = (
+            "connection refused" if "refused" in text else "timed out" if "timed out" in text else "connection failed"
+        )
         return (
             f"tracking server {uri} does not answer ({reason}); start it, or name another store (MLFLOW_TRACKING_URI)"
         )
@@ -204,7 +210,7 @@ def _create(database: Path, uri: str) -> None:
     for leftover in (fresh, fresh.with_name(f"{fresh.name}-journal")):
         leftover.unlink(missing_ok=True)
     with errors(uri):
-        store = SqlAlchemyStore(resolve(f"sqlite:///{fresh}"), "./mlruns")  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(_sqlite_uri(fresh), "./mlruns")  # type: ignore[no-untyped-call]
         store.engine.dispose()
         SqlAlchemyStore._engine_map.pop(store.db_uri)
         if uri in SqlAlchemyStore._engine_map:  # it may hold a connection to a former file of this name

@@ -1,0 +1,208 @@
+"""How long it takes to read a large store: 1,000 finished runs, 100 epochs of five metrics each.
+
+    python -m benchmarks.store_scale [--runs 1000] [--epochs 100]
+
+Builds the store in a temporary folder: one run is published by the project's own writer, the others are copies of its rows
+with keys, seeds and values of their own. Then reads it in processes of their own, imports included, in turn: by SQL,
+through an `mlflow server` on this machine, and as one would with MLflow's API alone (search_runs, get_metric_history).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from repro import journal, studies
+from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
+from repro.studies import Plan
+
+READS = {
+    "tables": "from repro.tracking import reader\ncontents = reader.read(URI)\nassert len(contents.runs) == RUNS",
+    "curves": (
+        "from repro.tracking import reader\ncontents = reader.read(URI, curves=True)\n"
+        "assert sum(len(run.curve.epoch) for run in contents.runs) == RUNS * EPOCHS"
+    ),
+    "API": (
+        "from mlflow import MlflowClient\nclient = MlflowClient(tracking_uri=URI)\ntoken, runs = None, []\n"
+        "while token or not runs:\n"
+        "    page = client.search_runs(['0'], \"attributes.status = 'FINISHED'\", page_token=token)\n"
+        "    token, runs = page.token, runs + page\n"
+        f"METRICS = {EPOCH_METRICS!r}\n"
+        "points = sum(len(client.get_metric_history(r.info.run_id, m)) for r in runs if r.data.params for m in METRICS)\n"
+        "assert points == RUNS * EPOCHS * len(METRICS)"
+    ),
+}
+"""What is timed, as the programs that are run."""
+
+
+def environment() -> Environment:
+    """Some environment: what stands in it does not matter here."""
+    return Environment(
+        commit="0" * 40,
+        dirty=False,
+        diff_digest="",
+        python=platform.python_version(),
+        packages={},
+        platform=platform.platform(),
+        hardware=machine(),
+        host=platform.node(),
+        device="cpu",
+        threads=1,
+        side_by_side=2,
+        deterministic=True,
+    )
+
+
+def machine() -> str:
+    """Model of the processor and number of cores."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{models[0].partition(':')[2].strip() if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def plans(runs: int) -> list[Plan]:
+    """Plans of `runs` runs in all: every declared variant, under as many seeds as it takes."""
+    declared = [(study, list(study.variants)) for study in studies.declared()]
+    distinct = len(studies.plan(declared, seeds=[0]).unique)
+    plans, planned = [], 0
+    for seed in range(-(-runs // distinct)):
+        plan = studies.plan(declared, seeds=[seed], name="paper")
+        plans.append(plan)
+        planned += len(plan.unique)
+    return plans
+
+
+def build(folder: Path, runs: int, epochs: int) -> Path:
+    """A store in `folder` with as many finished runs and the sweeps that planned them; returns its database."""
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    os.chdir(folder)
+    writer = Writer(connect("sqlite:///mlflow.db"))
+    planned = plans(runs)
+    for plan in planned:
+        writer.close_sweep(writer.open_sweep(plan, reused={}), "FINISHED", {})
+    unique = [run for plan in planned for run in plan.unique][:runs]
+    first = folder / "runs" / unique[0].key
+    first.mkdir(parents=True)
+    record = journal.Writer(first)
+    spec = unique[0].spec.model_dump(mode="json")
+    record.append(
+        journal.Attempt(record.journal_id, spec, unique[0].study, unique[0].variant, environment(), 0, os.getpid())
+    )
+    for epoch in range(1, epochs + 1):
+        record.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
+    record.append(
+        RunResult("finished", 1.0, 0.6, 0.6, epochs, epochs, 30.0, 2.9, 2.9, 740_554, 9_148_448, "0" * 64, ((1,),))
+    )
+    record.close()
+    original = writer.publish(first, parent=None).run_id
+    copy(folder / "mlflow.db", original, [(run.key, run.seed) for run in unique[1:]])
+    return folder / "mlflow.db"
+
+
+def copy(database: Path, original: str, runs: list[tuple[str, int]]) -> None:
+    """Copies the rows of run `original`, a copy for each key and seed, with metrics of their own."""
+    draw = np.random.default_rng(0)
+    with contextlib.closing(sqlite3.connect(database)) as store, store:
+        tables = {
+            table: [name for _, name, *_ in store.execute(f"PRAGMA table_info({table})")]
+            for table in ("runs", "tags", "params", "metrics", "latest_metrics")
+        }
+        rows = {
+            table: list(store.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (original,))) for table in tables
+        }
+        for key, seed in runs:
+            run_id, noise = uuid.uuid4().hex, draw.normal(1, 0.05)
+            own = {"repro.key": key, "repro.seed": str(seed), "repro.journal": uuid.uuid4().hex, "seed": str(seed)}
+            for table, names in tables.items():
+                copies = []
+                for row in rows[table]:
+                    values = dict(zip(names, row, strict=True)) | {"run_uuid": run_id}
+                    if table in {"tags", "params"}:
+                        values["value"] = own.get(values["key"], values["value"])
+                    elif table != "runs":
+                        values["value"] *= noise
+                    copies.append(tuple(values.values()))
+                store.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", copies)
+
+
+@contextlib.contextmanager
+def server(database: Path, artifacts: Path) -> Iterator[str]:
+    """An `mlflow server` over a copy of the store, which hands out the files itself."""
+    served = database.with_name("served.db")
+    shutil.copy(database, served)
+    with contextlib.closing(sqlite3.connect(served)) as store, store:
+        store.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/' || run_uuid || '/artifacts'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--backend-store-uri", f"sqlite:///{served}", "--artifacts-destination", str(artifacts)]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *words],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def measure(what: str, uri: str, runs: int, epochs: int) -> tuple[float, float]:
+    """Seconds and peak memory in MiB of one read in a process of its own, imports included."""
+    program = f"URI, RUNS, EPOCHS = {uri!r}, {runs}, {epochs}\n{READS[what]}\n"
+    program += "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
+
+
+def main() -> None:
+    """Builds the store, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=100)
+    asked = parser.parse_args()
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        database = build(Path(folder), asked.runs, asked.epochs)
+        size = database.stat().st_size / 2**20
+        print(
+            f"{asked.runs} runs of {asked.epochs} epochs, {size:.0f} MiB, built in {time.perf_counter() - started:.0f} s"
+        )
+        print(machine())
+        with server(database, Path(folder) / "mlruns") as address:
+            for name, uri in (("sqlite", f"sqlite:///{database}"), ("server", address)):
+                found = {what: measure(what, uri, asked.runs, asked.epochs) for what in READS}
+                for what, (seconds, memory) in found.items():
+                    ratio = found["API"][0] / seconds
+                    print(f"{name:7} {what:7} {seconds:7.2f} s {memory:6.0f} MiB {ratio:6.1f} times the API's speed")
+
+
+if __name__ == "__main__":
+    main()

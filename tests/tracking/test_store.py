@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from repro.errors import InputError
+from repro.tracking.store import TrackingError, connect, resolve
+
+CONNECT = "from repro.tracking.store import connect\nstore = connect()\n"
+
+
+def test_default_is_where_mlflow_looks(here: Path) -> None:
+    store = connect()
+    import mlflow
+
+    assert store.uri == mlflow.get_tracking_uri() == f"sqlite:///{here}/mlflow.db"
+    assert store.experiment_id == "0"
+    run = store.client.create_run(store.experiment_id)
+    assert run.info.artifact_uri == f"{here}/mlruns/0/{run.info.run_id}/artifacts"
+
+
+@pytest.mark.parametrize("name", ["with a space", "50% off", "a%20b", "what?", "ünï"])
+def test_folder_with_odd_characters(here: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (here / name).mkdir()
+    monkeypatch.chdir(here / name)
+    store = connect()
+    store.client.create_run(store.experiment_id)
+    with contextlib.closing(sqlite3.connect(here / name / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert resolve(store.uri) == store.uri
+
+
+def test_relative_uri_of_the_environment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///some/where/runs.db")
+    assert connect().uri == f"sqlite:///{here}/some/where/runs.db"
+    assert (here / "some/where/runs.db").is_file()
+
+
+def test_experiment_of_the_environment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    named = connect().experiment_id
+    assert named not in {"", "0"} and connect().experiment_id == named
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert connect().experiment_id == "0"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    with pytest.raises(InputError, match="no experiment with the id '77'"):
+        connect()
+
+
+def test_deleted_experiment_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = connect()
+    other = store.client.create_experiment("other")
+    store.client.delete_experiment(other)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
+    with pytest.raises(InputError, match="'other' is deleted; `mlflow experiments restore"):
+        connect()
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "mlflow.db"])
+def test_not_a_store(here: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="example"):
+        connect(uri)
+
+
+def test_not_a_database(here: Path) -> None:
+    (here / "mlflow.db").write_text("something else entirely, and long enough to hold a header\n" * 10)
+    with pytest.raises(TrackingError, match="not a database; move it away"):
+        connect()
+
+
+def test_cut_database(here: Path) -> None:
+    connect()
+    content = (here / "mlflow.db").read_bytes()
+    (here / "cut.db").write_bytes(content[: 3 * 4096 + 100])
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=r"cut\.db"):
+        connect("sqlite:///cut.db")
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["/proc/no/where/mlflow.db", "/proc/mlflow.db", "folder"])
+def test_cannot_be_written(here: Path, name: str) -> None:
+    (here / "folder").mkdir()
+    with pytest.raises(TrackingError, match=r"cannot be written .*; name a store"):
+        connect(f"sqlite:///{name}")
+
+
+def test_schema_of_another_mlflow(here: Path) -> None:
+    connect()
+    (here / "mlflow.db").rename(here / "newer.db")
+    with contextlib.closing(sqlite3.connect(here / "newer.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'feedbeefcafe'")
+    with pytest.raises(
+        TrackingError, match=r"schema feedbeefcafe is not that of the installed mlflow.*mlflow db upgrade"
+    ):
+        connect("sqlite:///newer.db")
+
+
+def test_no_server(here: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(
+        TrackingError, match=rf"http://127.0.0.1:{port} does not answer \(connection refused\); start it"
+    ):
+        connect(f"http://127.0.0.1:{port}")
+    assert time.monotonic() - started < 10
+
+
+def test_server_that_never_answers(here: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+            connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - started < 12
+
+
+def test_server_that_is_no_tracking_server(here: Path) -> None:
+    other = http.server.HTTPServer(
+        ("127.0.0.1", 0), type("Quiet", (http.server.BaseHTTPRequestHandler,), {"log_message": print})
+    )
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(TrackingError) as caught:
+            connect(f"http://127.0.0.1:{other.server_port}")
+        assert "\n" not in str(caught.value)
+    finally:
+        other.shutdown()
+        other.server_close()
+
+
+def test_four_processes_on_one_new_store(here: Path, program) -> None:
+    text = CONNECT + "store.client.create_run(store.experiment_id)"
+    processes = [program(text) for _ in range(4)]
+    outcomes = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    assert outcomes == [("", "", 0)] * 4  # nothing on stderr either: no migration's chatter
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (4,)
+    assert sorted(path.name for path in here.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_creation_that_was_killed(here: Path) -> None:
+    (here / "mlflow.db.new").write_bytes(b"SQLite format 3\0 and then the power went")
+    (here / "mlflow.db.new-journal").write_bytes(b"half of it")
+    connect().client.create_run("0")
+    assert sorted(path.name for path in here.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_deleted_store(here: Path) -> None:
+    store = connect()
+    store.client.create_run("0")
+    (here / "mlflow.db").unlink()
+    with pytest.raises(TrackingError, match="deleted or replaced"), store.errors():
+        store.client.create_run("0")
+    again = connect()
+    assert again.client.search_runs(["0"]) == []
+    with again.errors():
+        again.client.create_run("0")
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    with pytest.raises(TrackingError, match="deleted or replaced"), store.errors():
+        pass
+
+
+def test_errors_of_our_own_are_not_hidden(here: Path) -> None:
+    store = connect()
+    with pytest.raises(ZeroDivisionError), store.errors():
+        _ = 1 / 0
+
+
+def test_logging_and_settings_of_the_user_stand(program) -> None:
+    text = "import logging, os, sys\nlogging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
+    text += CONNECT + "logging.info('mine'); logging.getLogger('theirs').info('too')\n"
+    text += "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES'])"
+    out, err = program(text, MLFLOW_HTTP_REQUEST_TIMEOUT="99").communicate(timeout=60)
+    assert (out, err) == ("INFO:root:mine\nINFO:theirs:too\n99 0\n", "")
+
+
+def test_mlflow_is_imported_late(program) -> None:
+    text = (
+        "import sys, repro.tracking.reader, repro.tracking.writer, repro.tracking.reap\nprint('mlflow' in sys.modules)"
+    )
+    assert program(text).communicate(timeout=60) == ("False\n", "")

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from repro import journal, studies
+from repro.errors import InputError
+from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
+from repro.spec import flatten
+from repro.tracking import names
+from repro.tracking.store import TrackingError, connect
+from repro.tracking.stored import param
+from repro.tracking.writer import Published, Writer
+
+
+def expected(folder: Path) -> list[tuple[str, int, int, float]]:
+    """Every point that a journal's run must have, sorted."""
+    points = []
+    for entry in journal.read(folder).entries:
+        if isinstance(entry.record, EpochRecord):
+            points += [(name, entry.record.epoch, entry.time_ms, getattr(entry.record, name)) for name in EPOCH_METRICS]
+        elif isinstance(entry.record, RunResult):
+            step = entry.record.epochs_run
+            points += [(name, step, entry.time_ms, float(getattr(entry.record, name))) for name in RESULT_METRICS]
+    return sorted(points)
+
+
+def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
+    run = trained(runs)
+    run.train(3)
+    run.finish()
+    writer = Writer(connect(place.uri))
+    sweep = writer.open_sweep(run.plan, reused={}, environment=journal.read(run.folder).attempts[0].environment)
+    done = writer.publish(run.folder, parent=sweep)
+    assert done.points == 3 * 5 + 10
+    stored = dump(place.database, done.run_id)
+    assert (stored.run["name"], stored.run["status"]) == (f"squeezenet_bn seed {run.run.seed}", "FINISHED")
+    assert (stored.run["start_time"], stored.run["end_time"]) == (1_700_000_000_000, 1_700_000_000_000 + 4 * 1500)
+    assert stored.params == {name: param(value) for name, value in flatten(run.run.spec).items()}
+    assert [point[:4] for point in stored.metrics] == expected(run.folder)
+    assert set(stored.tags) == {str(tag) for tag in names.RUN_TAGS} - {names.Tag.DIFFERENCES, names.Tag.MESSAGE}
+    assert stored.tags["repro.outcome"] == "finished"
+    assert stored.tags["repro.key"] == run.key
+    assert stored.tags["repro.dirty"] == "true"
+    assert stored.tags["mlflow.parentRunId"] == sweep
+    digest = run.run.spec.data.digest
+    assert stored.inputs == [("cifar10", digest[:36], "training")]
+    assert stored.params["data.digest"] == digest
+    files = {file.path for file in writer.store.client.list_artifacts(done.run_id)}
+    assert files == set(names.RUN_ARTIFACTS)
+    assert writer.artifact(done.run_id, "model.pt") == b"model.pt"
+    assert writer.artifact(done.run_id, journal.NAME) == (run.folder / journal.NAME).read_bytes()
+    assert writer.artifact(done.run_id, "checkpoint.pt") is None
+
+
+def test_publishing_again_changes_nothing(place, runs, trained, dump) -> None:
+    run = trained(runs)
+    run.train(2)
+    run.finish()
+    writer = Writer(connect(place.uri))
+    done = writer.publish(run.folder, parent=None)
+    before = dump(place.database, done.run_id)
+    assert writer.publish(run.folder, parent=None) == Published(done.run_id, 0)
+    assert Writer(connect(place.uri)).publish(run.folder, parent=None, state="killed") == Published(done.run_id, 0)
+    assert dump(place.database, done.run_id) == before
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["one writer", "a new writer each time"])
+def test_in_pieces_is_as_at_once(fresh, runs, trained, dump, warm) -> None:
+    pieces, whole = fresh("pieces.db"), fresh("whole.db")
+    run = trained(runs)
+    writer = Writer(connect(pieces.uri))
+    published = [writer.publish(run.folder, parent="p").points]
+    for _ in range(4):
+        run.train(1)
+        writer = writer if warm else Writer(connect(pieces.uri))
+        published.append(writer.publish(run.folder, parent="p").points)
+    run.finish()
+    writer = writer if warm else Writer(connect(pieces.uri))
+    done = writer.publish(run.folder, parent="p")
+    assert [*published, done.points] == [0, 5, 5, 5, 5, 10]
+    at_once = Writer(connect(whole.uri)).publish(run.folder, parent="p")
+    one, other = (dump(place.database, p.run_id) for place, p in ((pieces, done), (whole, at_once)))
+    assert one.comparable() == other.comparable()
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_inputs", "log_artifacts", "set_terminated"])
+def test_killed_after_any_call(fresh, runs, trained, dump, program, call) -> None:
+    """The publisher dies by SIGKILL between a call to the store and its own note of it; the next one goes on."""
+    place, whole = fresh("killed.db"), fresh("whole.db")
+    run = trained(runs)
+    run.train(3)
+    run.finish()
+    text = f"""
+import os, signal
+from pathlib import Path
+from repro.tracking.store import connect
+from repro.tracking.writer import Writer
+writer = Writer(connect({place.uri!r}))
+real = writer.store.client.{call}
+def dying(*args, **words):
+    real(*args, **words)
+    os.kill(os.getpid(), signal.SIGKILL)
+writer.store.client.{call} = dying
+writer.publish(Path({str(run.folder)!r}), parent="p")
+"""
+    process = program(text)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == -9, err
+    done = Writer(connect(place.uri)).publish(run.folder, parent="p")
+    at_once = Writer(connect(whole.uri)).publish(run.folder, parent="p")
+    assert dump(place.database, done.run_id).comparable() == dump(whole.database, at_once.run_id).comparable()
+    assert len(connect(place.uri).client.search_runs(["0"])) == 1
+
+
+def test_values_that_are_not_finite(place, runs, trained, dump) -> None:
+    run = trained(runs)
+    run.train(1)
+    run.train(1, train_loss=math.nan, val_loss=math.inf)
+    run.finish("diverged", test_loss=math.nan, test_accuracy=math.nan)
+    done = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    stored = dump(place.database, done.run_id)
+    assert stored.run["status"] == "FINISHED"
+    assert stored.tags["repro.outcome"] == "diverged"
+    second = {key: (value, is_nan) for key, step, _, value, is_nan in stored.metrics if step == 2}
+    assert second["train_loss"] == (0.0, 1)
+    assert second["val_loss"] == (1.7976931348623157e308, 0)
+    assert stored.latest["test_loss"][2] == 1
+    again = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    assert again.points == 0
+    assert dump(place.database, done.run_id).metrics == stored.metrics
+
+
+def test_long_runs_take_several_batches(fresh, runs, trained, dump) -> None:
+    place, run = fresh(), trained(runs)
+    writer = journal.Writer(run.folder)
+    for epoch in range(1, 401):
+        writer.append(EpochRecord(epoch, 1 / epoch, 0.5, 1.0, 0.5, 1.0), 1_700_000_000_000 + epoch)
+    writer.close()
+    run.epochs = 400
+    run.finish()
+    done = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    assert done.points == 2010
+    assert [point[:4] for point in dump(place.database, done.run_id).metrics] == expected(run.folder)
+
+
+def test_killed_resumed_failed_finished(place, runs, trained, dump) -> None:
+    run = trained(runs)
+    run.train(2)
+    writer = Writer(connect(place.uri))
+    first = writer.publish(run.folder, parent=None)
+    run.append(journal.Stop("killed", "SIGTERM"))
+    writer.publish(run.folder, parent=None)
+    stored = dump(place.database, first.run_id)
+    assert (stored.run["status"], stored.tags["repro.message"]) == ("KILLED", "SIGTERM")
+    assert stored.run["end_time"] == run.clock - 1500
+    assert "repro.outcome" not in stored.tags
+
+    run.start(commit="another", side_by_side=1)  # resumed, by another version of the code
+    run.train(1)
+    resumed = Writer(connect(place.uri)).publish(run.folder, parent="later")
+    assert resumed == Published(first.run_id, 5)
+    stored = dump(place.database, first.run_id)
+    assert (stored.run["status"], stored.tags["repro.message"]) == ("RUNNING", "")
+    assert (stored.tags["repro.attempts"], stored.tags["repro.commit"]) == ("2", "another")
+    assert stored.tags["mlflow.parentRunId"] == "later"
+
+    writer = Writer(connect(place.uri))
+    writer.publish(run.folder, parent="other", state="failed", message="Killed\n" * 1000 + "last line")
+    stored = dump(place.database, first.run_id)
+    assert stored.run["status"] == "FAILED"
+    assert stored.tags["repro.message"].endswith("last line") and len(stored.tags["repro.message"]) <= 2000
+    assert stored.tags["mlflow.parentRunId"] == "later"
+    Writer(connect(place.uri)).publish(run.folder, parent=None, state="killed")  # as `sync` does later
+    assert dump(place.database, first.run_id) == stored
+
+    run.start()
+    run.append(journal.Difference(3, "train_loss", 0.5, 0.6))
+    run.train(1)
+    run.finish("chance")
+    done = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    stored = dump(place.database, done.run_id)
+    assert done.run_id == first.run_id
+    assert (stored.run["status"], stored.tags["repro.outcome"], stored.tags["repro.message"]) == (
+        "FINISHED",
+        "chance",
+        "",
+    )
+    assert stored.tags["repro.differences"] == "1"
+    assert [point[:4] for point in stored.metrics] == expected(run.folder)
+
+
+def test_journals_without_files_or_records(fresh, runs, trained) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    run.finish(files=False)
+    writer = Writer(connect(place.uri))
+    done = writer.publish(run.folder, parent=None)
+    assert {file.path for file in writer.store.client.list_artifacts(done.run_id)} == {journal.NAME}
+    (runs / "empty").mkdir()
+    assert writer.publish(runs / "empty", parent=None) == Published("", 0)
+    (runs / "empty" / journal.NAME).write_bytes(b'{"kind": "att')
+    assert writer.publish(runs / "empty", parent=None) == Published("", 0)
+
+
+def test_a_moved_journal_is_the_same_run(fresh, runs, trained, here) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    first = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    shutil.move(runs, here / "elsewhere")
+    run.folder = here / "elsewhere" / run.key
+    run.train(1)
+    run.finish()
+    second = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    assert second == Published(first.run_id, 15)
+
+
+def test_a_run_deleted_in_mlflow_is_made_anew(fresh, runs, trained) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    writer = Writer(connect(place.uri))
+    first = writer.publish(run.folder, parent=None)
+    writer.store.client.delete_run(first.run_id)
+    run.train(1)
+    with pytest.raises(TrackingError):
+        writer.publish(run.folder, parent=None)
+    second = writer.publish(run.folder, parent=None)
+    assert second.run_id != first.run_id and second.points == 10
+
+
+def test_several_publishers_of_one_journal(place, runs, trained, dump) -> None:
+    run = trained(runs)
+    run.train(5)
+    run.finish()
+    writers = [Writer(connect(place.uri)) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        done = set(pool.map(lambda writer: writer.publish(run.folder, parent=None).run_id, writers))
+    assert len(done) == 1
+    assert [point[:4] for point in dump(place.database, done.pop()).metrics] == expected(run.folder)
+
+
+def test_finished_finds_the_newest_in_any_experiment(place, runs, here, trained, monkeypatch) -> None:
+    old, new, killed = trained(runs), trained(here / "again"), trained(runs)
+    new.folder = here / "again" / "same"
+    new = trained(here / "again", seed=old.run.seed)
+    assert new.key == old.key
+    for run in (old, new):
+        run.train(1)
+        run.finish()
+    killed.append(journal.Stop("killed", ""))
+    writer = Writer(connect(place.uri))
+    new_id = writer.publish(new.folder, parent=None).run_id
+    writer.publish(killed.folder, parent=None)
+    assert writer.finished([old.key, killed.key]) == {new.key: new_id}
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"other {old.key}")
+    later = shutil.copytree(old.folder, here / "later" / old.key)
+    text = (later / journal.NAME).read_text().replace("1700000", "1800000")
+    (later / journal.NAME).write_text(text.replace(journal.read(old.folder).id, "f" * 32))
+    other = Writer(connect(place.uri))
+    later_id = other.publish(later, parent=None).run_id
+    assert writer.finished([old.key, "0" * 16]) == {old.key: later_id}
+    assert writer.finished([f"{i:016x}" for i in range(30)] + [old.key]) == {old.key: later_id}
+    assert writer.finished([]) == {}
+
+
+def test_sweep(place, trained, runs, dump) -> None:
+    run = trained(runs)
+    writer = Writer(connect(place.uri))
+    sweep = writer.open_sweep(
+        run.plan, reused={run.key: "a" * 32}, environment=journal.read(run.folder).attempts[0].environment
+    )
+    stored = dump(place.database, sweep)
+    assert (stored.run["name"], stored.run["status"]) == ("reproducibility", "RUNNING")
+    assert stored.tags["mlflow.note.content"].splitlines() == [
+        "1 runs of reproducibility: trains 0, reuses 1",
+        f"- reproducibility/squeezenet_bn seed {run.run.seed}: run {'a' * 32}",
+    ]
+    assert studies.restore(writer.artifact(sweep, "sweep.json").decode(), "") == run.plan
+    assert json.loads(writer.artifact(sweep, "reused.json")) == {run.key: "a" * 32}
+    assert writer.open_sweep(run.plan, reused={}) == sweep
+    table = runs / "table.csv"
+    table.write_text("a,b\n")
+    description = "\n".join(f"| row {i} | {'x' * 50} |" for i in range(1000))
+    writer.close_sweep(sweep, "FINISHED", {"tables/table_1.csv": table, "tables/table_1.md": b"|a|"}, description)
+    stored = dump(place.database, sweep)
+    assert stored.run["status"] == stored.tags["repro.closed"] == "FINISHED"
+    assert set(stored.tags) == {str(tag) for tag in names.SWEEP_TAGS}
+    note = stored.tags["mlflow.note.content"]
+    assert len(note) <= 8000 and note.endswith(" |\n\n(cut here; in full among the artifacts)")
+    assert writer.artifact(sweep, "tables/table_1.csv") == b"a,b\n"
+    assert writer.artifact(sweep, "tables/table_1.md") == b"|a|"
+    assert writer.open_sweep(run.plan, reused={}) != sweep
+
+
+def test_sweep_inside_mlflow_run(fresh, trained, runs, dump, monkeypatch) -> None:
+    """`mlflow run` has made the parent run and gives its id; it sets the status when we are done."""
+    place, run = fresh(), trained(runs)
+    store = connect(place.uri)
+    given = store.client.create_run("0", run_name="serious-skink-1", tags={"mlflow.source.type": "PROJECT"}).info.run_id
+    store.client.log_param(given, "seeds", "0,1")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    writer = Writer(store)
+    assert writer.open_sweep(run.plan, reused={}) == given
+    writer.close_sweep(given, "FAILED", {})
+    stored = dump(place.database, given)
+    assert (stored.run["name"], stored.run["status"]) == ("reproducibility", "RUNNING")
+    assert (stored.tags["mlflow.source.type"], stored.tags["repro.closed"]) == ("PROJECT", "FAILED")
+    assert stored.params == {"seeds": "0,1"}
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # a run of another store
+    assert Writer(store).open_sweep(run.plan, reused={}) not in {given, "0" * 32}
+
+
+def test_unknown_run(place) -> None:
+    writer = Writer(connect(place.uri))
+    for unknown in ("0" * 32, "no such/run"):
+        with pytest.raises(InputError, match="has no run"):
+            writer.run(unknown)
+        with pytest.raises(InputError, match="has no run"):
+            writer.artifact(unknown, "model.pt")
+
+
+def test_describe_and_files(place) -> None:
+    writer = Writer(connect(place.uri))
+    run_id = writer.store.client.create_run("0", run_name="compare").info.run_id
+    writer.describe(run_id, "## Table")
+    writer.log_files(run_id, {"report/index.html": b"<html>"})
+    writer.log_files(run_id, {"report/index.html": b"<html lang='en'>"})
+    assert writer.run(run_id).tags["mlflow.note.content"] == "## Table"
+    assert writer.run(run_id).name == "compare"
+    assert writer.artifact(run_id, "report/index.html") == b"<html lang='en'>"
+
+
+def test_server_restarts_while_publishing(server, runs, trained, here, dump) -> None:
+    run = trained(runs)
+    writer = Writer(connect(server.uri))
+    run.train(2)
+    first = writer.publish(run.folder, parent=None)
+    server.stop()
+    try:
+        run.train(2)
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match="does not answer"):
+            writer.publish(run.folder, parent=None)
+        with pytest.raises(TrackingError, match="does not answer"):
+            writer.finished([run.key])
+        assert time.monotonic() - started < 5
+    finally:
+        server.start()
+    run.train(1)
+    assert writer.publish(run.folder, parent=None) == Published(first.run_id, 15)
+    run.finish()
+    assert writer.publish(run.folder, parent=None) == Published(first.run_id, 10)
+    stored = dump(server.database, first.run_id)
+    assert [point[:4] for point in stored.metrics] == expected(run.folder)
+    assert stored.run["status"] == "FINISHED"
+
+
+def test_store_deleted_while_publishing(fresh, runs, trained, dump) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(2)
+    writer = Writer(connect(place.uri))
+    writer.publish(run.folder, parent=None)
+    place.database.unlink()
+    run.train(1)
+    with pytest.raises(TrackingError, match="deleted or replaced"):
+        writer.publish(run.folder, parent=None)
+    run.finish()
+    again = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    assert again.points == 25
+    assert [point[:4] for point in dump(place.database, again.run_id).metrics] == expected(run.folder)
