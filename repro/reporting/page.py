@@ -66,11 +66,14 @@ class Section:
     details: tuple[Picture, ...] = ()
 
 
-def page(answer: Answer, facts: Mapping[str, str], sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+def page(
+    over: str, answer: Answer, facts: Mapping[str, str], sections: Sequence[Section], notes: Sequence[str] = ()
+) -> str:
     """The whole page.
 
     Args:
-        answer: stands first.
+        over: what it is about, in small over the answer.
+        answer: stands first, as the headline.
         facts: name -> value, in a row under the answer.
         sections: the parts, in order; each is linked from the top.
         notes: what the reader must know beside everything else, a line each.
@@ -84,8 +87,8 @@ def page(answer: Answer, facts: Mapping[str, str], sections: Sequence[Section], 
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{_text(answer.headline)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        '<header>\n<p class="kicker">SqueezeNet on CIFAR-10: reproduction and analysis</p>\n'
-        f'<h1>{_text(answer.headline)}</h1>\n<p class="why">{_text(answer.why)}</p>\n<dl>{listed}</dl>\n'
+        f'<header>\n<p class="kicker">{_text(over)}</p>\n<h1>{_text(answer.headline)}</h1>\n'
+        f'<p class="why">{_text(answer.why)}</p>\n<dl>{listed}</dl>\n'
         f"<nav>{links}</nav>\n</header>\n<main>\n"
         + (f'<ul class="notes">{warned}</ul>\n' if warned else "")
         + "".join(map(_section, sections))

@@ -33,15 +33,15 @@ def of_study(table: Table, beside: Beside) -> tuple[tuple[Picture, ...], tuple[P
         names = ", ".join(one.label for _, one in series)
         figure = figures.study_curves([one for _, one in series], title)
         caption = f"{title}: loss and accuracy over epochs. Bands: one standard deviation; pale: some runs have ended."
-        first.append(_picture(f"{slug}_curves", figure, caption, f"Four panels of curves over epochs, for {names}"))
+        first.append(_picture(f"{slug}-curves", figure, caption, f"Four panels of curves over epochs, for {names}"))
     if table.study.axis is not None and (points := _along(table, table.study.axis)):
         figure = figures.accuracy_against_value(points, table.study.axis, title)
         alt = f"Validation accuracy against {table.study.axis}: {_told(points)}"
-        first.append(_picture(f"{slug}_axis", figure, f"{title}: accuracy against {table.study.axis}.", alt))
+        first.append(_picture(f"{slug}-axis", figure, f"{title}: accuracy against {table.study.axis}.", alt))
     for row, one in series:
         alt = f"Training and validation loss and accuracy of {row.title} over epochs"
-        name = f"{slug}_{row.variant}"
-        folded.append(_picture(f"{name}_curves", figures.variant_curves(one), f"{row.title}: curves.", alt))
+        name = f"{slug}-{row.variant}"
+        folded.append(_picture(f"{name}-curves", figures.variant_curves(one), f"{row.title}: curves.", alt))
     for row in table.rows:
         model = beside.architecture(row.runs[0]) if row.runs else None
         if model is not None:
@@ -52,7 +52,7 @@ def of_study(table: Table, beside: Beside) -> tuple[tuple[Picture, ...], tuple[P
             figure = drawing.architecture(model, row.title)
             caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds an image."
             folded.append(
-                _picture(f"{slug}_{row.variant}_architecture", figure, caption, f"Blocks {layers}{additions}")
+                _picture(f"{slug}-{row.variant}-architecture", figure, caption, f"Blocks {layers}{additions}")
             )
     return tuple(first), tuple(folded)
 

@@ -79,8 +79,9 @@ def write(
     if overall := pictures.get("", ((), ()))[0]:
         sections.append(Section("figures", "Figures", "", (), overall))
     for table in tables:
-        slug, study = table.study.study, table.study
-        sections.append(Section(slug, study.title, study.question, (shown[slug],), *pictures.get(slug, ((), ()))))
+        study, slug = table.study, table.study.study
+        own = pictures.get(slug, ((), ()))
+        sections.append(Section(f"study-{slug}", study.title, study.question, (shown[slug],), *own))
     sections.append(Section("audit", "Audit of the published numbers", "", (audited,)))
     sections.append(Section("runs", "Runs", "", (ran,)))
     runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
@@ -97,7 +98,7 @@ def write(
     for picture in (picture for section in sections for picture in (*section.pictures, *section.details)):
         for end, data in (("png", picture.png), ("svg", picture.svg)):
             paths.append(_put(out / "figures" / f"{_safe(picture.slug)}.{end}", data))
-    index = _put(out / "index.html", page(found, facts, sections, contents.notes))
+    index = _put(out / "index.html", page(f"Reproduction of: {paper.paper}", found, facts, sections, contents.notes))
     return Written(index, (index, *paths), found, _summary(found, facts, tables))
 
 

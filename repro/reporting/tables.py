@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from repro.reporting import stats
@@ -91,9 +91,9 @@ def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
     number = table.study.table
     return trimmed(
         Sheet(
-            slug=table.study.study if number is None else f"table{number}_{table.study.study}",
+            slug=f"table{'' if number is None else number}_{table.study.study}",
             title=table.study.title if number is None else f"Table {number}. {table.study.title}",
-            header=header_of(table, [run for row in table.rows for run in row.runs]),
+            header=_header(table, verdicts=bool(held), differences=bool(compared) and not brief),
             columns=tuple(_COLUMNS[i] for i in _BRIEF) if brief else _COLUMNS,
             rows=tuple(rows),
             footnotes=(*footnotes, *table.notes),
@@ -120,14 +120,15 @@ def _said_otherwise(row: Row) -> str:
     return f"the paper's text says otherwise: {said}" if said else ""
 
 
-def header_of(table: Table, runs: Sequence[RunRow]) -> str:
+def _header(table: Table, *, verdicts: bool, differences: bool) -> str:
     """What stands over a study's table: data and digest, statistics, n, commits, hardware, runs side by side."""
     counts = sorted({len(row.runs) for row in table.rows})
-    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "no rows"
-    return (
-        f"Data: {describe(table.setting)}; setting {table.setting_id}. {n}; {stats.MEAN}; verdicts: {stats.PREDICTION};"
-        f" differences: {stats.PAIRED} over the table. {provenance(runs)}"
-    )
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    methods = [n, stats.MEAN]
+    methods += [f"verdicts: {stats.PREDICTION}"] * verdicts
+    methods += [f"differences: {stats.PAIRED} over the table"] * differences
+    origin = provenance(run for row in table.rows for run in row.runs)
+    return f"Data: {describe(table.setting)}; setting {table.setting_id}. {'; '.join(methods)}. {origin}"
 
 
 def provenance(runs: Iterable[RunRow]) -> str:

@@ -28,7 +28,7 @@ def small(text):
     sheet = Sheet("s", text, text, (Column(text, text), Column("b")), ((text, Link(text, text)),), (text,), ())
     picture = Picture(text, text, text, b"", SVG)
     section = Section(text, text, text, (sheet,), (picture,), (picture,))
-    return page(Answer(text, text), {text: text}, [section], [text])
+    return page(text, Answer(text, text), {text: text}, [section], [text])
 
 
 class Reader(html.parser.HTMLParser):
@@ -75,7 +75,7 @@ def test_the_answer_stands_first(paper_contents, tmp_path):
     body = written.index.read_text().split("<body>")[1]
     assert written.answer.headline == "SqueezeNet matches AlexNet at 64.8× smaller"
     assert body.index(written.answer.headline) < body.index("<table")
-    order = [body.index(f'id="{slug}"') for slug in ("claims", "reproducibility", "audit", "runs")]
+    order = [body.index(f'id="{slug}"') for slug in ("claims", "study-reproducibility", "audit", "runs")]
     assert order == sorted(order)
 
 

@@ -1,6 +1,7 @@
 """The report as a folder: complete, the same twice, whole or not at all, and sound on poor stores."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -35,19 +36,19 @@ def test_every_table_in_four_forms_and_every_figure_in_two(paper_contents, tmp_p
     )
     names = {path.relative_to(tmp_path).as_posix() for path in written.paths}
     assert names == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    for table in ("table7_learning_rate", "best", "claims", "audit", "runs"):
+    for table in ("table7_learning_rate", "table_best", "claims", "audit", "runs"):
         assert {f"tables/{table}.{end}" for end in ("md", "csv", "tex", "html")} <= names
     rows = ["lr_001", "lr_005", "lr_01", "lr_02", "lr_05"]
     figures = {
-        "learning_rate_curves",
-        "learning_rate_axis",
+        "learning_rate-curves",
+        "learning_rate-axis",
         "accuracy_against_size",
         "confusion",
         "samples",
-        "best_curves",
+        "best-curves",
     }
-    figures |= {f"learning_rate_{row}_{what}" for row in rows for what in ("curves", "architecture")}
-    figures |= {"best_best_curves", "best_best_architecture"}
+    figures |= {f"learning_rate-{row}-{what}" for row in rows for what in ("curves", "architecture")}
+    figures |= {"best-best-curves", "best-best-architecture"}
     assert {name for name in names if name.startswith("figures/")} == {
         f"figures/{name}.{end}" for name in figures for end in ("png", "svg")
     }
@@ -131,6 +132,15 @@ def test_names_of_a_store_stay_inside_the_folder(store, tmp_path):
     written = report.write(tmp_path / "report", dataclasses.replace(contents, sweeps=(hostile,)), PAPER)
     assert all(path.resolve().is_relative_to(tmp_path / "report") for path in written.paths)
     assert {path.name for path in tmp_path.iterdir()} == {"report"}
+
+
+def test_a_study_called_like_a_part_of_the_report_replaces_none(store, tmp_path):
+    variants = {"plain": {"title": "Plain", "set": {"model.name": "squeezenet"}}}
+    study = Study.model_validate({"study": "claims", "title": "Mine", "question": "why?", "variants": variants})
+    written = report.write(tmp_path, store.sweep(study).contents(), PAPER)
+    assert len(set(written.paths)) == len(written.paths)
+    ids = re.findall(r' id="([^"]+)"', written.index.read_text())
+    assert len(set(ids)) == len(ids)
 
 
 def test_runs_without_histories_give_tables_without_curves(store, tmp_path):

@@ -194,6 +194,8 @@ def test_a_user_s_study_without_published_numbers_has_no_empty_columns(store):
     )
     sheet = tables.study_sheet(join.tables(store.sweep(study).contents())[0])
     assert not any(column.name in {"published", "verdict"} for column in sheet.columns)
-    assert sheet.slug == "mine"
+    assert sheet.slug == "table_mine"
+    assert "verdicts" not in sheet.header
+    assert "differences" not in sheet.header
     for form in FORMS.values():
         assert form(sheet)
