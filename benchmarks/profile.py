@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Iterable
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks import asked
-from benchmarks.step import Bare, whole_steps
 from benchmarks.stopwatch import Stopwatch, say
+from repro.records import Progress
 from repro.training.data import load, prepare
-from repro.training.optim import make
+from repro.training.loop import Training
 
+OPTIMIZER = "optimizer"
 KINDS = {
     "convolutions": ("convolution", "conv2d"),
     "linear layers": ("addmm", "linear", "::mm"),
@@ -33,43 +35,44 @@ def kind_of(operator: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), "other")
 
 
-def passes_ms(bare: Bare, steps: int) -> dict[str, float]:
-    """Milliseconds of a forward and backward pass by kind of operator."""
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(steps):
-            bare.step()
+def parts_ms(events: Iterable[FunctionEvent]) -> dict[str, float]:
+    """Milliseconds of some events by kind; whatever happens inside of the optimizer is its own."""
     found: dict[str, float] = {}
-    for event in seen.key_averages():
-        kind = kind_of(event.key)
-        found[kind] = found.get(kind, 0.0) + event.self_cpu_time_total / 1000 / steps
+    for event in events:
+        names = {event.name}
+        above = event.cpu_parent
+        while above is not None:
+            names.add(above.name)
+            above = above.cpu_parent
+        kind = OPTIMIZER if OPTIMIZER in names else kind_of(event.name)
+        found[kind] = found.get(kind, 0.0) + event.self_cpu_time_total / 1000
     return found
 
 
 def main() -> None:
-    """Prints the milliseconds of every kind, of the optimizer, of a whole step, and what is left."""
+    """Prints the milliseconds of a step of a real run, and of every kind in it."""
     given = asked.parse()
     torch.set_num_threads(1)
     data = load(prepare(given.dataset, given.data_dir), given.spec.data)
-    watch = Stopwatch(WARMUP, given.steps)
-    for point in whole_steps(given.spec, data):  # first, for it settles how memory is kept in this process
-        watch.at(point.epoch, point.step)
-        if watch.done:
-            break
-    torch.set_flush_denormal(True)  # as in training
-    bare = Bare(given.spec, data)
+    training = Training(given.spec, data, device="cpu", deterministic=True)
+    update = training.optimizer.step
+
+    def marked() -> None:
+        with record_function(OPTIMIZER):
+            update()
+
+    training.optimizer.step = marked  # type: ignore[method-assign]
+    points = (record for record in training if isinstance(record, Progress))
     for _ in range(WARMUP):
-        bare.step()
-    parts = passes_ms(bare, given.steps)
-    optimizer = make(given.spec.optimizer, bare.model.parameters())
-    spent = 0.0
-    for number in range(WARMUP + given.steps):
-        bare.step()
-        began = time.perf_counter()
-        optimizer.step()
-        spent += (time.perf_counter() - began) * (number >= WARMUP)
-    parts["optimizer"] = spent / given.steps * 1000
-    whole = watch.report.seconds / watch.report.steps * 1000
-    say(json.dumps({"step_ms": whole, "parts_ms": parts}))
+        point = next(points)
+    steps = min(given.steps, point.steps - WARMUP - 1)  # no further than the epoch
+    watch = Stopwatch(0, steps)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        while not watch.done:  # the first step is seen, but not timed: the profiler begins in it
+            point = next(points)
+            watch.at(point.epoch, point.step)
+    parts = {kind: ms / (steps + 1) for kind, ms in parts_ms(seen.events()).items()}
+    say(json.dumps({"step_ms": watch.report.seconds / watch.report.steps * 1000, "parts_ms": parts}))
     say("done")
 
 

@@ -4,13 +4,14 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import processes, record, report, run, start, stopwatch
 from benchmarks.asked import Asked, spec
-from benchmarks.profile import kind_of
+from benchmarks.profile import OPTIMIZER, kind_of, parts_ms
 from repro.errors import InputError, ReproError
 from repro.spec import DataSpec, flatten, resolve
 from repro.training.data import load, prepare
@@ -241,6 +242,16 @@ def test_a_record_is_appended_and_read(made, tmp_path):
 )
 def test_operators_are_told_apart(operator, kind):
     assert kind_of(operator) == kind
+
+
+def test_what_the_optimizer_does_is_its_own():
+    def event(name, ms, above=None):
+        return SimpleNamespace(name=name, self_cpu_time_total=ms * 1000, cpu_parent=above)
+
+    update = event(OPTIMIZER, 1.0)
+    copy = event("aten::_foreach_copy_", 2.0, update)
+    events = [update, copy, event("aten::copy_", 4.0, copy), event("aten::copy_", 8.0), event("aten::conv2d", 16.0)]
+    assert parts_ms(events) == {OPTIMIZER: 7.0, "casts": 8.0, "convolutions": 16.0}
 
 
 def test_a_missing_data_set_is_one_line(monkeypatch, capsys):
