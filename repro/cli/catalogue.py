@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -45,7 +46,7 @@ def models(study: str) -> None:
             "" if row.difference is None else f"{row.difference:+.3f}",
             _fits(row),
         )
-    Console(width=None if click.get_text_stream("stdout").isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _fits(row: ModelRow) -> str:

@@ -166,11 +166,9 @@ def _keep(folder: Path, training: Training, result: RunResult) -> None:
     torch.save(state, buffer)
     disk.write(folder / "model.pt", buffer.getvalue())
     classes = training.data.classes
-    rows = [
-        ["true \\ predicted", *classes],
-        *([name, *counts] for name, counts in zip(classes, result.confusion, strict=False)),
-    ]
-    disk.write(folder / "confusion.csv", "".join(",".join(map(str, row)) + "\n" for row in rows).encode())
+    lines = [",".join(["true \\ predicted", *classes])]
+    lines += [",".join([name, *map(str, counts)]) for name, counts in zip(classes, result.confusion, strict=False)]
+    disk.write(folder / "confusion.csv", "".join(f"{line}\n" for line in lines).encode())
 
 
 if __name__ == "__main__":

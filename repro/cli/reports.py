@@ -1,0 +1,161 @@
+"""The commands that write for a report: `compare` and `audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import click
+
+from repro.cli import options
+from repro.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from repro.reporting.audit import Finding
+    from repro.reporting.beside import Beside
+    from repro.rows import Contents, RunRow
+    from repro.tracking.writer import Writer
+
+    Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
+
+_Value = TypeVar("_Value")
+
+
+@click.command()
+@click.option("--study", default="all", show_default=True, help="Studies of the store, comma-separated, or all.")
+@click.option("--out", default="report", show_default=True, help="Folder for tables, figures and index.html.")
+@click.option("--setting", default=None, help="Id of a setting.  [default: that of each study's latest sweep]")
+@click.option("--figures", type=bool, default=True, show_default=True, help="Draw the figures, too.")
+@click.option("--ui-url", default=None, help="Address of `mlflow ui`, to link the runs to.")
+@options.data_dir()
+@options.tracking_uri()
+def compare(
+    study: str,
+    out: str,
+    setting: str | None,
+    figures: bool,
+    ui_url: str | None,
+    data_dir: str,
+    tracking_uri: str | None,
+) -> None:
+    """Tables, curves, verdicts and one page, from what the store holds; nothing is trained.
+
+    \b
+    repro compare
+    repro compare --study ablation,residual --out report --ui-url http://127.0.0.1:5000
+    """
+    from repro.reporting import report, statements
+    from repro.tracking import reader
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    contents = reader.read(tracking_uri, curves=True)
+    slugs = None if study == "all" else [_slug(name.strip()) for name in study.split(",") if name.strip()]
+    writer = Writer(connect(tracking_uri))
+    written = report.write(
+        Path(out),
+        contents,
+        statements.load(),
+        studies=slugs,
+        setting=setting,
+        findings=_findings(),
+        ui_url=ui_url,
+        with_figures=figures,
+        beside=_beside(writer, _samples(contents, Path(data_dir))) if figures else None,
+    )
+    click.echo(written.summary)
+    click.echo(f"{len(written.paths)} files under {out}; look at {written.index}")
+    run_id = writer.attached()
+    if run_id is not None:  # under `mlflow run`
+        writer.log_files(run_id, {str(path.relative_to(out)): path for path in written.paths})
+        writer.describe(run_id, written.summary)
+
+
+@click.command()
+def audit() -> None:
+    """Hold the published numbers against each other and against the declared models; nothing is trained.
+
+    \b
+    repro audit
+    """
+    findings = _findings()
+    for finding in findings:
+        click.echo(f"{finding.kind} ({', '.join(finding.where)}): {finding.sentence}")
+    click.echo(f"{len(findings)} inconsistencies")
+
+
+def _findings() -> tuple[Finding, ...]:
+    from repro import studies
+    from repro.reporting import statements
+    from repro.reporting.audit import audit as hold
+    from repro.training.catalogue import catalogue
+
+    declared = [study for study in studies.declared() if study.study != "demo"]
+    models = {(row.study, row.variant): row for row in catalogue(declared)}
+    return hold(statements.load(), declared, models)
+
+
+def _slug(name: str) -> str:
+    """The slug of a study that is named by its slug or by its YAML file."""
+    from repro import studies
+
+    if Path(name).suffix in {".yaml", ".yml"}:
+        return studies.load(name).study
+    return name
+
+
+def _samples(contents: Contents, data_dir: Path, each: int = 10) -> Samples | None:
+    """The first images of every class in the data set of the latest sweep, where its cache file lies here."""
+    import numpy as np
+
+    from repro.spec import DATASETS
+
+    if not contents.sweeps:
+        return None
+    data = contents.sweeps[0].plan.runs[0].spec.data
+    known, cache = DATASETS[data.dataset], data_dir / f"{data.dataset}-{data.digest[:16]}.u8"
+    if not cache.is_file():
+        return None
+    total = sum(known.images)
+    raw = np.memmap(cache, dtype=np.uint8, mode="r")
+    if raw.size != total * (32 * 32 * 3 + 1):
+        return None
+    images, labels = raw[:-total].reshape(total, 32, 32, 3), raw[-total:]
+    chosen = [index for label in range(len(known.classes)) for index in np.flatnonzero(labels == label)[:each]]
+    return np.array(images[chosen]), [known.classes[labels[index]] for index in chosen]
+
+
+def _beside(writer: Writer, samples: Samples | None) -> Beside:
+    """What figures need beside rows: artifacts of single runs, and images of the data set."""
+    import json
+
+    from repro.records import Architecture, Layer
+    from repro.reporting.beside import Beside
+
+    def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
+        def fetch(run: RunRow) -> _Value | None:
+            content = writer.artifact(run.run_id, name)
+            try:
+                return None if content is None else parse(content)
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"run {run.run_id}: its {name} cannot be read ({error})") from None
+
+        return fetch
+
+    def architecture(content: bytes) -> Architecture:
+        fields = json.loads(content)
+        layers = tuple(
+            Layer(**{**layer, "input": tuple(layer["input"]), "output": tuple(layer["output"])})
+            for layer in fields["layers"]
+        )
+        residual = tuple((module, kind, source) for module, kind, source in fields["residual"])
+        return Architecture(**{**fields, "input": tuple(fields["input"]), "layers": layers, "residual": residual})
+
+    def confusion(content: bytes) -> list[list[int]]:
+        return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]
+
+    return Beside(artifact("architecture.json", architecture), artifact("confusion.csv", confusion), samples)
