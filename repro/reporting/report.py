@@ -48,7 +48,7 @@ def write(
     *,
     studies: Sequence[str] | None = None,
     setting: str | None = None,
-    findings: Sequence[Finding] = (),
+    findings: Sequence[Finding] | None = None,
     ui_url: str | None = None,
     with_figures: bool = True,
     beside: Beside | None = None,
@@ -61,7 +61,7 @@ def write(
         paper: the claims to judge.
         studies: slugs of the studies wanted; None for every study that was swept.
         setting: id of a setting; None for that of each study's latest sweep.
-        findings: of the audit.
+        findings: of the audit; None leaves it out.
         ui_url: address of MLflow's pages, which runs are linked to.
         with_figures: whether figures are drawn.
         beside: what figures need that no row holds.
@@ -73,7 +73,8 @@ def write(
     judged = claims.judge(paper, contents, setting)
     found = answer(judged, paper, join.scopes(contents))
     shown = {table.study.study: study_sheet(table) for table in tables}
-    claimed, audited, ran = claims_sheet(judged, paper), audit_sheet(findings, paper), runs_sheet(tables, ui_url)
+    claimed, ran = claims_sheet(judged, paper), runs_sheet(tables, ui_url)
+    audited = () if findings is None else (audit_sheet(findings, paper),)
     pictures = _pictures(tables, beside or Beside(), found.row) if with_figures else {}
     sections = [Section("claims", "Claims", "", (claimed,))]
     if overall := pictures.get("", ((), ()))[0]:
@@ -82,18 +83,19 @@ def write(
         study, slug = table.study, table.study.study
         own = pictures.get(slug, ((), ()))
         sections.append(Section(f"study-{slug}", study.title, study.question, (shown[slug],), *own))
-    sections.append(Section("audit", "Audit of the published numbers", "", (audited,)))
+    if audited:
+        sections.append(Section("audit", "Audit of the published numbers", "", audited))
     sections.append(Section("runs", "Runs", "", (ran,)))
     runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
     facts = {
         "Claims": ", ".join(f"{n} {word}" for word in ("supported", "not supported", "undecided")
                             if (n := sum(one.verdict == word for one in judged))),
-        "Inconsistent published numbers": str(len(findings)),
+        **({} if findings is None else {"Inconsistent published numbers": str(len(findings))}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
         "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
     }  # fmt: skip
-    sheets = [*shown.values(), claimed, audited, ran]
+    sheets = [*shown.values(), claimed, *audited, ran]
     paths = [_put(out / "tables" / f"{_safe(s.slug)}.{end}", form(s)) for s in sheets for end, form in FORMS.items()]
     for picture in (picture for section in sections for picture in (*section.pictures, *section.details)):
         for end, data in (("png", picture.png), ("svg", picture.svg)):

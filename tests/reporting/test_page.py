@@ -71,7 +71,7 @@ def test_the_page_needs_no_network_and_no_script(paper_contents, tmp_path):
 
 
 def test_the_answer_stands_first(paper_contents, tmp_path):
-    written = write(tmp_path, paper_contents, statements.load(), with_figures=False)
+    written = write(tmp_path, paper_contents, statements.load(), findings=[], with_figures=False)
     body = written.index.read_text().split("<body>")[1]
     assert written.answer.headline == "SqueezeNet matches AlexNet at 64.8× smaller"
     assert body.index(written.answer.headline) < body.index("<table")

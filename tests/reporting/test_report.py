@@ -66,6 +66,7 @@ def test_without_figures_none_is_drawn_and_nothing_is_fetched(paper_contents, tm
     asked = []
     report.write(tmp_path, paper_contents, PAPER, with_figures=False, beside=beside(asked))
     assert not (tmp_path / "figures").exists()
+    assert not (tmp_path / "tables" / "audit.md").exists()  # no audit was made, so none may be read as clean
     assert asked == []
 
 
