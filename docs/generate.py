@@ -6,7 +6,6 @@ documents is typed by hand.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -48,13 +47,15 @@ def models() -> str:
     from repro import studies
     from repro.training.catalogue import catalogue
 
-    rows = ["| study | variant | parameters | multiply-adds | MiB | published | fits |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    rows = [
+        "| study | variant | parameters | multiply-adds | MiB | published | fits |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
     for row in catalogue([study for study in studies.declared() if study.study != "demo"]):
         published = "" if row.published is None else f"{row.published:g}"
         fits = {None: "", True: "yes", False: "no"}[row.fits]
-        rows.append(
-            f"| {row.study} | {row.title} | {row.parameters:,} | {row.multiply_adds:,} | {row.size_legacy_mib:.3f} | {published} | {fits} |"
-        )
+        cells = [row.study, row.title, f"{row.parameters:,}", f"{row.multiply_adds:,}", f"{row.size_legacy_mib:.3f}"]
+        rows.append(f"| {' | '.join([*cells, published, fits])} |")
     return "\n".join(rows) + "\n"
 
 
@@ -66,13 +67,24 @@ def names() -> str:
 
 
 def speed() -> str:
-    """The latest record of the benchmark."""
-    record = ROOT / "benchmarks" / "record.jsonl"
-    if not record.is_file():
-        return "Not measured yet: `make bench`.\n"
-    from benchmarks.run import markdown
+    """The benchmark's latest figures beside what is required of them."""
+    from benchmarks import record, report
 
-    return markdown([json.loads(line) for line in record.read_text().splitlines()])
+    return report.markdown(record.read())
+
+
+def where_time_goes() -> str:
+    """The profile of a step."""
+    from benchmarks import record, report
+
+    return report.where_time_goes(record.read())
+
+
+def history() -> str:
+    """How many times faster than the usual loop, by record."""
+    from benchmarks import record, report
+
+    return report.history(record.read())
 
 
 def results() -> str:
@@ -81,7 +93,7 @@ def results() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    made.__name__: made for made in (commands, studies, models, names, speed, results)
+    made.__name__: made for made in (commands, studies, models, names, speed, where_time_goes, history, results)
 }
 
 
