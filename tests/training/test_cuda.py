@@ -1,6 +1,7 @@
 """Training on a GPU: the captured step against the eager one, with a real device and with a stand-in for one."""
 
 import contextlib
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -119,7 +120,7 @@ class TestOnGPU:
             seen.append(event)
             if isinstance(event, Progress) and event.epoch == 2:
                 break
-        snapshot = stopped.snapshot()
+        snapshot = copy.deepcopy(stopped.snapshot())
         torch.manual_seed(99)
         losses, digest = outcome(Training(spec_on_gpu, loaded, device="cuda", resume=snapshot))
         first = [(e.train_loss, e.val_loss) for e in seen if isinstance(e, EpochRecord)]

@@ -140,18 +140,17 @@ def test_alexnet_resumes(loaded):
     assert interrupted_and_resumed(spec, small, 3)[0] == train(spec, small)[1]
 
 
-def test_a_snapshot_is_a_copy_and_of_one_spec(loaded):
+def test_a_snapshot_is_plain_small_and_of_one_spec(loaded):
     training = Training(tiny(), loaded)
-    events = iter(training)
-    next(events)
+    for event in training:
+        if isinstance(event, EpochRecord):
+            break
     snapshot = training.snapshot()
-    before = through_a_file(snapshot)
-    for _ in events:
-        pass
-    for name in ("model", "optimizer"):
-        assert all(torch.equal(tensor, before[name][key]) for key, tensor in snapshot[name].items())
-    assert snapshot["epoch_seconds"] == []
-    assert snapshot["step"] == 1
+    file = io.BytesIO()
+    torch.save(snapshot, file)
+    weights, moments, best = 1, 2, 1
+    assert len(file.getvalue()) < (weights + moments + best) * training.optimizer.weights.nbytes + 100_000
+    assert (snapshot["epochs_done"], snapshot["step"], len(snapshot["epoch_seconds"])) == (1, 0, 1)
     with pytest.raises(ReproError, match=snapshot["key"]):
         Training(tiny(seed=1), loaded, resume=snapshot)
 
