@@ -7,6 +7,7 @@ import io
 import re
 from functools import cache
 from itertools import pairwise
+from threading import Thread
 
 import pytest
 import torch
@@ -362,6 +363,13 @@ def test_batch_norm_stands_behind_every_convolution():
         assert (layer.kind == "conv") == (behind.kind == "batch_norm")
 
 
+@pytest.mark.parametrize(("placed", "normed"), [("outside", True), ("fire", False)])
+def test_a_bypass_counts_as_outside_of_its_module(placed, normed):
+    layers = layers_of(squeezenet(residual="complex", batch_norm=placed))
+    assert ("fire2.bypass.bn" in layers) == normed
+    assert ("fire2.squeeze.bn" in layers) == (not normed)
+
+
 def test_biases_stay_where_no_batch_norm_follows():
     module = seeded(squeezenet(batch_norm="fire", conv_bias=False))
     with_bias = {name for name, part in module.named_modules() if isinstance(part, nn.Conv2d) and part.bias is not None}
@@ -451,6 +459,15 @@ def test_size_is_that_of_torch_save_whatever_the_layout():
     for form in (False, True):
         assert state_bytes(moved, legacy=form) == state_bytes(state, legacy=form)
     assert saved(moved) == saved(state)
+
+
+def test_the_legacy_size_does_not_depend_on_addresses():
+    state, sizes = seeded(squeezenet(batch_norm="all")).state_dict(), []
+    sizes.append(state_bytes(state, legacy=True))
+    elsewhere = Thread(target=lambda: sizes.append(state_bytes(state, legacy=True)))  # where memory has other addresses
+    elsewhere.start()
+    elsewhere.join()
+    assert sizes[0] == sizes[1]
 
 
 def test_saved_weights_load_again():
