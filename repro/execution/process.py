@@ -63,6 +63,7 @@ class Process:
             self._popen.kill()
         self._popen.wait()
         self.close()
+        self._log.close()
 
     def close(self) -> None:
         """Closes the pipe to a worker; one that has no job ends."""

@@ -1,0 +1,169 @@
+"""`mlflow run` as a user types it, on a copy of the project as git has it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro.tracking.project import link_environment
+from tests.starting import PROJECT, environment
+
+MLFLOW = str(Path(sys.executable).parent / "mlflow")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's files as they are now, in a folder of their own, with no store and no data."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    copy = tmp_path_factory.mktemp("clone") / "project"
+    for name in listed:
+        if (PROJECT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def linked(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a shell in which set-up has run for the clone, and there is no pyenv."""
+    roots = tmp_path_factory.mktemp("environments")
+    os.environ["MLFLOW_ENV_ROOT"] = str(roots)
+    try:
+        link_environment(clone, Path(sys.prefix))
+    finally:
+        del os.environ["MLFLOW_ENV_ROOT"]
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if "pyenv" not in folder]
+    env = environment(
+        {"MLFLOW_ENV_ROOT": str(roots), "PATH": os.pathsep.join([str(Path(sys.executable).parent), *path])}
+    )
+    del env["PYTHONPATH"]
+    return env
+
+
+def run(words: list[str], clone: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        [MLFLOW, "run", ".", *words], cwd=clone, env=env, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(clone: Path, query: str) -> list[tuple[str, ...]]:
+    with sqlite3.connect(clone / "mlflow.db") as db:
+        return db.execute(query).fetchall()
+
+
+def test_the_literal_command_trains_the_rows_asked_for_and_compare_makes_artifacts(
+    clone: Path, linked: dict[str, str]
+) -> None:
+    asked = ["-e", "ablation", "-P", "fire=removed", "-P", "dataset=digits", "-P", "epochs=1", "-P", "seeds=0"]
+    output = run([*asked, "-P", "set=model.first_kernel=5,model.pools=[conv1, fire4]"], clone, linked)
+    assert "Fire layers removed" in output
+    names = "SELECT name, status FROM runs ORDER BY name"
+    assert rows(clone, names) == [
+        ("ablation", "FINISHED"),
+        ("fire_removed seed 0", "FINISHED"),
+        ("fire_removed_bn seed 0", "FINISHED"),
+    ]
+    params = dict(
+        rows(
+            clone, "SELECT key, params.value FROM params JOIN runs USING (run_uuid) WHERE name = 'fire_removed seed 0'"
+        )
+    )
+    assert params["model.first_kernel"] == "5", "true values on the children, unquoted"
+    assert params["model.removed"] == '["fire4", "fire8"]'
+    parents = rows(clone, "SELECT value FROM tags WHERE key = 'mlflow.parentRunId'")
+    assert len(parents) == 2 and len(set(parents)) == 1, "the run that mlflow made is the parent"
+
+    run(["-e", "compare", "-P", "study=ablation", "-P", "out=report", "-P", "figures=false"], clone, linked)
+    (artifacts,) = rows(clone, "SELECT artifact_uri FROM runs ORDER BY start_time DESC LIMIT 1")
+    folder = Path(artifacts[0].removeprefix("file://"))
+    assert (folder / "index.html").is_file()
+    assert (folder / "tables").is_dir()
+    note = rows(clone, "SELECT value FROM tags WHERE key = 'mlflow.note.content' AND value LIKE '%Ablation%'")
+    assert note, "its description is a summary"
+
+
+def test_the_code_that_runs_is_that_of_the_folder(clone: Path, linked: dict[str, str]) -> None:
+    study = clone / "experiments" / "ablation.yaml"
+    text = study.read_text()
+    study.write_text(text.replace("title: Fire layers removed\n", "title: Fire layers removed here\n"))
+    try:
+        output = run(
+            [
+                "-e",
+                "ablation",
+                *[
+                    "-P",
+                    "fire=removed",
+                    "-P",
+                    "batchnorm=off",
+                    "-P",
+                    "dataset=digits",
+                    "-P",
+                    "epochs=1",
+                    "-P",
+                    "seeds=0",
+                ],
+            ],
+            clone,
+            linked,
+        )
+    finally:
+        study.write_text(text)
+    assert "Fire layers removed here" in output
+
+
+def test_the_environment_installed_elsewhere_is_never_taken_for_the_code(clone: Path, linked: dict[str, str]) -> None:
+    where = subprocess.run(
+        [sys.executable, "-c", "import repro; print(repro.__file__)"],
+        cwd=clone,
+        env=linked,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert where.startswith(str(clone))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pyenv") is None, reason="MLflow builds environments with pyenv, which is not here")
+def test_where_set_up_never_ran_mlflow_builds_the_environment_from_the_pins(clone: Path, tmp_path: Path) -> None:
+    env = environment({"MLFLOW_ENV_ROOT": str(tmp_path / "envs")})
+    del env["PYTHONPATH"]
+    done = subprocess.run(
+        [
+            MLFLOW,
+            "run",
+            ".",
+            "-e",
+            "ablation",
+            *["-P", "fire=removed", "-P", "dataset=digits", "-P", "epochs=1", "-P", "seeds=1"],
+        ],
+        cwd=clone,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = (tmp_path / "envs").iterdir()
+    frozen = subprocess.run(
+        [str(built / "bin" / "python"), "-m", "pip", "freeze"], capture_output=True, text=True, check=True
+    ).stdout.lower()
+    for line in (clone / "constraints.txt").read_text().lower().splitlines():
+        if "==" in line:
+            name, version = line.split("==")
+            assert f"{name}=={version}" in frozen, line
