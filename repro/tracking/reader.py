@@ -16,7 +16,7 @@ from repro.errors import InputError
 from repro.rows import Contents, RunRow, SweepRow
 from repro.tracking import api, sqlite, stored
 from repro.tracking.names import Tag
-from repro.tracking.store import Store, connect, errors, resolve, sqlite_path
+from repro.tracking.store import Store, connect, errors, resolve, shown, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
 PLAN = "sweep.json"
@@ -96,7 +96,7 @@ def _contents(
             rows[run] = replace(rows[run], curve=curve)
             if doubled:
                 notes.append(f"run {run}: {doubled} doubled points; the latest of each step is kept")
-    return Contents(uri, tuple(sweeps), tuple(rows.values()), tuple(notes))
+    return Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes))
 
 
 def _sweep(run: StoredRun, plan: Callable[[StoredRun], bytes | None], notes: list[str]) -> SweepRow | None:
@@ -141,5 +141,7 @@ def _histories(store: Store, run_ids: Sequence[str], notes: list[str]) -> Histor
         try:
             return api.bulk_histories(store, run_ids)
         except api.NoBulkError as error:
-            notes.append(f"{store.uri} has no bulk call for curves ({error}); read one by one, which takes longer")
+            notes.append(
+                f"{shown(store.uri)} has no bulk call for curves ({error}); read one by one, which takes longer"
+            )
     return api.histories(store, run_ids)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from repro.errors import InputError
 from repro.tracking import api
 from repro.tracking.names import Tag
-from repro.tracking.store import Store
+from repro.tracking.store import Store, shown
 from repro.tracking.stored import StoredRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""MLflow's codes for an id that it does not know, or that cannot be one."""
 
 _METRICS_A_BATCH = 900  # MLflow takes 1,000 metrics, params and tags at a time, of them 100 params
 _TAG_LENGTH = 8000  # what MLflow keeps of a tag
@@ -38,10 +41,10 @@ class Runs:
             try:
                 return api.stored(self.store.client.get_run(run_id))
             except MlflowException as error:
-                if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                if error.error_code not in NO_SUCH_RUN:
                     raise
                 raise InputError(
-                    f"{self.store.uri} has no run {run_id!r}; give a run id as MLflow's UI shows it (32 digits)"
+                    f"{shown(self.store.uri)} has no run {run_id!r}; give a run id as MLflow's UI shows it (32 digits)"
                 ) from None
 
     def artifact(self, run_id: str, path: str) -> bytes | None:

@@ -54,6 +54,10 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         sqlite3.Error: the file cannot be opened or is no database.
     """
+    if database.with_name(f"{database.name}-journal").exists():
+        # a writer that was killed in the middle has left it; only a connection that may write can take its changes back
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database, timeout=20)) as writing:
+            writing.execute("SELECT count(*) FROM sqlite_master")
     name = f"file:{quote(str(database))}?mode=ro"
     with contextlib.closing(sqlite3.connect(name, uri=True, timeout=20, isolation_level=None)) as connection:
         connection.execute("PRAGMA temp_store = MEMORY")

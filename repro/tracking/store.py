@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -121,6 +122,11 @@ def sqlite_path(uri: str) -> Path | None:
     return Path.cwd() / name
 
 
+def shown(uri: str) -> str:
+    """The URI without the password that it may hold, for messages and reports."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
 def _sqlite_uri(path: Path) -> str:
     return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
@@ -132,8 +138,8 @@ def errors(uri: str) -> Iterator[None]:
         yield
     except ReproError:
         raise
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingError(f"{uri}: {_line(error)}") from None
+    except (OSError, sqlite3.Error, ImportError) as error:  # an import: the driver of another database
+        raise TrackingError(f"{shown(uri)}: {_line(error)}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise  # a mistake of ours, not of the store
@@ -145,7 +151,7 @@ def _line(error: Exception) -> str:
 
 
 def _explained(uri: str, error: Exception) -> str:
-    line, text = _line(error), str(error)
+    line, text, uri = _line(error), str(error), shown(uri)
     if uri.startswith("http") and ("failed with exception" in text or "failed with timeout" in text):
         reason = (
             "connection refused" if "refused" in text else "timed out" if "timed out" in text else "connection failed"
@@ -244,10 +250,10 @@ def _experiment(client: MlflowClient, uri: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise InputError(f"{uri}: has no experiment with the id {given!r} (MLFLOW_EXPERIMENT_ID)") from None
+            raise InputError(f"{shown(uri)}: has no experiment with the id {given!r} (MLFLOW_EXPERIMENT_ID)") from None
     if found.lifecycle_stage != "active":
         raise InputError(
-            f"{uri}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"
+            f"{shown(uri)}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"
             " brings it back, MLFLOW_EXPERIMENT_NAME names another one"
         )
     return found.experiment_id

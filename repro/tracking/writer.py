@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from repro import journal, studies
 from repro.journal import Journal
@@ -21,11 +21,8 @@ from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment
 from repro.studies import Plan
 from repro.tracking import api, entries, owner, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
-from repro.tracking.runs import Runs, cut
+from repro.tracking.runs import NO_SUCH_RUN, Runs, cut
 from repro.tracking.store import Store
-
-if TYPE_CHECKING:
-    from repro.tracking.reap import Reaped
 
 State: TypeAlias = Literal["running", "killed", "failed"]
 """What the publisher knows of a run that is not at its end."""
@@ -133,7 +130,7 @@ class Writer(Runs):
                 self.store.client.get_run(run_id)
                 return run_id
             except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                if error.error_code not in NO_SUCH_RUN:
                     raise
                 return None
 
@@ -183,12 +180,6 @@ class Writer(Runs):
                 ours.sort(key=lambda run: (run.info.start_time, run.info.run_id))
                 found = {run.data.tags.get(Tag.KEY, ""): run.info.run_id for run in ours}
         return {key: run for key, run in found.items() if key in wanted}
-
-    def reap(self, runs: Path) -> list[Reaped]:
-        """Closes what processes that are gone have left RUNNING; see `repro.tracking.reap`."""
-        from repro.tracking.reap import reap  # which publishes through this class
-
-        return reap(self, runs)
 
     def _find(self, known: Journal) -> _Known | None:
         """How far the store has a journal; None where it has no run for it."""

@@ -8,7 +8,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from repro import journal
+from repro import journal, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS
 from repro.rows import Curve
@@ -72,7 +72,7 @@ def test_three_ways_give_the_same(server, here, runs, trained, monkeypatch) -> N
         run.finish("diverged", test_loss=-math.inf)
         point = writer.publish(run.folder, parent=sweep)
     client = writer.store.client
-    client.log_metric(point.run_id, "val_loss", 9.0, timestamp=run.clock, step=3)  # a doubled step
+    client.log_metric(point.run_id, "val_loss", 0.001, timestamp=run.clock, step=3)  # a doubled step
     client.log_metric(point.run_id, "val_loss", math.nan, timestamp=run.clock, step=4)
     empty = trained(runs)
     empty.finish("diverged", best_epoch=0, epochs_run=0, mean_epoch_seconds=math.nan)
@@ -99,7 +99,7 @@ def test_three_ways_give_the_same(server, here, runs, trained, monkeypatch) -> N
             assert same(one.curve, two.curve)
         assert doubled in other.notes
     last = next(row for row in contents.runs if row.run_id == point.run_id).curve
-    assert last.val_loss[2] == 9.0 and math.isnan(last.val_loss[3]) and last.val_loss[-1] == math.inf
+    assert last.val_loss[2] == 0.001 and math.isnan(last.val_loss[3]) and last.val_loss[-1] == math.inf
     assert doubled in contents.notes
     assert all(len(row.curve.epoch) == 0 for row in contents.runs if row.key == empty.key)
 
@@ -166,30 +166,23 @@ def test_missing_points_are_nan(fresh, runs, trained) -> None:
     assert set(row.metrics) == set(RESULT_METRICS) - {"best_epoch"}
 
 
-def test_studies_choose_what_tables_need(fresh, runs, here) -> None:
-    from repro import studies
-
+def test_studies_choose_what_their_tables_need(fresh, runs, trained) -> None:
     place = fresh()
     writer = Writer(connect(place.uri))
-    for name in ("reproducibility", "residual", "squeeze_ratio", "best"):
+    for name in ("reproducibility", "residual", "best"):
         study = studies.load(name)
-        plan = studies.plan([(study, list(study.variants))], seeds=[0])
-        writer.open_sweep(plan, reused={})
-    best = read(place.uri, studies=["best"])
-    assert [sweep.plan.name for sweep in best.sweeps] == ["best"]
-    assert {sweep.plan.name for sweep in read(place.uri, studies=["best", "residual"]).sweeps} == {"best", "residual"}
-
-
-def test_runs_compared_with_are_kept(fresh, runs, trained) -> None:
-    place = fresh()
-    writer = Writer(connect(place.uri))
-    base, other = trained(runs, "alexnet", seed=0), trained(runs, "squeezenet", seed=0)
+        writer.open_sweep(studies.plan([(study, list(study.variants))], seeds=[0]), reused={})
+    base, other = trained(runs, "alexnet", seed=7), trained(runs, "squeezenet_bn", seed=0)
     for run in (base, other):
         run.train(1)
         run.finish()
-        writer.publish(run.folder, parent=writer.open_sweep(run.plan, reused={}))
-    assert {row.key for row in read(place.uri, studies=["reproducibility"]).runs} == {base.key, other.key}
-    assert read(place.uri, studies=["residual"]).runs == ()
+        writer.publish(run.folder, parent=None)
+    best = read(place.uri, studies=["best"])
+    assert [sweep.plan.name for sweep in best.sweeps] == ["best"]
+    assert {row.key for row in best.runs} == {base.key, other.key}  # of the study that `best` is compared with
+    both = read(place.uri, studies=["best", "residual"])
+    assert {sweep.plan.name for sweep in both.sweeps} == {"best", "residual"}
+    assert read(place.uri, studies=["squeeze_ratio"]).runs == ()
 
 
 def test_a_schema_that_is_not_known(fresh, runs, trained, monkeypatch) -> None:
@@ -235,3 +228,23 @@ def test_a_store_that_cannot_be_written_is_read(here, fresh, program, runs, trai
     text += "print(len(read(curves=True).runs), 'mlflow' in sys.modules)"
     assert program(text).communicate(timeout=60) == ("1 False\n", "")
     assert {path: path.stat().st_mtime_ns for path in here.iterdir()} == before
+
+
+def test_a_writer_killed_in_the_middle(fresh, runs, trained, program) -> None:
+    """sqlite's own journal is left behind, with half a transaction in the file."""
+    place, run = fresh(), trained(runs)
+    run.finish()
+    Writer(connect(place.uri)).publish(run.folder, parent=None)
+    text = f"""
+import os, signal, sqlite3
+store = sqlite3.connect({str(place.database)!r})
+store.execute("PRAGMA cache_size = 1")
+store.execute("DELETE FROM params")
+for name in range(2000):
+    store.execute("INSERT INTO tags SELECT ?, value, run_uuid FROM tags WHERE key = 'repro.key'", (str(name),))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert program(text).wait(timeout=60) == -9
+    assert place.database.with_name("mlflow.db-journal").exists()
+    row = read(place.uri).runs[0]
+    assert len(row.params) > 30

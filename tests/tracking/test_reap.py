@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from repro import journal
+from repro.tracking.reap import reap
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 
@@ -62,11 +63,11 @@ def test_only_what_is_dead_is_closed(place, runs, trained, program, dump) -> Non
     _, live_sweep, live_run = driving(program, place, alive)
     dying, dead_sweep, dead_run = driving(program, place, dead)
     writer = Writer(connect(place.uri))
-    assert writer.reap(runs) == []
+    assert reap(writer, runs) == []
     dead.train(2)  # on the disk, not yet in the store
     dying.kill()
     dying.wait()
-    closed = writer.reap(runs)
+    closed = reap(writer, runs)
     assert {one.run_id for one in closed} == {dead_sweep, dead_run}
     assert all("its process is gone" in str(one) for one in closed)
     stored = dump(place.database, dead_run)
@@ -74,7 +75,7 @@ def test_only_what_is_dead_is_closed(place, runs, trained, program, dump) -> Non
     assert max(step for _, step, *_ in stored.metrics) == 3
     assert dump(place.database, dead_sweep).run["status"] == "KILLED"
     assert dump(place.database, live_run).run["status"] == dump(place.database, live_sweep).run["status"] == "RUNNING"
-    assert writer.reap(runs) == []
+    assert reap(writer, runs) == []
 
 
 def test_a_worker_that_outlives_its_driver_keeps_its_run(fresh, runs, trained, left, dump) -> None:
@@ -82,9 +83,9 @@ def test_a_worker_that_outlives_its_driver_keeps_its_run(fresh, runs, trained, l
     sweep, run_id = left(Writer(connect(place.uri)), run)
     writer = Writer(connect(place.uri))
     with journal.claim(run.folder):
-        assert [one.run_id for one in writer.reap(runs)] == [sweep]
+        assert [one.run_id for one in reap(writer, runs)] == [sweep]
         assert dump(place.database, run_id).run["status"] == "RUNNING"
-    assert [one.run_id for one in writer.reap(runs)] == [run_id]
+    assert [one.run_id for one in reap(writer, runs)] == [run_id]
 
 
 def test_a_finished_journal_is_published_as_finished(fresh, runs, trained, left, dump) -> None:
@@ -92,7 +93,7 @@ def test_a_finished_journal_is_published_as_finished(fresh, runs, trained, left,
     _, run_id = left(Writer(connect(place.uri)), run)
     run.train(2)
     run.finish()
-    closed = Writer(connect(place.uri)).reap(runs)
+    closed = reap(Writer(connect(place.uri)), runs)
     assert (closed[0].run_id, closed[0].status) == (run_id, "FINISHED")
     stored = dump(place.database, run_id)
     assert stored.run["end_time"] == run.clock - 1500
@@ -108,7 +109,7 @@ def test_the_parent_that_mlflow_run_left(fresh, runs, trained, left, dump, monke
         assert left(writer, trained(runs))[0] == parent
     writer.close_sweep(ended, "FINISHED", {})  # and then `mlflow run` died before it set the status
     monkeypatch.delenv("MLFLOW_RUN_ID")
-    Writer(connect(place.uri)).reap(runs)
+    reap(Writer(connect(place.uri)), runs)
     status = {run_id: dump(place.database, run_id).run["status"] for run_id in (given, ended, foreign)}
     assert status == {given: "KILLED", ended: "FINISHED", foreign: "RUNNING"}
 
@@ -125,7 +126,7 @@ def test_folders_that_are_gone_or_were_replaced(fresh, runs, trained, left, dump
     moved.folder.rename(here / "moved" / moved.key)
     text = (broken.folder / journal.NAME).read_text()
     (broken.folder / journal.NAME).write_text("by hand\n" + text)
-    Writer(connect(place.uri)).reap(here / "moved")
+    reap(Writer(connect(place.uri)), here / "moved")
     stored = {run.key: dump(place.database, ids[run.key]) for run in (gone, replaced, moved, broken)}
     assert {key: one.run["status"] for key, one in stored.items()} == {
         gone.key: "KILLED",
@@ -144,7 +145,7 @@ def test_what_another_machine_trains_is_left_alone(fresh, runs, trained, left, d
     sweep, run_id = left(writer, run)
     owner = json.loads(writer.run(sweep).tags["repro.owner"])
     writer.store.client.set_tag(sweep, "repro.owner", json.dumps(owner | {"host": "another-machine"}))
-    assert Writer(connect(place.uri)).reap(runs) == []
+    assert reap(Writer(connect(place.uri)), runs) == []
     assert dump(place.database, run_id).run["status"] == dump(place.database, sweep).run["status"] == "RUNNING"
 
 
@@ -156,7 +157,7 @@ def test_the_double_of_a_run_is_closed(fresh, runs, trained, left, dump) -> None
     _, run_id = left(writer, run)
     tags = {name: value for name, value in writer.run(run_id).tags.items() if name != "mlflow.runName"}
     double = writer.store.client.create_run("0", tags=tags).info.run_id
-    Writer(connect(place.uri)).reap(runs)
+    reap(Writer(connect(place.uri)), runs)
     assert dump(place.database, run_id).run["status"] == "KILLED"
     stored = dump(place.database, double)
     assert (stored.run["status"], stored.tags["repro.message"]) == ("FAILED", f"a double of run {run_id}")

@@ -374,3 +374,42 @@ def test_store_deleted_while_publishing(fresh, runs, trained, dump) -> None:
     again = Writer(connect(place.uri)).publish(run.folder, parent=None)
     assert again.points == 25
     assert [point[:4] for point in dump(place.database, again.run_id).metrics] == expected(run.folder)
+
+
+@pytest.mark.parametrize("what", ["points", "files"])
+def test_full_disk(fresh, runs, trained, dump, program, what) -> None:
+    """The kernel refuses to let files grow; nothing is lost, and it is published when there is room."""
+    place, run = fresh(), trained(runs)
+    writer = journal.Writer(run.folder)
+    for epoch in range(1, 301 if what == "points" else 3):
+        writer.append(EpochRecord(epoch, 1 / epoch, 0.5, 1.0, 0.5, 1.0), 1_700_000_000_000 + epoch)
+        run.epochs = epoch
+    writer.close()
+    run.finish()
+    if what == "files":
+        (run.folder / "model.pt").write_bytes(b"w" * (place.database.stat().st_size + 2**20))
+    text = f"""
+import resource, signal
+from pathlib import Path
+from repro.tracking.store import TrackingError, connect
+from repro.tracking.writer import Writer
+writer = Writer(connect({place.uri!r}))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit = {place.database.stat().st_size + 2**17}
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    writer.publish(Path({str(run.folder)!r}), parent=None)
+except TrackingError as error:
+    print(error)
+"""
+    out, err = program(text).communicate(timeout=60)
+    assert out.count("\n") == 1 and not err, (out, err)
+    assert "full" in out or "disk I/O error" in out or "File too large" in out
+    run_id = Writer(connect(place.uri)).finished([run.key])
+    assert run_id == {}
+    done = Writer(connect(place.uri)).publish(run.folder, parent=None)
+    stored = dump(place.database, done.run_id)
+    assert [point[:4] for point in stored.metrics] == expected(run.folder)
+    assert stored.run["status"] == "FINISHED"
+    assert Writer(connect(place.uri)).artifact(done.run_id, "model.pt") == (run.folder / "model.pt").read_bytes()
+    assert len(connect(place.uri).client.search_runs(["0"])) == 1
