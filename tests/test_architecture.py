@@ -40,7 +40,7 @@ HOMES = {
     "click": ["cli/"],
     "matplotlib": ["reporting/drawing.py", "reporting/figures.py", "reporting/pictures.py", "reporting/style.py"],
     "mlflow": ["tracking/"],
-    "numpy": ["training/", "rows.py", "reporting/", "tracking/"],
+    "numpy": ["training/", "rows.py", "reporting/", "tracking/", "cli/reports.py"],
     "pydantic": ["validation.py", "spec.py", "studies.py", "reporting/statements.py"],
     "pydantic_core": ["spec.py"],
     "rich": ["cli/"],

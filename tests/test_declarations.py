@@ -55,6 +55,11 @@ def test_an_exponent_makes_a_number(text):
     assert declarations.parse_value(text, "value") == pytest.approx(1e-3, rel=1e-15)
 
 
+@pytest.mark.parametrize(("text", "value"), [("1e3", 1000.0), ("-2E2", -200.0), ("3.5e1", 35.0)])
+def test_an_exponent_needs_no_sign(text, value):
+    assert declarations.parse_value(text, "value") == value
+
+
 @pytest.mark.parametrize("text", ["e-3", "1e", "1e-", "fire3", "1e3x", "1-3", "simple"])
 def test_what_is_no_number_stays_text(text):
     assert declarations.parse_value(text, "value") == text
