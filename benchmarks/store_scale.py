@@ -5,6 +5,7 @@
 Builds the store in a temporary folder: one run is published by the project's own writer, the others are copies of its rows
 with keys, seeds and values of their own. Then reads it in processes of their own, imports included, in turn: by SQL,
 through an `mlflow server` on this machine, and as one would with MLflow's API alone (search_runs, get_metric_history).
+At last it publishes a run into the full store, epoch by epoch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,9 +32,13 @@ import numpy as np
 
 from repro import journal, studies
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
-from repro.studies import Plan
+from repro.studies import Plan, PlannedRun
 
 READS = {
+    "keys": (
+        "from repro.tracking.store import connect\nfrom repro.tracking.writer import Writer\n"
+        "assert len(Writer(connect(URI)).finished(open('keys').read().split())) == RUNS"
+    ),
     "tables": "from repro.tracking import reader\ncontents = reader.read(URI)\nassert len(contents.runs) == RUNS",
     "curves": (
         "from repro.tracking import reader\ncontents = reader.read(URI, curves=True)\n"
@@ -98,13 +104,9 @@ def build(folder: Path, runs: int, epochs: int) -> Path:
     for plan in planned:
         writer.close_sweep(writer.open_sweep(plan, reused={}), "FINISHED", {})
     unique = [run for plan in planned for run in plan.unique][:runs]
+    (folder / "keys").write_text("\n".join(run.key for run in unique))
     first = folder / "runs" / unique[0].key
-    first.mkdir(parents=True)
-    record = journal.Writer(first)
-    spec = unique[0].spec.model_dump(mode="json")
-    record.append(
-        journal.Attempt(record.journal_id, spec, unique[0].study, unique[0].variant, environment(), 0, os.getpid())
-    )
+    record = begin(first, unique[0])
     for epoch in range(1, epochs + 1):
         record.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
     record.append(
@@ -114,6 +116,33 @@ def build(folder: Path, runs: int, epochs: int) -> Path:
     original = writer.publish(first, parent=None).run_id
     copy(folder / "mlflow.db", original, [(run.key, run.seed) for run in unique[1:]])
     return folder / "mlflow.db"
+
+
+def begin(folder: Path, run: PlannedRun) -> journal.Writer:
+    """A journal in `folder` with the start of a run in it."""
+    folder.mkdir(parents=True)
+    record = journal.Writer(folder)
+    spec = run.spec.model_dump(mode="json")
+    record.append(journal.Attempt(record.journal_id, spec, run.study, run.variant, environment(), 0, os.getpid()))
+    return record
+
+
+def publishing(uri: str, folder: Path, epochs: int) -> float:
+    """Median seconds of publishing one epoch into the store at `uri`."""
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    writer, run = Writer(connect(uri)), plans(1)[0].runs[0]
+    record = begin(folder, run)
+    writer.publish(folder, parent=None)
+    seconds = []
+    for epoch in range(1, epochs + 1):
+        record.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
+        started = time.perf_counter()
+        writer.publish(folder, parent=None)
+        seconds.append(time.perf_counter() - started)
+    record.close()
+    return statistics.median(seconds)
 
 
 def copy(database: Path, original: str, runs: list[tuple[str, int]]) -> None:
@@ -202,6 +231,9 @@ def main() -> None:
                 for what, (seconds, memory) in found.items():
                     ratio = found["API"][0] / seconds
                     print(f"{name:7} {what:7} {seconds:7.2f} s {memory:6.0f} MiB {ratio:6.1f} times the API's speed")
+            for name, uri in (("sqlite", f"sqlite:///{database}"), ("server", address)):
+                seconds = publishing(uri, Path(folder) / f"published {name}", asked.epochs)
+                print(f"{name:7} an epoch is published in {seconds * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

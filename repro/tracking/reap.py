@@ -84,6 +84,6 @@ def _sweep(writer: Writer, run: Run) -> Reaped:
 def _close(writer: Writer, run: Run, status: str, message: str) -> Reaped:
     with writer.store.errors():
         if message:
-            writer.store.client.set_tag(run.info.run_id, Tag.MESSAGE, message[-MESSAGE_LENGTH:])
+            writer.store.client.set_tag(run.info.run_id, Tag.MESSAGE, message[-MESSAGE_LENGTH:], synchronous=True)
         writer.store.client.set_terminated(run.info.run_id, status)
     return Reaped(run.info.run_id, run.info.run_name or "", status)

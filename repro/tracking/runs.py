@@ -89,9 +89,10 @@ class Runs:
         settings = [Param(name, value) for name, value in (params or {}).items()]
         labels = [RunTag(str(name), value) for name, value in (tags or {}).items()]
         if metrics or settings or labels:
-            self.store.client.log_batch(run_id, metrics[:_METRICS_A_BATCH], settings, labels)
+            # whatever MLFLOW_ENABLE_ASYNC_LOGGING says: the order of these calls is what makes them repeatable
+            self.store.client.log_batch(run_id, metrics[:_METRICS_A_BATCH], settings, labels, synchronous=True)
         for start in range(_METRICS_A_BATCH, len(metrics), _METRICS_A_BATCH):
-            self.store.client.log_batch(run_id, metrics[start : start + _METRICS_A_BATCH])
+            self.store.client.log_batch(run_id, metrics[start : start + _METRICS_A_BATCH], synchronous=True)
 
 
 def cut(text: str) -> str:

@@ -119,6 +119,16 @@ writer.publish(Path({str(run.folder)!r}), parent="p")
     assert len(connect(place.uri).client.search_runs(["0"])) == 1
 
 
+def test_asynchronous_logging_is_not_for_journals(fresh, runs, trained, dump, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    writer = Writer(connect(place.uri))
+    monkeypatch.setattr(writer.store.client, "set_terminated", None)  # nothing may be left to a later call's flush
+    run.train(2)
+    done = writer.publish(run.folder, parent=None)
+    assert [point[:4] for point in dump(place.database, done.run_id).metrics] == expected(run.folder)
+
+
 def test_values_that_are_not_finite(place, runs, trained, dump) -> None:
     run = trained(runs)
     run.train(1)
