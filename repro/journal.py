@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import math
@@ -148,6 +149,8 @@ class Writer:
         Raises:
             OSError: the disk is full or the folder is gone; the journal stays readable.
         """
+        if os.fstat(self._file.fileno()).st_nlink == 0:  # the system would go on writing to what nobody can read
+            raise FileNotFoundError(errno.ENOENT, "deleted while the run was trained", self._file.name)
         stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
         fields = {"kind": _NAMES[type(record)], "time_ms": stamp, **dataclasses.asdict(record)}
         line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
@@ -181,6 +184,12 @@ def read(folder: Path) -> Journal | None:
         return None
     except OSError as error:
         raise ReproError(f"{path}: cannot be read ({error.strerror})") from None
+    return of(folder, raw)
+
+
+def of(folder: Path, raw: bytes) -> Journal | None:
+    """The journal whose file in `folder` holds `raw`; the rest is as with `read`."""
+    path = folder / NAME
     entries, size = parse(raw, str(path))
     if not entries:
         return None
@@ -232,13 +241,15 @@ def claim(folder: Path) -> IO[bytes] | None:
     The kernel frees it however its holder ends, so there is no stale lock and no heartbeat. It holds between the
     processes of one machine; a network file system may not pass it on to others.
     """
-    file = (folder / "lock").open("ab")
+    path = folder / "lock"
     for pause in (0.01, 0.05, 0):  # `held` takes the lock for a moment when it looks
-        with contextlib.suppress(BlockingIOError):
+        file = path.open("ab")
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file  # else the folder was set aside in between, and its lock with it
+        file.close()
         time.sleep(pause)
-    file.close()
     return None
 
 

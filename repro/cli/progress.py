@@ -29,7 +29,7 @@ class _Line:
 
 
 class Progress:
-    """Shows a sweep's events. `failed` counts the runs that did not come to their end."""
+    """Shows a sweep's events; counts the runs that did not come to their end, and those that the store lacks."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -40,7 +40,7 @@ class Progress:
         self._planned: Planned | None = None
         self._ended = 0
         self._began = time.monotonic()
-        self.failed = 0
+        self.failed = self.unpublished = 0
 
     def __enter__(self) -> Progress:
         """Starts the moving table, where there is a terminal."""
@@ -79,7 +79,7 @@ class Progress:
             case Notice(text):
                 self._say(text)
             case Finished():
-                self.failed = len(event.failed)
+                self.failed, self.unpublished = len(event.failed), event.unpublished
                 self._finished(event)
         if self._live is not None:
             self._live.update(self._table())
@@ -135,8 +135,6 @@ class Progress:
     def _finished(self, event: Finished) -> None:
         if event.table:
             self._say("\n" + event.table)
-        if event.unpublished:
-            self._say(f"the tracking store lacks {event.unpublished} runs; bring them in with: repro sync")
         self._say(
             f"{self._plan.name}: done in {duration(event.seconds)}"
             + (f", sweep {event.parent}" if event.parent else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -135,8 +136,10 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
     from repro.execution.sweep import sweep
 
     settings = options.make_settings(asked, wanted)
-    with Progress(wanted) as progress:
-        for event in sweep(wanted, settings):
+    with Progress(wanted) as progress, closing(sweep(wanted, settings)) as events:
+        for event in events:
             progress.show(event)
     if progress.failed:
         raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; the same command tries them again")
+    if progress.unpublished:
+        raise ReproError(f"the tracking store lacks {progress.unpublished} runs; bring them in with: repro sync")

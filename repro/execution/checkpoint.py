@@ -46,5 +46,6 @@ class Checkpoints:
         return snapshot if isinstance(snapshot, dict) else None
 
     def remove(self) -> None:
-        """Deletes the checkpoint of a run that has ended."""
-        self._path.unlink(missing_ok=True)
+        """Deletes the checkpoint of a run that has ended, and what a kill left of one."""
+        for path in (self._path, disk.partial(self._path)):
+            path.unlink(missing_ok=True)

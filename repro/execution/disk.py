@@ -15,15 +15,20 @@ def write(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; the former file stays.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    temporary = partial(path)
     try:
-        with partial.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            temporary.unlink()
         raise
     sync(path.parent)
+
+
+def partial(path: Path) -> Path:
+    """Where `write` puts the content of `path` until it is whole; a crash may leave it."""
+    return path.with_name(f".{path.name}.partial")

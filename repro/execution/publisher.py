@@ -6,24 +6,36 @@ has all of it; the thread spends at most about a hundredth of its time on that, 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from repro import journal
 from repro.errors import ReproError
+from repro.execution import disk
 from repro.records import Environment
 from repro.reporting.report import sweep_table
 from repro.rows import Curve
 from repro.studies import Plan
 from repro.tracking import reader
+from repro.tracking.store import TrackingError
 from repro.tracking.writer import State, Status, Writer
 
 _SHARE = 0.01
 _LEAST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What is known of a run; `count` tells whether it has changed since."""
+
+    count: int
+    state: State
+    message: str | None
 
 
 class Publisher:
@@ -43,51 +55,54 @@ class Publisher:
         self._environment = environment
         self._say = say
         self.parent: str | None = None
-        self._noted: dict[Path, tuple[int, State]] = {}  # how often a journal was noted, and its run's state
-        self._published: dict[Path, int] = {}  # up to which note the store has it
+        """MLflow's id of the sweep, once it has one."""
+        self.table = ""
+        """The sweep's table in Markdown, once it is at its end in the store."""
+        self.closed = False
+        """Whether the store has all of the sweep, and its end."""
+        self._notes: dict[Path, _Note] = {}
+        self._published: dict[Path, int] = {}  # up to which note the store has a journal
+        self._broken: dict[Path, int] = {}  # at which note a journal could not be published, store or no store
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._killed = False
+        self._closing: Status | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self) -> None:
         """Begins to publish."""
         self._thread.start()
 
-    def note(self, folder: Path, state: State = "running") -> None:
-        """Says that the journal in `folder` has grown, and in which state its run is."""
+    def note(self, folder: Path, state: State = "running", message: str | None = None) -> None:
+        """Says that the journal in `folder` has grown, in which state its run is, and why it failed."""
         with self._lock:
-            self._noted[folder] = (self._noted.get(folder, (0, state))[0] + 1, state)
+            former = self._notes.get(folder)
+            self._notes[folder] = _Note(former.count + 1 if former else 1, state, message)
         if state != "running":
             self._wake.set()
 
-    def close(self, patience: float, *, killed: bool = False) -> int:
-        """Publishes what is left, for at most `patience` seconds; returns how many journals remain unpublished.
+    def close(self, status: Status, patience: float, stopping: Callable[[], bool] = lambda: False) -> int:
+        """Publishes what is left and ends the sweep in the store; returns how many journals remain unpublished.
 
-        A sweep that was killed is marked so, within the same time.
+        Args:
+            status: the sweep's; one that is not KILLED gets its table, too.
+            patience: seconds after which it is given up.
+            stopping: asked all the while whether to give up at once.
         """
-        self._killed = killed
-        self._closing.set()
+        self._closing = status
         self._wake.set()
-        self._thread.join(patience)
-        return len(self._left())
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < deadline and not stopping():
+            self._thread.join(_POLL_SECONDS)
+        return len(self._left()) + len(self._broken)
 
-    def conclude(self, status: Status) -> str:
-        """Ends the sweep in the store, with its tables; returns them in Markdown. The thread has ended before.
-
-        Raises:
-            TrackingError: the store is away.
-        """
-        contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
-        table = sweep_table(self._plan, contents.runs)
-        if self.parent is not None:
-            self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
-        return table
-
-    def _left(self) -> dict[Path, tuple[int, State]]:
+    def _left(self) -> dict[Path, _Note]:
+        """What is still to be published and can be."""
         with self._lock:
-            return {folder: note for folder, note in self._noted.items() if note[0] > self._published.get(folder, 0)}
+            return {
+                folder: note
+                for folder, note in self._notes.items()
+                if note.count > max(self._published.get(folder, 0), self._broken.get(folder, 0))
+            }
 
     def _work(self) -> None:
         away = 0
@@ -95,21 +110,20 @@ class Publisher:
             began = time.monotonic()
             try:
                 self._round()
+                if self._closing is not None and not self._left():
+                    self._conclude(self._closing)
+                    self.closed = True
+                    return
                 if away:
                     self._say("the tracking store is back; what was waiting is published")
                 away = 0
             except Exception as error:  # whatever the store does, training goes on
                 away += 1
                 if away == 1:
-                    self._say(f"{error}; training goes on, its journals keep everything until the store is back")
-            if self._closing.is_set() and not away and not self._left():
-                if self._killed and self.parent is not None:
-                    with contextlib.suppress(ReproError):  # else the next sweep's start closes it
-                        self._writer.close_sweep(self.parent, "KILLED", {})
-                return
+                    self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
             spent = time.monotonic() - began
             pause = 2.0**away if away else max(_LEAST_PAUSE, spent / _SHARE)
-            if self._closing.is_set():
+            if self._closing is not None:
                 pause = 0.5 if away else 0.0
             self._wake.wait(min(_LONGEST_PAUSE, pause))
             self._wake.clear()
@@ -117,13 +131,36 @@ class Publisher:
     def _round(self) -> None:
         if self.parent is None:
             self.parent = self._writer.open_sweep(self._plan, reused=self._reused, environment=self._environment)
-        for folder, (count, state) in self._left().items():
-            drawn = draw(folder)
-            published = self._writer.publish(folder, parent=self.parent, state=state)
-            if not drawn and draw(folder):  # it came to its end in between
-                self._writer.log_files(published.run_id, {"curves.png": folder / "curves.png"})
-            with self._lock:
-                self._published[folder] = count
+        for folder, note in self._left().items():
+            try:
+                self._publish(folder, note)
+            except TrackingError:
+                with self._lock:  # the next round begins with the others: it may be this run alone that fails
+                    self._notes[folder] = self._notes.pop(folder)
+                raise
+            except Exception as error:  # a journal that was changed by hand: the others are published
+                self._broken[folder] = note.count
+                self._say(f"{folder.name} cannot be published: {_line(error)}")
+                continue
+            self._broken.pop(folder, None)
+            self._published[folder] = note.count
+
+    def _publish(self, folder: Path, note: _Note) -> None:
+        drawn = draw(folder)
+        published = self._writer.publish(folder, parent=self.parent, state=note.state, message=note.message)
+        if not drawn and draw(folder):  # it came to its end in between
+            self._writer.log_files(published.run_id, {"curves.png": folder / "curves.png"})
+
+    def _conclude(self, status: Status) -> None:
+        """Ends the sweep in the store, with its table."""
+        assert self.parent is not None
+        if status == "KILLED":
+            self._writer.close_sweep(self.parent, status, {})
+            return
+        contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
+        table = sweep_table(self._plan, contents.runs)
+        self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
+        self.table = table
 
 
 def draw(folder: Path) -> bool:
@@ -137,7 +174,13 @@ def draw(folder: Path) -> bool:
 
         title = f"{known.attempts[0].variant} seed {known.spec.seed}"
         try:
-            picture.write_bytes(figures.run_curves(Curve.of(known.epochs), title))
+            disk.write(picture, figures.run_curves(Curve.of(known.epochs), title))
         except OSError:  # a full disk: the run is published without its picture
             return False
     return True
+
+
+def _line(error: Exception) -> str:
+    """An error on one line; one that was not foreseen with its kind."""
+    text = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

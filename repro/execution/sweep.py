@@ -7,7 +7,6 @@ The sweep reads the workers' journals and yields what happens; it neither prints
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import time
@@ -20,8 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from repro import journal
-from repro.errors import InputError, ReproError
-from repro.execution import environment, estimate
+from repro.errors import ReproError
+from repro.execution import environment, estimate, folders
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
 from repro.execution.job import Exit, Job
 from repro.execution.process import Process
@@ -83,6 +82,14 @@ class _State:
     retried: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class _Split:
+    reused: tuple[PlannedRun, ...]
+    trains: tuple[PlannedRun, ...]
+    damaged: tuple[tuple[PlannedRun, str], ...]
+    """Runs whose journal cannot be read, and why."""
+
+
 def sweep(plan: Plan, settings: Settings) -> Iterator[Event]:
     """Trains what is missing of a plan, and yields what happens.
 
@@ -91,11 +98,14 @@ def sweep(plan: Plan, settings: Settings) -> Iterator[Event]:
         ReproError: the store cannot be reached at the start, or the folder of the runs cannot be written.
     """
     began = time.monotonic()
-    _writable(settings.runs)
+    folders.writable(settings.runs)
     workers = settings.workers or (environment.cores() // settings.threads or 1 if settings.device == "cpu" else 1)
-    open_runs = [run for run in plan.unique if settings.fresh or not _ended(settings.runs / run.key)]
-    spare = [Process(settings.threads) for _ in range(min(workers, len(open_runs)))]
+    open_runs = [
+        run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)
+    ]
+    spare: list[Process] = []
     try:
+        spare += (Process(settings.threads) for _ in range(min(workers, len(open_runs))))
         yield from _Sweep(plan, settings, workers, spare, began).work()
     finally:
         for process in spare:
@@ -108,6 +118,7 @@ class _Sweep:
         self.notices: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.publisher: Publisher | None = None
         self.stopping = False
+        self.connecting = True
         self.env = environment.gather(
             device=settings.device,
             threads=settings.threads,
@@ -118,67 +129,100 @@ class _Sweep:
     def work(self) -> Iterator[Event]:
         """The sweep from its plan to its table."""
         with self._signals():
-            reused, trains = self._split()
-            yield Planned(
-                name=self.plan.name,
-                trains=tuple(trains),
-                reused=tuple(reused),
-                rows=len(self.plan.runs),
-                workers=self.workers,
-                seconds=estimate.seconds([run.spec for run in trains], self.settings.runs, self.workers),
-            )
-            state = _State(deque(trains))
-            if self.publisher is not None:
-                self.publisher.start()
             try:
+                split = self._split()
+            except KeyboardInterrupt:
+                raise Interrupted("stopped before anything was trained") from None
+            self.connecting = False
+            while len(self.spare) > len(split.trains):
+                self.spare.pop().kill()
+            state = _State(deque(split.trains), failed=[run for run, _ in split.damaged])
+            try:
+                yield Planned(
+                    name=self.plan.name,
+                    trains=split.trains,
+                    reused=split.reused,
+                    rows=len(self.plan.runs),
+                    workers=self.workers,
+                    seconds=estimate.seconds([run.spec for run in split.trains], self.settings.runs, self.workers),
+                )
+                for run, message in split.damaged:
+                    yield Failed(run, message, again=False)
+                if self.publisher is not None:
+                    self.publisher.start()
                 yield from self._train(state)
-            except GeneratorExit:
+                yield from self._finish(state)
+            except BaseException:  # whatever it is, nothing is left training
                 self._stop(state)
                 raise
-            yield from self._finish(state)
 
-    def _split(self) -> tuple[list[PlannedRun], list[PlannedRun]]:
-        """The runs that are there already, and those to train."""
+    def _split(self) -> _Split:
+        """What is there already, what is to train, and what stands in the way."""
         unique = self.plan.unique
-        folders = {run.key: self.settings.runs / run.key for run in unique}
-        stored: dict[str, str] = {}
-        if not self.settings.offline:  # nothing of MLflow is imported without need
-            from repro.execution.publisher import Publisher
-            from repro.tracking.reap import reap
-            from repro.tracking.store import connect
-            from repro.tracking.writer import Writer
+        places = {run.key: self.settings.runs / run.key for run in unique}
+        stored = {} if self.settings.offline else self._connect()
+        aside = [
+            kept
+            for folder in places.values()
+            if self.settings.fresh and (kept := folders.set_aside(folder)) is not None
+        ]
+        local, damaged = set(), []
+        for run in unique:
+            if run.key in stored:
+                continue
+            try:
+                if folders.ended(places[run.key]):
+                    local.add(run.key)
+            except ReproError as error:
+                damaged.append((run, f"{error}; --fresh true sets it aside"))
+        if self.publisher is not None:
+            for folder in (*aside, *(places[key] for key in local)):
+                self.publisher.note(folder)
+        there = local | set(stored)
+        blocked = {run.key for run, _ in damaged}
+        return _Split(
+            reused=tuple(run for run in unique if run.key in there),
+            trains=tuple(run for run in unique if run.key not in there | blocked),
+            damaged=tuple(damaged),
+        )
 
+    def _connect(self) -> dict[str, str]:
+        """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
+        from repro.execution.publisher import Publisher  # nothing of MLflow is imported without need
+        from repro.tracking.reap import reap
+        from repro.tracking.store import TrackingError, connect
+        from repro.tracking.writer import Writer
+
+        try:
             writer = Writer(connect(self.settings.uri))
             for closed in reap(writer, self.settings.runs):
                 self.notices.put(str(closed))
-            if not self.settings.fresh:
-                stored = writer.finished([run.key for run in unique])
-            self.publisher = Publisher(writer, self.plan, stored, self.env, self.notices.put)
-        if self.settings.fresh:
-            for folder in folders.values():
-                _set_aside(folder)
-        local = {run.key for run in unique if _ended(folders[run.key])}
-        if self.publisher is not None:
-            for key in local - set(stored):
-                self.publisher.note(folders[key])
-        there = local | set(stored)
-        return [run for run in unique if run.key in there], [run for run in unique if run.key not in there]
+            stored = {} if self.settings.fresh else writer.finished([run.key for run in self.plan.unique])
+        except TrackingError as error:
+            raise ReproError(f"{error}; or train with --offline true, and `repro sync` later") from None
+        self.publisher = Publisher(writer, self.plan, stored, self.env, self.notices.put)
+        return stored
 
     def _train(self, state: _State) -> Iterator[Event]:
         while state.todo or state.active or state.waiting:
             yield from self._notices()
             if self.stopping:
-                self._stop(state)
                 raise Interrupted("stopped; the runs that were training can be resumed by the same command")
             while state.todo and len(state.active) < self.workers:
-                yield from self._start(state.todo.popleft(), state)
+                run = state.todo.popleft()
+                try:
+                    yield from self._start(run, state)
+                except ReproError as error:  # its journal was damaged meanwhile
+                    state.failed.append(run)
+                    yield Failed(run, str(error), again=False)
             for active in list(state.active):
-                code = active.process.returncode  # before its journal is read: what it wrote is then complete
-                yield from self._tell(active)
-                if code is not None:
-                    state.active.remove(active)
-                    active.process.close()
-                    yield from self._ended(active, code, state)
+                try:
+                    yield from self._follow(active, state)
+                except (ReproError, OSError) as error:  # the same, or its folder cannot be read: it fails alone
+                    active.process.kill()
+                    state.active = [other for other in state.active if other is not active]
+                    state.failed.append(active.run)
+                    yield Failed(active.run, str(error), again=False)
             for run in list(state.waiting):
                 if not journal.held(self.settings.runs / run.key):
                     state.waiting.remove(run)
@@ -191,7 +235,12 @@ class _Sweep:
             state.waiting.append(run)
             yield Waiting(run)
             return
+        known = journal.read(folder)
+        if known is not None and known.result is not None:  # it came to its end elsewhere while it waited
+            yield from self._elsewhere(run, known.result)
+            return
         process = self.spare.pop() if self.spare else Process(self.settings.threads)
+        state.active.append(_Active(run, process, told=len(known.entries) if known else 0))
         process.assign(
             Job(
                 spec=run.spec,
@@ -204,8 +253,21 @@ class _Sweep:
                 checkpoint_seconds=self.settings.checkpoint_seconds,
             )
         )
-        known = journal.read(folder)
-        state.active.append(_Active(run, process, told=len(known.entries) if known else 0))
+
+    def _follow(self, active: _Active, state: _State) -> Iterator[Event]:
+        """Yields what has become of a run that is being trained."""
+        code = active.process.returncode  # before its journal is read: what it wrote is then complete
+        yield from self._tell(active)
+        if code is not None:
+            state.active.remove(active)
+            active.process.close()
+            yield from self._ended(active, code, state)
+
+    def _elsewhere(self, run: PlannedRun, result: RunResult) -> Iterator[Event]:
+        """A run that another process has brought to its end."""
+        if self.publisher is not None:
+            self.publisher.note(self.settings.runs / run.key)
+        yield Ended(run, result)
 
     def _tell(self, active: _Active) -> Iterator[Event]:
         """Yields what is new in the journal of a run."""
@@ -242,32 +304,28 @@ class _Sweep:
         run, folder = active.run, self.settings.runs / active.run.key
         known = journal.read(folder)
         if known is not None and known.result is not None:
-            if not active.started:  # another process finished it between our look and the worker's
-                yield Ended(run, known.result)
-            if self.publisher is not None:
-                self.publisher.note(folder)
+            if not active.started:  # between our look and the worker's
+                yield from self._elsewhere(run, known.result)
             return
         if code == Exit.BUSY:
             state.waiting.append(run)
             yield Waiting(run)
             return
-        if code == Exit.STOPPED and self.stopping:
-            state.todo.appendleft(run)
-            return
-        message = (
-            f"killed by {signal.Signals(-code).name}"
-            if code < 0
-            else active.process.last_words() or f"exit code {code}"
-        )
+        words = active.process.last_words(12)
+        message = words.rpartition("\n")[2] or f"exit code {code}"
+        if code < 0:
+            message = f"killed by {next((one.name for one in signal.Signals if one == -code), f'signal {-code}')}"
+        elif code == Exit.STOPPED:
+            message = "somebody stopped its process"
         again = run.key not in state.retried
         if again:
             state.retried.add(run.key)
             state.todo.appendleft(run)
         else:
             state.failed.append(run)
-            if self.publisher is not None and known is not None:
-                self.publisher.note(folder, "failed")
-        yield Failed(run, message if again else f"{message}\n{active.process.last_words(12)}".strip(), again)
+            if self.publisher is not None:
+                self.publisher.note(folder, "failed", message)
+        yield Failed(run, message if again or words in {"", message} else f"{message}\n{words}", again)
 
     def _stop(self, state: _State) -> None:
         """Ends all workers, within two seconds, and marks their runs KILLED."""
@@ -280,21 +338,26 @@ class _Sweep:
             time.sleep(0.01)
         for active in state.active:
             active.process.kill()
-            folder = self.settings.runs / active.run.key
-            if self.publisher is not None and journal.read(folder) is not None:
-                self.publisher.note(folder, "killed")
+            if self.publisher is not None:
+                self.publisher.note(self.settings.runs / active.run.key, "killed")
         if self.publisher is not None:
-            self.publisher.close(began + _STOP_SECONDS - time.monotonic(), killed=True)
+            self.publisher.close("KILLED", began + _STOP_SECONDS - time.monotonic())
 
     def _finish(self, state: _State) -> Iterator[Event]:
         parent, unpublished, table = None, 0, ""
         if self.publisher is not None:
-            unpublished = self.publisher.close(self.settings.patience_seconds)
-            parent = self.publisher.parent
-            if parent is not None and not unpublished:
-                table = self.publisher.conclude("FAILED" if state.failed else "FINISHED")
+            unpublished = self.publisher.close(
+                "FAILED" if state.failed else "FINISHED", self.settings.patience_seconds, lambda: self.stopping
+            )
+            if self.stopping and not self.publisher.closed:
+                raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
+            parent, table = self.publisher.parent, self.publisher.table
         yield from self._notices()
         yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
+        if self.publisher is not None and not self.publisher.closed and not unpublished:
+            raise ReproError(
+                "the store was away at the end: it has all runs, but not the table; the same command adds it"
+            )
 
     def _notices(self) -> Iterator[Notice]:
         while not self.notices.empty():
@@ -304,38 +367,15 @@ class _Sweep:
     def _signals(self) -> Iterator[None]:
         def ask(_number: int, _frame: FrameType | None) -> None:
             self.stopping = True
+            if self.connecting:  # to a store that may take its time; nothing is training yet
+                raise KeyboardInterrupt
 
-        former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup the terminal may be closed
+            wanted.append(signal.SIGHUP)
+        former = {number: signal.signal(number, ask) for number in wanted}
         try:
             yield
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
-
-
-def _ended(folder: Path) -> bool:
-    known = journal.read(folder)
-    return known is not None and known.result is not None
-
-
-def _set_aside(folder: Path) -> None:
-    """Keeps the journal of a run that is at its end and is trained afresh, under the next free name beside it."""
-    if not _ended(folder):
-        return
-    lock = journal.claim(folder)
-    if lock is None:
-        return  # its process is about to end
-    with lock:
-        number = 1
-        while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-            number += 1
-        folder.rename(kept)
-
-
-def _writable(runs: Path) -> None:
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{runs}: cannot be made ({error.strerror}); choose another folder with --runs-dir") from None
-    if not os.access(runs, os.W_OK | os.X_OK):
-        raise InputError(f"{runs}: cannot be written; choose another folder with --runs-dir")

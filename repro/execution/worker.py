@@ -8,6 +8,7 @@ which the kernel does for an owner that was killed; in the latter two cases it l
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ import torch
 import yaml
 
 from repro import journal
+from repro.errors import ReproError
 from repro.execution import disk
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
@@ -67,8 +69,9 @@ def main() -> int:
     try:
         return run(Job.parse(line), stop)
     except Exception as error:
-        traceback.print_exc()
-        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)  # noqa: T201 - the log's last line
+        if not isinstance(error, (ReproError, OSError)):  # nobody foresaw it
+            traceback.print_exc()
+        print(_line(error), file=sys.stderr)  # noqa: T201 - the log's last line
         return Exit.FAILED
 
 
@@ -87,18 +90,13 @@ def run(job: Job, stop: _Stop) -> Exit:
         writer = journal.Writer(folder)
         try:
             return _train(job, stop, writer, known.epochs if known is not None else ())
-        except Exception as error:
-            writer.append(journal.Stop("failed", f"{type(error).__name__}: {error}".splitlines()[0]))
-            raise
         finally:
             writer.close()
 
 
 def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochRecord]) -> Exit:
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
-    snapshot = checkpoints.load()
-    if snapshot is not None and (snapshot["key"] != job.spec.key or snapshot["epochs_done"] > len(known)):
-        snapshot = None  # of another question, or of a journal that is gone
+    resumed = _resumed(job, checkpoints.load(), len(known))
     writer.append(
         journal.Attempt(
             journal=writer.journal_id,
@@ -106,17 +104,47 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
             study=job.study,
             variant=job.variant,
             environment=job.environment,
-            resumed_epoch=0 if snapshot is None else snapshot["epochs_done"],
+            resumed_epoch=0 if resumed is None else resumed.epochs_done,
             pid=os.getpid(),
         )
     )
-    training = Training(
+    try:
+        return _go_on(job, stop, writer, known, checkpoints, resumed or _training(job, None))
+    except Exception as error:
+        with contextlib.suppress(OSError):  # a full disk does not take this either
+            writer.append(journal.Stop("failed", _line(error)))
+        raise
+
+
+def _training(job: Job, snapshot: Mapping[str, Any] | None) -> Training:
+    return Training(
         job.spec,
         load(job.cache, job.spec.data),
         device=job.environment.device,
         deterministic=job.environment.deterministic,
         resume=snapshot,
     )
+
+
+def _resumed(job: Job, snapshot: Mapping[str, Any] | None, known: int) -> Training | None:
+    """The training that a snapshot goes on with; None without one that fits the run and its journal of `known` epochs."""
+    if snapshot is None or snapshot.get("key") != job.spec.key:
+        return None
+    try:
+        training = _training(job, snapshot)
+    except Exception:
+        return None  # not a snapshot of this version; what else is wrong shows when the run starts anew
+    return training if training.epochs_done <= known else None  # else its journal is gone
+
+
+def _go_on(
+    job: Job,
+    stop: _Stop,
+    writer: journal.Writer,
+    known: Sequence[EpochRecord],
+    checkpoints: Checkpoints,
+    training: Training,
+) -> Exit:
     _describe(job, training)
     for record in training:
         match record:
@@ -169,6 +197,12 @@ def _keep(folder: Path, training: Training, result: RunResult) -> None:
     lines = [",".join(["true \\ predicted", *classes])]
     lines += [",".join([name, *map(str, counts)]) for name, counts in zip(classes, result.confusion, strict=False)]
     disk.write(folder / "confusion.csv", "".join(f"{line}\n" for line in lines).encode())
+
+
+def _line(error: Exception) -> str:
+    """An error on one line; one that was foreseen says itself what it is."""
+    text = f"{error}" if isinstance(error, (ReproError, OSError)) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

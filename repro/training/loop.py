@@ -139,6 +139,11 @@ class Training:
         """The network that is trained, layer by layer."""
         return self._architecture
 
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that are complete."""
+        return len(self._at.epoch_seconds)
+
     def best_state(self) -> dict[str, Tensor]:
         """The weights of the best epoch, or those of now where no epoch was complete: on the CPU, contiguous."""
         state: dict[str, Tensor] = self.module.state_dict()

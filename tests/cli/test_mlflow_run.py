@@ -52,6 +52,10 @@ def linked(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     return env
 
 
+def given(*parameters: str) -> list[str]:
+    return [word for parameter in parameters for word in ("-P", parameter)]
+
+
 def run(words: list[str], clone: Path, env: dict[str, str]) -> str:
     done = subprocess.run(
         [MLFLOW, "run", ".", *words], cwd=clone, env=env, capture_output=True, text=True, timeout=280, check=False
@@ -68,7 +72,7 @@ def rows(clone: Path, query: str) -> list[tuple[str, ...]]:
 def test_the_literal_command_trains_the_rows_asked_for_and_compare_makes_artifacts(
     clone: Path, linked: dict[str, str]
 ) -> None:
-    asked = ["-e", "ablation", "-P", "fire=removed", "-P", "dataset=digits", "-P", "epochs=1", "-P", "seeds=0"]
+    asked = ["-e", "ablation", *given("fire=removed", "dataset=digits", "epochs=1", "seeds=0")]
     output = run([*asked, "-P", "set=model.first_kernel=5,model.pools=[conv1, fire4]"], clone, linked)
     assert "Fire layers removed" in output
     names = "SELECT name, status FROM runs ORDER BY name"
