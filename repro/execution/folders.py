@@ -1,0 +1,65 @@
+"""The folders of runs, as a sweep finds them: at their end or not, damaged, in the way."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from repro import journal
+from repro.errors import InputError, ReproError
+
+_LOCK_SECONDS = 10.0  # what a process may take to let go of the folder of a run that is at its end
+
+
+def ended(folder: Path, *, damaged: bool | None = None) -> bool:
+    """Whether the run of a folder is at its end; `damaged` is the answer for a journal that cannot be read.
+
+    Raises:
+        ReproError: the journal cannot be read, and there is no answer for that.
+    """
+    try:
+        known = journal.read(folder)
+    except ReproError:
+        if damaged is None:
+            raise
+        return damaged
+    return known is not None and known.result is not None
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Keeps a run that is at its end, or whose journal is damaged, under the next free name beside it; returns that.
+
+    A run that is not at its end is not set aside: it is trained, or goes on, anyway.
+
+    Raises:
+        ReproError: another process does not let go of the folder.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while ended(folder, damaged=True):
+        lock = journal.claim(folder)
+        if lock is not None:
+            with lock:
+                if not ended(folder, damaged=True):
+                    return None  # another sweep was faster
+                number = 1
+                while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+                    number += 1
+                return folder.rename(kept)
+        if time.monotonic() > deadline:
+            raise ReproError(f"{folder}: another process holds it; try again when that has ended")
+    return None
+
+
+def writable(runs: Path) -> None:
+    """Makes the folder of all runs where it is not there.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{runs}: cannot be made ({error.strerror}); choose another folder with --runs-dir") from None
+    if not os.access(runs, os.W_OK | os.X_OK):
+        raise InputError(f"{runs}: cannot be written; choose another folder with --runs-dir")
