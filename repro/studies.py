@@ -20,6 +20,7 @@ from pydantic import Field
 
 from repro import declarations
 from repro.errors import InputError, shown, unknown
+from repro.published import Published
 from repro.spec import RunSpec, Value, flatten, merged, resolve
 from repro.validation import Strict, validated
 
@@ -31,22 +32,6 @@ _LAST_SEED = 2**31 - 1
 _MOST_SEEDS = 10_000
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-
-
-class Published(Strict):
-    """What the paper prints for a variant. Accuracies in percent, times in seconds an epoch, size in MiB as printed."""
-
-    accuracy: float | None = Field(None, ge=0, le=100)
-    """The tables' accuracy, read as the best validation accuracy."""
-    accuracy_at_most: float | None = Field(None, ge=0, le=100)
-    """A bound that the text gives in place of a number."""
-    test_accuracy: float | None = Field(None, ge=0, le=100)
-    epochs: int | None = Field(None, ge=1)
-    """Printed as epochs until convergence, read as the epoch of the best validation accuracy."""
-    epoch_seconds: float | None = Field(None, gt=0)
-    size: float | None = Field(None, gt=0)
-    text: Mapping[str, float] = Field(default_factory=dict)
-    """What the running text says of the same row where it differs: accuracy, epochs, epoch_seconds or size."""
 
 
 class Variant(Strict):

@@ -22,6 +22,7 @@ ORDER = [
     "declarations",
     "validation",
     "spec",
+    "published",
     "studies",
     "records",
     "training",
@@ -41,7 +42,7 @@ HOMES = {
     "matplotlib": ["reporting/drawing.py", "reporting/figures.py", "reporting/pictures.py", "reporting/style.py"],
     "mlflow": ["tracking/"],
     "numpy": ["training/", "rows.py", "reporting/", "tracking/", "cli/reports.py"],
-    "pydantic": ["validation.py", "spec.py", "studies.py", "reporting/statements.py"],
+    "pydantic": ["validation.py", "spec.py", "published.py", "studies.py", "reporting/statements.py"],
     "pydantic_core": ["spec.py"],
     "rich": ["cli/"],
     "scipy": ["reporting/stats.py"],
@@ -290,7 +291,11 @@ def test_a_library_that_is_not_installed_is_noticed():
 HEAVY = ("torch", "torchvision", "sklearn", "mlflow", "matplotlib", "scipy", "pandas")
 SCREEN = ("click", "rich")
 LOADS_WITHOUT = {
-    ("errors", "declarations", "validation", "spec", "studies", "records", "journal"): (*HEAVY, *SCREEN, "numpy"),
+    ("errors", "declarations", "validation", "spec", "published", "studies", "records", "journal"): (
+        *HEAVY,
+        *SCREEN,
+        "numpy",
+    ),
     ("rows",): (*HEAVY, *SCREEN),
     ("reporting",): (*SCREEN, "torch", "torchvision", "sklearn", "mlflow", "pandas"),
     ("training",): (*SCREEN, "mlflow", "matplotlib"),

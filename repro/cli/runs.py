@@ -59,6 +59,9 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     from repro.execution.verify import verify as train_again
 
     recorded = _journal(run, Path(runs_dir), tracking_uri)
+    stored = _in_store(run, recorded, Path(runs_dir), tracking_uri)
+    for line in stored:
+        click.echo(line)
     cache = options.prepared(recorded.spec.data.dataset, Path(data_dir))
     for record in train_again(recorded, cache, epochs):
         if not isinstance(record, Verification):
@@ -71,13 +74,15 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
             click.echo(
                 f"epoch {found.epoch}: {found.metric} was {found.recorded!r} and is {found.retrained!r} (by {by:.3g})"
             )
+        for line in record.end:
+            click.echo(line)
         if record.weights is not None and record.weights[0] != record.weights[1]:
             click.echo(
                 f"the final weights differ: digest {record.weights[0][:16]} recorded, {record.weights[1][:16]} here"
             )
         for what, before, here in record.environment:
             click.echo(f"environment: {what} was {before}, is {here}")
-        if record.identical:
+        if record.identical and not stored:
             what = f"{record.epochs} epochs" + (" and the final weights" if record.weights else "")
             click.echo(f"bit-identical: {what}")
             return 0
@@ -147,23 +152,54 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
 
 
 def _journal(run: str, runs: Path, uri: str | None) -> Journal:
-    """The journal of a run, by its key in the folder of journals or by its id in the store."""
+    """The journal of a run, by its key in the folder of journals or by its id in the store.
+
+    A run that is not at its end has no journal in the store: it is looked for in its folder.
+    """
     from repro import journal
 
-    if (runs / run / journal.NAME).is_file():
+    if _local(run, runs):
         known = journal.read(runs / run)
     else:
+        from repro.tracking.names import Tag
         from repro.tracking.store import connect
         from repro.tracking.writer import Writer
 
-        content = Writer(connect(uri)).artifact(run, journal.NAME)
-        if content is None:
-            raise InputError(f"{run}: the run has no {journal.NAME}; only runs that are at their end can be looked at")
-        entries, size = journal.parse(content, f"{run}/{journal.NAME}")
-        known = journal.Journal(Path(run), entries, size) if entries else None
+        writer = Writer(connect(uri))
+        content = writer.artifact(run, journal.NAME)
+        if content is not None:
+            known = journal.of(Path(run), content)
+        else:
+            tags = writer.run(run).tags
+            places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
+            found = (one for place in places if (one := journal.read(place)) and one.id == tags.get(Tag.JOURNAL))
+            known = next(found, None)
+            if known is None:
+                raise InputError(f"{run}: has no {journal.NAME} in the store, nor is its folder here")
     if known is None:
         raise InputError(f"{run}: its journal is empty")
     return known
+
+
+def _local(run: str, runs: Path) -> bool:
+    from repro import journal
+
+    return (runs / run / journal.NAME).is_file()
+
+
+def _in_store(run: str, recorded: Journal, runs: Path, uri: str | None) -> tuple[str, ...]:
+    """What the store says of a run otherwise than its journal; nothing where the journal alone was asked for."""
+    if _local(run, runs) or recorded.result is None:
+        return ()  # one that is not at its end may not be published as far as its journal is written
+    from repro.execution.verify import in_store
+    from repro.tracking import api
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    writer = Writer(connect(uri))
+    with writer.store.errors():
+        points = api.histories(writer.store, [run])[run]
+    return tuple(in_store(recorded, points, writer.run(run).metrics))
 
 
 def _facts(known: Journal) -> dict[str, str]:

@@ -11,7 +11,7 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ class _Split:
     """Runs whose journal cannot be read, and why."""
 
 
-def sweep(plan: Plan, settings: Settings) -> Iterator[Event]:
+def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     """Trains what is missing of a plan, and yields what happens.
 
     Raises:

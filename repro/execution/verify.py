@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro import journal
-from repro.errors import InputError, ReproError
+from repro.errors import InputError, ReproError, shown
 from repro.execution import environment
 from repro.execution.job import Exit, Job
 from repro.execution.process import Process
-from repro.records import Environment, EpochRecord
+from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
+from repro.tracking.stored import number
+
+if TYPE_CHECKING:
+    from repro.tracking.stored import Points
 
 _POLL_SECONDS = 0.05
+_TIMES = {"epoch_seconds", "mean_epoch_seconds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,8 @@ class Verification:
     """Epochs that were trained again and compared."""
     differences: tuple[journal.Difference, ...]
     """The metrics of the first epoch that is not bit-identical; empty where all are."""
+    end: tuple[str, ...]
+    """What else differs at the end, where all epochs are the same: metrics of the test split, sizes, outcome."""
     weights: tuple[str, str] | None
     """Digest of the final weights as recorded and as trained again; None for the beginning of a run only."""
     environment: tuple[tuple[str, str, str], ...]
@@ -35,7 +44,7 @@ class Verification:
     @property
     def identical(self) -> bool:
         """Whether every metric but times, and the final weights, are the same to the last bit."""
-        return not self.differences and (self.weights is None or self.weights[0] == self.weights[1])
+        return not self.differences and not self.end and (self.weights is None or self.weights[0] == self.weights[1])
 
 
 def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) -> Iterator[EpochRecord | Verification]:
@@ -84,9 +93,11 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
                 for record in again.epochs[told:] if again is not None else ():
                     told += 1
                     yield record
-                    first = journal.differences(known[record.epoch - 1], record) if record.epoch <= len(known) else []
+                    if record.epoch > len(known):
+                        break  # the result says how many there were
+                    first = journal.differences(known[record.epoch - 1], record)
                     if first:
-                        yield Verification(told, tuple(first), None, compare(before, here))
+                        yield Verification(told, tuple(first), (), None, compare(before, here))
                         return
                 if code is not None:
                     break
@@ -95,10 +106,49 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
                 raise ReproError(f"the run could not be trained again: {process.last_words()}")
         finally:
             process.kill()
-        weights = None
-        if recorded.result is not None and again.result is not None:
-            weights = (recorded.result.weights_digest, again.result.weights_digest)
-        yield Verification(told, (), weights, compare(before, here))
+        if epochs is not None or recorded.result is None or again.result is None:
+            yield Verification(told, (), (), None, compare(before, here))
+            return
+        weights = (recorded.result.weights_digest, again.result.weights_digest)
+        yield Verification(told, (), tuple(_ends(recorded.result, again.result)), weights, compare(before, here))
+
+
+def in_store(recorded: journal.Journal, points: Mapping[str, Points], metrics: Mapping[str, float]) -> Iterator[str]:
+    """What a store says otherwise than the journal that it was fed from, a line each; times are left aside.
+
+    Args:
+        recorded: the journal.
+        points: metric -> its points in the store, (n, 3): step, time, value.
+        metrics: the latest value of every metric there.
+    """
+    for name in EPOCH_METRICS:
+        stored: dict[int, list[float]] = {}
+        for step, _, value in points[name].tolist() if name in points else ():
+            stored.setdefault(int(step), []).append(number(value))
+        for record in recorded.epochs if name not in _TIMES else ():
+            found, value = stored.get(record.epoch, []), getattr(record, name)
+            if len(found) != 1 or not _same(found[0], value):
+                there = ", ".join(map(repr, found)) or "missing"
+                yield f"epoch {record.epoch}: {name} is {there} in the store and {value!r} in the journal"
+    for name in RESULT_METRICS if recorded.result is not None else ():
+        kept, value = metrics.get(name), float(getattr(recorded.result, name))
+        if name not in _TIMES and (kept is None or not _same(kept, value)):
+            there = "missing" if kept is None else repr(kept)
+            yield f"at the end: {name} is {there} in the store and {value!r} in the journal"
+
+
+def _ends(recorded: RunResult, again: RunResult) -> Iterator[str]:
+    """Everything but times and weights in which two ends of one run differ, a line each."""
+    for field in dataclasses.fields(RunResult):
+        before, after = getattr(recorded, field.name), getattr(again, field.name)
+        if field.name in {"confusion", "outcome"} and before != after:
+            yield f"at the end: {field.name} was {shown(before)} and is {shown(after)}"
+        elif field.name in RESULT_METRICS and field.name not in _TIMES and not _same(before, after):
+            yield f"at the end: {field.name} was {before!r} and is {after!r} (by {abs(after - before):.3g})"
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def compare(before: Environment, after: Environment) -> tuple[tuple[str, str, str], ...]:

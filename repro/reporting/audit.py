@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repro import studies as declared_studies
+from repro.published import decimals, size_unit
 from repro.reporting.printed import Model, Printed
 from repro.reporting.sentences import CONTRADICTED, Doubt, doubts
 from repro.reporting.statements import Claim, Paper, Statement
-from repro.reporting.verdicts import decimals, size_unit
 from repro.studies import Study
 
 UNLIKELY = 0.001

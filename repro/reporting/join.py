@@ -17,10 +17,11 @@ from functools import cached_property
 
 from repro import studies as declared_studies
 from repro.errors import InputError, unknown
+from repro.published import Published
 from repro.records import RESULT_METRICS
 from repro.rows import Contents, RunRow
 from repro.spec import TRAINING_SEMANTICS, DataSpec, RunSpec, TrainingSpec, Value, flatten, merged, resolve
-from repro.studies import Plan, PlannedRun, Published, Study
+from repro.studies import Plan, PlannedRun, Study
 
 REFERENCE = "reproducibility/alexnet"
 """The row that sizes are compared with."""

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from repro import studies as declared_studies
 from repro.errors import unknown
+from repro.published import Published
 from repro.reporting.statements import Metric, Paper
 from repro.reporting.stats import sampling_error
 from repro.spec import flatten, resolve
-from repro.studies import Published, Study
+from repro.studies import Study
 
 
 class Model(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from repro.published import decimals
 from repro.reporting.printed import Printed
 from repro.reporting.statements import (
     About,
@@ -22,7 +23,6 @@ from repro.reporting.statements import (
     Together,
     Uses,
 )
-from repro.reporting.verdicts import decimals
 
 CONTRADICTED = "text against table"
 _Z = 1.96  # of a 95% interval

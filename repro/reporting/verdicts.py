@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from repro.published import size_unit
 from repro.reporting import stats
 from repro.reporting.join import Row, Table, changes, metric
 from repro.spec import DATASETS, Value
@@ -82,27 +83,10 @@ def size(row: Row) -> Verdict | None:
     )
 
 
-def size_unit(published: float, mib: float) -> str | None:
-    """The unit in which a printed size is that of a model of so many MiB, or None where it is in none.
-
-    Sizes are printed to two decimals at least, final zeros left out. In MiB the last digit may be off by one: the bytes
-    beside the weights depend on names and versions. Thousands of KiB are a second chance, so there every digit is met.
-    """
-    digits = max(2, decimals(published))
-    if abs(mib - published) <= 10.0**-digits:
-        return "MiB"
-    return "thousands of KiB" if round(mib * 1.024, digits) == published else None
-
-
 def reduction(row: Row, reference: Row | None) -> float | None:
     """How many times smaller a row's model is than the reference's; None until both have a finished run."""
     ours, theirs = _mib(row), None if reference is None else _mib(reference)
     return None if ours is None or theirs is None else theirs / ours
-
-
-def decimals(printed: float) -> int:
-    """How many decimals a number was printed with, trailing zeros not counted."""
-    return len(f"{printed!r}".partition(".")[2].rstrip("0"))
 
 
 def _held_against(

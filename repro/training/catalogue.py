@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 import torch
 
+from repro.published import size_unit
 from repro.records import Architecture
 from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.studies import Study, plan
@@ -53,7 +53,7 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
                 built[run.spec.model] = _measured(run.spec.model)
             architecture, size, legacy = built[run.spec.model]
             published = run.published.size
-            unit = None if published is None else fitting_unit(published, legacy)
+            unit = None if published is None else size_unit(published, legacy / MIB)
             said = study.variants[run.variant].note or (f"the published size is in {unit}" if unit else "")
             rows.append(
                 ModelRow(
@@ -71,20 +71,6 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
                 )
             )
     return tuple(rows)
-
-
-def fitting_unit(published: float, size: int) -> str | None:
-    """The unit in which a size of so many bytes may have been printed as `published`; None where there is none.
-
-    Sizes are printed to two digits at least, final zeros left out. In MiB the last digit may be off by one: the bytes
-    beside the weights depend on names and versions. Thousands of KiB (divided by 1024 once and by 1000 then, as one row
-    of the paper) are a second chance, so there every digit must be met.
-    """
-    exponent = Decimal(repr(published)).as_tuple().exponent
-    digits = max(2, -exponent) if isinstance(exponent, int) else 2
-    if abs(size / MIB - published) <= 10.0**-digits:
-        return "MiB"
-    return "thousands of KiB" if round(size / 1_024_000, digits) == published else None
 
 
 def _measured(spec: SqueezeNetSpec | AlexNetSpec) -> tuple[Architecture, int, int]:

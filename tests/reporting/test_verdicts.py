@@ -1,8 +1,9 @@
 import pytest
 
+from repro.published import decimals, size_unit
 from repro.reporting import stats
 from repro.reporting.join import tables
-from repro.reporting.verdicts import accuracies, decimals, reduction, size, size_unit, verdicts
+from repro.reporting.verdicts import accuracies, reduction, size, verdicts
 
 
 def row_with(store, values, variant="squeezenet", metric="best_val_accuracy", study="reproducibility", **sweep):

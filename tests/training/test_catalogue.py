@@ -7,10 +7,11 @@ import torch
 
 from repro import studies
 from repro.errors import InputError
+from repro.published import size_unit
 from repro.spec import validated
 from repro.studies import Study
 from repro.training import catalogue as catalogue_module
-from repro.training.catalogue import MIB, catalogue, fitting_unit
+from repro.training.catalogue import MIB, catalogue
 from repro.training.models import build, state_bytes
 
 
@@ -59,7 +60,7 @@ def test_what_does_not_fit_in_mib_carries_its_note(rows):
     for name, row in rows.items():
         study, slug = name.split("/")
         declared = studies.load(study).variants[slug].note
-        met = row.published is None or fitting_unit(row.published, round(row.size_legacy_mib * MIB)) == "MiB"
+        met = row.published is None or size_unit(row.published, row.size_legacy_mib) == "MiB"
         assert row.note == ("" if met else declared)
         assert met or row.note, name
 
@@ -91,7 +92,7 @@ def test_figures_are_those_of_the_model_itself(rows):
     ],
 )
 def test_when_a_printed_size_fits(published, mib, unit):
-    assert fitting_unit(published, round(mib * MIB)) == unit
+    assert size_unit(published, mib) == unit
 
 
 def test_a_user_study_says_the_other_unit_by_itself():
