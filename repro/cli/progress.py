@@ -10,6 +10,7 @@ from types import TracebackType
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markdown import Markdown
 from rich.table import Table
 
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
@@ -133,7 +134,9 @@ class Progress:
         return text
 
     def _finished(self, event: Finished) -> None:
-        if event.table:
+        if event.table and self._live is not None:
+            self._console.print(Markdown(event.table))
+        elif event.table:
             self._say("\n" + event.table)
         self._say(
             f"{self._plan.name}: done in {duration(event.seconds)}"
