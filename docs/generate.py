@@ -88,8 +88,9 @@ def history() -> str:
 
 
 def results() -> str:
-    """What the real data gave: the summary that `compare` wrote."""
-    return (ROOT / "results" / "summary.md").read_text()
+    """The tables that `compare` wrote of the runs on CIFAR-10, as they lie in results/."""
+    tables = sorted((ROOT / "results" / "tables").glob("table*.md"))
+    return "\n".join(table.read_text().strip() + "\n" for table in tables)
 
 
 GENERATED: dict[str, Callable[[], str]] = {
