@@ -1,7 +1,7 @@
 """Feeds the tracking store from the journals while a sweep trains, in a thread of its own.
 
 The store may be slow or away: training neither waits nor stops. A journal is published again and again until the store
-has all of it; the thread spends at most about a hundredth of its time on that, and backs off while the store is away.
+has all of it; the thread takes at most about a hundredth of a core for that, and backs off while the store is away.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Publisher:
     def _work(self) -> None:
         away = 0
         while True:
-            began = time.monotonic()
+            began = time.thread_time()  # waiting for a slow store costs training nothing
             try:
                 self._round()
                 if self._closing is not None and not self._left():
@@ -121,7 +121,7 @@ class Publisher:
                 away += 1
                 if away == 1:
                     self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
-            spent = time.monotonic() - began
+            spent = time.thread_time() - began
             pause = 2.0**away if away else max(_LEAST_PAUSE, spent / _SHARE)
             if self._closing is not None:
                 pause = 0.5 if away else 0.0

@@ -9,67 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from repro import journal
+from tests.execution.watching import epochs_written, lives, points, statuses, wait_for, workers_of
 from tests.starting import command, environment
-
-
-def statuses(folder: Path) -> dict[str, str]:
-    """Status of each run in the store of `folder`, by name."""
-    with sqlite3.connect(folder / "mlflow.db") as db:
-        return dict(db.execute("SELECT name, status FROM runs"))
-
-
-def points(folder: Path) -> list[tuple[str, str, int, float]]:
-    """(run, metric, step, value) of every point but times, in order."""
-    with sqlite3.connect(folder / "mlflow.db") as db:
-        return sorted(
-            db.execute(
-                "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid) WHERE key NOT LIKE '%seconds'"
-            )
-        )
-
-
-@pytest.fixture
-def start(tmp_path: Path):
-    """Starts `repro WORDS` and does not wait; what is left of it at the end of the test is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(words: list[str]) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                command(*words),
-                cwd=tmp_path,
-                env=environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def epochs_written(folder: Path) -> int:
-    known = [journal.read(one) for one in journal.find(folder / "runs")]
-    return sum(len(one.epochs) for one in known if one is not None)
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    return [one for one in psutil.Process(pid).children() if "repro.execution.worker" in one.cmdline()]
 
 
 def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Path) -> None:
@@ -158,7 +102,7 @@ def test_a_killed_driver_leaves_nothing_training_and_its_runs_are_closed(
     assert children
     process.kill()
     process.wait()
-    wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 12)
+    wait_for(lambda: not any(lives(child) for child in children), 12)
     reaped = repro("reap")
     assert reaped.returncode == 0, reaped.stderr
     assert set(statuses(tmp_path).values()) == {"KILLED"}
