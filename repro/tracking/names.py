@@ -184,11 +184,12 @@ SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
     {
         "sweep.json": "The plan: studies, and each row's variant, title, seed, key, spec and published numbers.",
         "reused.json": "Key and run id of every finished run that was reused instead of trained.",
+        "results.md": "The result tables, once the sweep has ended; in short they are its description.",
     }
 )
-"""Files of every sweep; its result tables stand beside them."""
 
 DATASET_CONTEXT = "training"
+"""MLflow's word for what a run uses its data set for."""
 
 
 def markdown() -> str:
