@@ -176,7 +176,8 @@ class _Sweep:
             except ReproError as error:
                 damaged.append((run, f"{error}; --fresh true sets it aside"))
         if self.publisher is not None:
-            for folder in (*aside, *(places[key] for key in local)):
+            ends = (kept for kept in aside if folders.ended(kept, damaged=False))  # it may not be published yet
+            for folder in (*ends, *(places[key] for key in local)):
                 self.publisher.note(folder)
         there = local | set(stored)
         blocked = {run.key for run, _ in damaged}
@@ -349,10 +350,10 @@ class _Sweep:
             unpublished = self.publisher.close(
                 "FAILED" if state.failed else "FINISHED", self.settings.patience_seconds, lambda: self.stopping
             )
+            yield from self._notices()
             if self.stopping and not self.publisher.closed:
                 raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
             parent, table = self.publisher.parent, self.publisher.table
-        yield from self._notices()
         yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(

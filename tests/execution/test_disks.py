@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def test_a_store_that_is_deleted_while_it_trains_is_said_and_made_anew_by_sync(
     wait_for(lambda: rows(tmp_path / "mlflow.db", "SELECT count(*) FROM runs")[0][0] == 3)
     (tmp_path / "mlflow.db").unlink()
     wait_for(lambda: all(journal.read(one).result is not None for one in journal.find(tmp_path / "runs")))
+    time.sleep(2)
     process.terminate()  # it would wait a minute for the store
     output = process.communicate(timeout=20)[0]
     assert "the database file was deleted or replaced" in output

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repro import journal
-from tests.execution.watching import epochs_written, lives, points, statuses, wait_for, workers_of
+from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
 
@@ -118,6 +118,31 @@ def test_two_sweeps_at_once_train_each_key_once(repro, start, sweep_words, tmp_p
     assert attempts == [1, 1]
     seen = [(name, metric, step) for name, metric, step, _ in points(tmp_path)]
     assert len(seen) == len(set(seen))
+
+
+def test_four_sweeps_at_once_on_one_new_store(start, sweep_words, tmp_path: Path) -> None:
+    started = [start([*sweep_words, "--workers", "1", "--runs-dir", f"runs{number % 2}"]) for number in range(4)]
+    outputs = [process.communicate(timeout=250)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, outputs
+    kinds = "SELECT tags.value, status, count(*) FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'repro.kind' GROUP BY 1, 2"
+    found = {(kind, status): number for kind, status, number in rows(tmp_path / "mlflow.db", kinds)}
+    assert found.keys() == {("sweep", "FINISHED"), ("run", "FINISHED")}
+    assert found["sweep", "FINISHED"] == 4
+    assert found["run", "FINISHED"] in {2, 3, 4}, "once a folder of journals; less where one sweep was faster"
+    doubled = "SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
+    assert rows(tmp_path / "mlflow.db", doubled) == []
+
+
+def test_runs_are_reused_from_anywhere(repro, sweep_words, tmp_path: Path) -> None:
+    words = [*sweep_words[:-1], "1"]
+    assert repro(*words, env={"MLFLOW_EXPERIMENT_NAME": "elsewhere"}).returncode == 0
+    before = points(tmp_path)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert "reused 2, trains 0" in repro(*words).stdout, "another experiment of the store, without the journals"
+    assert points(tmp_path) == before
+    other = ["--tracking-uri", "sqlite:///other.db", "--runs-dir", "moved"]
+    assert "reused 2, trains 0" in repro(*words, *other).stdout, "journals that this store does not have"
+    assert rows(tmp_path / "other.db", "SELECT count(*) FROM metrics WHERE key = 'val_loss'") == [(2,)]
 
 
 def test_mlflow_is_not_imported_offline(sweep_words, tmp_path: Path, digits: Path) -> None:
