@@ -1,11 +1,13 @@
 """How long it takes to read a large store: 1,000 finished runs, 100 epochs of five metrics each.
 
-    python -m benchmarks.store_scale [--runs 1000] [--epochs 100]
+    python -m benchmarks.store_scale                            # adds to store_scale.jsonl, which docs/report.md shows
+    python -m benchmarks.store_scale --runs 100 --epochs 10     # another size is printed, not recorded
 
 Builds the store in a temporary folder: one run is published by the project's own writer, the others are copies of its rows
 with keys, seeds and values of their own. Then reads it in processes of their own, imports included, in turn: by SQL,
 through an `mlflow server` on this machine, and as one would with MLflow's API alone (search_runs, get_metric_history).
-At last it publishes a run into the full store, epoch by epoch.
+All tables of a report are timed as `repro compare --figures false`, as a user starts it. At last it publishes a run into the
+full store, epoch by epoch.
 """
 
 from __future__ import annotations
@@ -30,11 +32,17 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import record
 from repro import journal, studies
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
 
+RECORD = Path(__file__).parent / "store_scale.jsonl"
 READS = {
+    "compare": (
+        "from repro.cli import cli\n"
+        "cli(['compare', '--figures', 'false', '--tracking-uri', URI], standalone_mode=False)"
+    ),
     "keys": (
         "from repro.tracking.store import connect\nfrom repro.tracking.writer import Writer\n"
         "assert len(Writer(connect(URI)).finished(open('keys').read().split())) == RUNS"
@@ -106,13 +114,13 @@ def build(folder: Path, runs: int, epochs: int) -> Path:
     unique = [run for plan in planned for run in plan.unique][:runs]
     (folder / "keys").write_text("\n".join(run.key for run in unique))
     first = folder / "runs" / unique[0].key
-    record = begin(first, unique[0])
+    journaled = begin(first, unique[0])
     for epoch in range(1, epochs + 1):
-        record.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
-    record.append(
+        journaled.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
+    journaled.append(
         RunResult("finished", 1.0, 0.6, 0.6, epochs, epochs, 30.0, 2.9, 2.9, 740_554, 9_148_448, "0" * 64, ((1,),))
     )
-    record.close()
+    journaled.close()
     original = writer.publish(first, parent=None).run_id
     copy(folder / "mlflow.db", original, [(run.key, run.seed) for run in unique[1:]])
     return folder / "mlflow.db"
@@ -121,10 +129,10 @@ def build(folder: Path, runs: int, epochs: int) -> Path:
 def begin(folder: Path, run: PlannedRun) -> journal.Writer:
     """A journal in `folder` with the start of a run in it."""
     folder.mkdir(parents=True)
-    record = journal.Writer(folder)
+    journaled = journal.Writer(folder)
     spec = run.spec.model_dump(mode="json")
-    record.append(journal.Attempt(record.journal_id, spec, run.study, run.variant, environment(), 0, os.getpid()))
-    return record
+    journaled.append(journal.Attempt(journaled.journal_id, spec, run.study, run.variant, environment(), 0, os.getpid()))
+    return journaled
 
 
 def publishing(uri: str, folder: Path, epochs: int) -> float:
@@ -133,15 +141,15 @@ def publishing(uri: str, folder: Path, epochs: int) -> float:
     from repro.tracking.writer import Writer
 
     writer, run = Writer(connect(uri)), plans(1)[0].runs[0]
-    record = begin(folder, run)
+    journaled = begin(folder, run)
     writer.publish(folder, parent=None)
     seconds = []
     for epoch in range(1, epochs + 1):
-        record.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
+        journaled.append(EpochRecord(epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 30.0))
         started = time.perf_counter()
         writer.publish(folder, parent=None)
         seconds.append(time.perf_counter() - started)
-    record.close()
+    journaled.close()
     return statistics.median(seconds)
 
 
@@ -190,11 +198,15 @@ def server(database: Path, artifacts: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+        until = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
-            time.sleep(0.1)
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -210,30 +222,66 @@ def measure(what: str, uri: str, runs: int, epochs: int) -> tuple[float, float]:
     return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
 
 
+def measured(database: Path, runs: int, epochs: int) -> list[record.Measurement]:
+    """Every read of the store at `database`, by SQL and through a server, and what an epoch's publishing takes."""
+    found: list[record.Measurement] = []
+    folder = database.parent
+    with server(database, folder / "mlruns") as address:
+        for name, uri in (("sqlite", f"sqlite:///{database}"), ("server", address)):
+            for what in READS:
+                seconds, memory = measure(what, uri, runs, epochs)
+                found.append({"part": what, "store": name, "seconds": round(seconds, 2), "mib": round(memory)})
+            seconds = publishing(uri, folder / f"published {name}", epochs)
+            found.append({"part": "publish", "store": name, "seconds": round(seconds, 4)})
+    return found
+
+
+def markdown(records: list[record.Record]) -> str:
+    """The newest record as a table."""
+    if not records:
+        return "Not measured yet: `python -m benchmarks.store_scale`.\n"
+    newest = records[-1]
+    runs, epochs = newest["asked"]["runs"], newest["asked"]["epochs"]
+    found = {(one["store"], one["part"]): one for one in newest["measurements"]}
+    described = {
+        "compare": "`repro compare --figures false`, the whole command",
+        "tables": "the rows of all tables",
+        "curves": "the same with every history",
+        "keys": "which runs are finished already",
+        "API": "the same histories by `search_runs` and `get_metric_history`",
+    }
+    lines = [
+        f"{runs:,} finished runs of {epochs} epochs and five metrics; {newest['machine']['hardware']};"
+        f" {newest['date'][:10]}, commit {newest['commit'][:9]}; load average {newest['load'][0]:.1f} before.",
+        "",
+        "| in a process of its own, imports included | sqlite | | `mlflow server` | |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for part, words in described.items():
+        cells = [f"{one['seconds']:.1f} s | {one['mib']} MiB" for s in ("sqlite", "server") if (one := found[s, part])]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    times = [found[s, "API"]["seconds"] / found[s, "compare"]["seconds"] for s in ("sqlite", "server")]
+    lines.append(f"| the last against the first | {times[0]:.0f} times | | {times[1]:.0f} times | |")
+    published = [f"{1000 * found[s, 'publish']['seconds']:.0f} ms" for s in ("sqlite", "server")]
+    lines.append(f"| publishing one epoch of a run | {published[0]} | | {published[1]} | |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Builds the store, measures, prints."""
+    """Builds the store, measures, prints, and records a store of the standard size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=100)
-    asked = parser.parse_args()
+    asked = vars(parser.parse_args())
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        database = build(Path(folder), asked.runs, asked.epochs)
-        size = database.stat().st_size / 2**20
-        print(
-            f"{asked.runs} runs of {asked.epochs} epochs, {size:.0f} MiB, built in {time.perf_counter() - started:.0f} s"
-        )
-        print(machine())
-        with server(database, Path(folder) / "mlruns") as address:
-            for name, uri in (("sqlite", f"sqlite:///{database}"), ("server", address)):
-                found = {what: measure(what, uri, asked.runs, asked.epochs) for what in READS}
-                for what, (seconds, memory) in found.items():
-                    ratio = found["API"][0] / seconds
-                    print(f"{name:7} {what:7} {seconds:7.2f} s {memory:6.0f} MiB {ratio:6.1f} times the API's speed")
-            for name, uri in (("sqlite", f"sqlite:///{database}"), ("server", address)):
-                seconds = publishing(uri, Path(folder) / f"published {name}", asked.epochs)
-                print(f"{name:7} an epoch is published in {seconds * 1000:.0f} ms")
+        database = build(Path(folder), asked["runs"], asked["epochs"])
+        load = os.getloadavg()[:1]
+        made = record.make(asked, load, measured(database, asked["runs"], asked["epochs"]))
+        os.chdir("/")
+    print(markdown([made]))
+    if asked == {"runs": 1000, "epochs": 100}:
+        record.append(made, RECORD)
 
 
 if __name__ == "__main__":

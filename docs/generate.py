@@ -9,13 +9,26 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.testing import CliRunner
 
+if TYPE_CHECKING:
+    from repro.training.catalogue import ModelRow
+
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+@cache
+def _catalogue() -> tuple[ModelRow, ...]:
+    from repro import studies
+    from repro.training.catalogue import catalogue
+
+    return catalogue([study for study in studies.declared() if study.study != "demo"])
 
 
 def commands() -> str:
@@ -44,14 +57,11 @@ def studies() -> str:
 
 def models() -> str:
     """Parameters and sizes of every declared variant, beside the published size."""
-    from repro import studies
-    from repro.training.catalogue import catalogue
-
     rows = [
         "| study | variant | parameters | multiply-adds | MiB | published | fits |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for row in catalogue([study for study in studies.declared() if study.study != "demo"]):
+    for row in _catalogue():
         published = "" if row.published is None else f"{row.published:g}"
         fits = {None: "", True: "yes", False: "no"}[row.fits]
         cells = [row.study, row.title, f"{row.parameters:,}", f"{row.multiply_adds:,}", f"{row.size_legacy_mib:.3f}"]
@@ -98,13 +108,25 @@ GENERATED: dict[str, Callable[[], str]] = {
 }
 
 
+def built_models() -> str:
+    """What the audit knows of the declared models: `experiments/claims/models.json`."""
+    from repro.reporting import built
+
+    return built.text({(row.study, row.variant): row for row in _catalogue()})
+
+
 def main() -> int:
     """Rewrites every document, or with --check returns 1 where one is stale."""
-    stale = []
+    from repro.reporting import built
+
+    fresh_texts = {built.FILE: built_models()}
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = path.read_text()
-        fresh = MARKED.sub(lambda m: f"<!-- generated: {m[1]} -->\n{GENERATED[m[1]]()}<!-- end -->", text)
-        if fresh != text:
+        fresh_texts[path] = MARKED.sub(
+            lambda m: f"<!-- generated: {m[1]} -->\n{GENERATED[m[1]]()}<!-- end -->", path.read_text()
+        )
+    stale = []
+    for path, fresh in fresh_texts.items():
+        if not path.is_file() or fresh != path.read_text():
             stale.append(path)
             if "--check" not in sys.argv:
                 path.write_text(fresh)

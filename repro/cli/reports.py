@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from repro.reporting.audit import Finding
     from repro.reporting.beside import Beside
+    from repro.reporting.statements import Paper
     from repro.rows import Contents, RunRow
     from repro.tracking.writer import Writer
 
@@ -50,27 +52,29 @@ def compare(
     """
     from repro.reporting import report, statements
     from repro.tracking import reader
-    from repro.tracking.store import connect
-    from repro.tracking.writer import Writer
 
-    contents = reader.read(tracking_uri, curves=True)
     slugs = None if study == "all" else [_slug(name.strip()) for name in study.split(",") if name.strip()]
-    writer = Writer(connect(tracking_uri))
+    if slugs == []:
+        raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
+    paper = statements.load()
+    contents = reader.read(
+        tracking_uri, curves=lambda rows: report.keys_with_curves(rows, paper, slugs, with_figures=figures)
+    )
+    writer = _writer(tracking_uri) if figures or "MLFLOW_RUN_ID" in os.environ else None
     written = report.write(
         Path(out),
         contents,
-        statements.load(),
+        paper,
         studies=slugs,
         setting=setting,
-        findings=_findings(),
-        ui_url=ui_url,
+        findings=_findings(paper, slugs),
+        ui_url=ui_url or (contents.uri if contents.uri.startswith("http") else None),
         with_figures=figures,
-        beside=_beside(writer, _samples(contents, Path(data_dir))) if figures else None,
+        beside=_beside(writer, _samples(contents, Path(data_dir))) if figures and writer else None,
     )
     click.echo(written.summary)
     click.echo(f"{len(written.paths)} files under {out}; look at {written.index}")
-    run_id = writer.attached()
-    if run_id is not None:  # under `mlflow run`
+    if writer is not None and (run_id := writer.attached()) is not None:  # under `mlflow run`
         writer.log_files(run_id, {str(path.relative_to(out)): path for path in written.paths})
         writer.describe(run_id, written.summary)
 
@@ -82,21 +86,35 @@ def audit() -> None:
     \b
     repro audit
     """
-    findings = _findings()
+    from repro.reporting import statements
+
+    findings = _findings(statements.load())
     for finding in findings:
         click.echo(f"{finding.kind} ({', '.join(finding.where)}): {finding.sentence}")
     click.echo(f"{len(findings)} inconsistencies")
 
 
-def _findings() -> tuple[Finding, ...]:
+def _writer(tracking_uri: str | None) -> Writer:
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    return Writer(connect(tracking_uri))
+
+
+def _findings(paper: Paper, of: Sequence[str] | None = None) -> tuple[Finding, ...]:
+    """What the audit finds, in all or in rows of some studies."""
     from repro import studies
-    from repro.reporting import statements
+    from repro.reporting import built
     from repro.reporting.audit import audit as hold
-    from repro.training.catalogue import catalogue
 
     declared = [study for study in studies.declared() if study.study != "demo"]
-    models = {(row.study, row.variant): row for row in catalogue(declared)}
-    return hold(statements.load(), declared, models)
+    models = built.known()
+    if models is None:  # a declaration was changed since, and `make docs` not run: they are built, which takes seconds
+        from repro.training.catalogue import catalogue
+
+        models = {(row.study, row.variant): row for row in catalogue(declared)}
+    found = hold(paper, declared, models)
+    return tuple(one for one in found if of is None or any(name.partition("/")[0] in of for name in one.where))
 
 
 def _slug(name: str) -> str:

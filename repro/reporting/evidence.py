@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Row, Scope, Table, metric, scope_of
+from repro.reporting.join import Row, Scope, Table, describe, metric, scope_of
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
-from repro.reporting.tables import interval, number, provenance, signed
+from repro.reporting.tables import interval, number, over_runs, provenance, signed
 from repro.reporting.verdicts import reduction
 from repro.rows import RunRow
+from repro.spec import DataSpec
 
 
-def claims_sheet(judged: Sequence[Judged], paper: Paper) -> Sheet:
-    """Every claim with its verdict and what it rests on."""
+def claims_sheet(judged: Sequence[Judged], every: Sequence[Judged], paper: Paper) -> Sheet:
+    """Claims with their verdicts and what they rest on; those of `every` that are not among them are named below."""
     columns = (
         Column("claim", kind="prose"),
         Column("section", kind="name"),
@@ -45,7 +46,9 @@ def claims_sheet(judged: Sequence[Judged], paper: Paper) -> Sheet:
         }
         for one in judged
     )
-    return Sheet("claims", "What the runs say of each claim", header, columns, rows, (), records)
+    others = "; ".join(one.says for one in every if one not in judged)
+    notes = (f"Not asked by these studies: {others}",) if others else ()
+    return Sheet("claims", "What the runs say of each claim", header, columns, rows, notes, records)
 
 
 def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
@@ -66,14 +69,17 @@ def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
     return Sheet("audit", "What does not fit together", header, columns, rows, (), records)
 
 
-def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope]) -> Answer:
-    """Whether SqueezeNet matches AlexNet, by our own claim of parity, and how much smaller it is."""
+def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope], tables: Sequence[Table]) -> Answer:
+    """Whether SqueezeNet matches AlexNet, by our own claim of parity, and how much smaller it is.
+
+    Where that is none of the claims judged, the most accurate row of the tables.
+    """
     parities = {
         slug: one.test for slug, one in paper.claims.items() if isinstance(one.test, Parity) and not one.section
     }
     claim = next((one for one in judged if one.slug in parities), None)
     if claim is None:
-        return Answer("Results of the sweeps", "No claim of parity is declared.")
+        return _most_accurate(tables)
     step = claim.steps[0] if claim.steps else None
     if step is None or step.difference is None or claim.verdict == "undecided":
         return Answer("Not yet decided: does SqueezeNet match AlexNet?", f"{claim.why} ({claim.setting}).")
@@ -84,12 +90,31 @@ def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope]) -> An
     times = reduction(ours, reference)
     smaller = "" if times is None else f" at {times:.1f}× smaller"
     verb = "matches" if claim.verdict == "supported" else "does not match"
+    dataset = scope.setting["data.dataset"]
+    where = "" if dataset == DataSpec().dataset else f" on {dataset}"
     why = (
         f"{ours.title}, chosen on validation, differs from {reference.title} by {signed(step.difference.estimate)} points"
         f" of test accuracy (95% interval {interval(step.difference, sign=True)}, n = {step.difference.n}). Parity asks for"
         f" a lower limit of at least −{parities[claim.slug].margin:g}. Data: {claim.setting}."
     )
-    return Answer(f"SqueezeNet {verb} AlexNet{smaller}", why, ours.name)
+    return Answer(f"SqueezeNet {verb} AlexNet{smaller}{where}", why, ours.runs[0].run_id)
+
+
+def _most_accurate(tables: Sequence[Table]) -> Answer:
+    known = [
+        (found, row, table)
+        for table in tables
+        for row in table.rows
+        if (found := over_runs(row, "best_val_accuracy", 100)) is not None
+    ]
+    if not known:
+        return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
+    found, row, table = max(known, key=lambda one: one[0].estimate)
+    why = (
+        f"{row.title} has the highest validation accuracy, {found.estimate:.2f}% (95% {interval(found)}, n = {found.n})."
+        f" Data: {describe(table.setting)}."
+    )
+    return Answer(f"{table.study.title}: {row.title} is most accurate", why, row.runs[0].run_id)
 
 
 def runs_sheet(tables: Sequence[Table], ui_url: str | None) -> Sheet:

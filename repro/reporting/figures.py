@@ -7,7 +7,7 @@ the colour-blind lose nothing; the same values give the same bytes. Text is neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -226,27 +226,32 @@ def _scatter_legend(figure: Figure, points: Sequence[Point], *, frontier: bool) 
     legend(figure, list(proxies.values()), list(proxies), 3)
 
 
+def _above(point: Point, floor: float) -> Point:
+    ours, paper = (
+        None if value is None or value < floor else value for value in (point.accuracy, point.published_accuracy)
+    )
+    return replace(point, accuracy=ours, published_accuracy=paper)
+
+
 @styled()
 def accuracy_against_size(points: Sequence[Point], title: str) -> Figure:
     """Accuracy against the size of the saved model, with the Pareto frontier of ours and the published points."""
     figure = framed(7.0, 4.2, title, bottom=0.85)
     ax = figure.subplots()
+    accuracies = [v for point in points for v in (point.accuracy, point.published_accuracy) if v is not None]
+    floor = max(accuracies, default=0) - 20
+    low = sum(value < floor for value in accuracies)
+    if 0 < 3 * low <= len(accuracies):  # a few that hardly learned would press the others together
+        points = [_above(point, floor) for point in points]
+        ax.set_title(f"{low} of {len(accuracies)} points lie below {floor:.0f}%, off the picture")
     _scatter(ax, points)
     if ours := pareto([(point.x, point.accuracy) for point in points if point.accuracy is not None]):
         ax.plot(*zip(*ours, strict=True), color="C0", linestyle="--", linewidth=1, drawstyle="steps-post", zorder=1)
     _log_x(ax, [value for point in points for value in (point.x, point.published_x) if value])
     ax.margins(x=0.12, y=0.12)
-    accuracies = [
-        value for point in points for value in (point.accuracy, point.published_accuracy) if value is not None
-    ]
-    highest = max(accuracies, default=0)
-    floor = highest - 20
-    if low := sum(value < floor for value in accuracies):
-        ax.set_ylim(floor, highest + 3)
-        ax.set_title(f"{low} of {len(accuracies)} points lie below {floor:.0f}%, off the picture")
     ax.set(xlabel="size of the saved model (MiB)", ylabel="validation accuracy (%)")
     named = [(p.x, p.published_accuracy if p.accuracy is None else p.accuracy, p.label) for p in points]
-    shown = [(x, y, label) for x, y, label in named if y is not None and y >= ax.get_ylim()[0]]
+    shown = [(x, y, label) for x, y, label in named if y is not None]
     _label_points(ax, sorted(shown, key=lambda point: point[:2] not in ours))
     _scatter_legend(figure, points, frontier=bool(ours))
     return figure

@@ -50,8 +50,8 @@ class Answer:
 
     headline: str
     why: str
-    row: str | None = None
-    """`study/variant` that it speaks of."""
+    run: str | None = None
+    """Id of a run of the model that it speaks of."""
 
 
 @dataclass(frozen=True, slots=True)

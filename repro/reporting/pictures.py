@@ -72,7 +72,7 @@ def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterat
         yield _picture(
             "accuracy_against_size", figure, caption, f"Validation accuracy and size: {_told(points, ' MiB')}"
         )
-    shown = next((row for table in tables for row in table.rows if row.name == best and row.runs), None)
+    shown = next((row for table in tables for row in table.rows if best in {run.run_id for run in row.runs}), None)
     counts = beside.confusion(shown.runs[0]) if shown is not None else None
     if shown is not None and counts is not None:
         title = f"{shown.title}, seed {shown.runs[0].seed}"
@@ -88,9 +88,13 @@ def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterat
 
 
 def _along(table: Table, axis: str) -> list[Point]:
-    values = [(row, flatten(row.spec).get(axis)) for row in table.rows]
-    numeric = [(row, float(value)) for row, value in values if isinstance(value, (int, float))]
-    points = [_point(row, value, None) for row, value in numeric]
+    """The rows that differ in the axis alone; where several groups do so, the largest one."""
+    groups: dict[str, list[Point]] = {}
+    for row in table.rows:
+        settings = flatten(row.spec)
+        if isinstance(value := settings.pop(axis, None), (int, float)):
+            groups.setdefault(repr(settings), []).append(_point(row, float(value), None))
+    points = max(groups.values(), key=len, default=[])
     return [point for point in points if point.accuracy is not None or point.published_accuracy is not None]
 
 

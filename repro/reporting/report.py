@@ -8,6 +8,7 @@ What the store holds beside rows (architectures, confusion matrices) comes throu
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from repro.errors import InputError
 from repro.reporting import claims, join
 from repro.reporting.audit import Finding
 from repro.reporting.beside import Beside
+from repro.reporting.claims import Judged
 from repro.reporting.evidence import answer, audit_sheet, claims_sheet, runs_sheet
 from repro.reporting.join import Table
 from repro.reporting.page import Answer, Picture, Section, page
@@ -70,13 +72,22 @@ def write(
         InputError: an empty store, no such study or setting, or a folder that cannot be written.
     """
     tables = join.tables(contents, studies, setting)
+    runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
     judged = claims.judge(paper, contents, setting)
-    found = answer(judged, paper, join.scopes(contents))
+    of_studies = {table.study.study for table in tables}
+    concerned = [
+        one
+        for one in judged
+        if runs.keys() & set(one.run_ids)
+        or of_studies & {name.partition("/")[0] for name in paper.claims[one.slug].test.rows}
+    ]
+    found = answer(concerned, paper, join.scopes(contents), tables)
     shown = {table.study.study: study_sheet(table) for table in tables}
-    claimed, ran = claims_sheet(judged, paper), runs_sheet(tables, ui_url)
+    claimed = (claims_sheet(concerned, judged, paper),) if concerned else ()
+    ran = runs_sheet(tables, ui_url)
     audited = () if findings is None else (audit_sheet(findings, paper),)
-    pictures = _pictures(tables, beside or Beside(), found.row) if with_figures else {}
-    sections = [Section("claims", "Claims", "", (claimed,))]
+    pictures = _pictures(tables, beside or Beside(), found.run) if with_figures else {}
+    sections = [Section("claims", "Claims", "", claimed)] if claimed else []
     if overall := pictures.get("", ((), ()))[0]:
         sections.append(Section("figures", "Figures", "", (), overall))
     for table in tables:
@@ -86,22 +97,41 @@ def write(
     if audited:
         sections.append(Section("audit", "Audit of the published numbers", "", audited))
     sections.append(Section("runs", "Runs", "", (ran,)))
-    runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
     facts = {
-        "Claims": ", ".join(f"{n} {word}" for word in ("supported", "not supported", "undecided")
-                            if (n := sum(one.verdict == word for one in judged))),
+        **({"Claims": _counted(concerned)} if concerned else {}),
         **({} if findings is None else {"Inconsistent published numbers": str(len(findings))}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
         "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
-    }  # fmt: skip
-    sheets = [*shown.values(), claimed, *audited, ran]
+    }
+    sheets = [*shown.values(), *claimed, *audited, ran]
     paths = [_put(out / "tables" / f"{_safe(s.slug)}.{end}", form(s)) for s in sheets for end, form in FORMS.items()]
     for picture in (picture for section in sections for picture in (*section.pictures, *section.details)):
         for end, data in (("png", picture.png), ("svg", picture.svg)):
             paths.append(_put(out / "figures" / f"{_safe(picture.slug)}.{end}", data))
     index = _put(out / "index.html", page(f"Reproduction of: {paper.paper}", found, facts, sections, contents.notes))
     return Written(index, (index, *paths), found, _summary(found, facts, tables))
+
+
+def _counted(judged: Sequence[Judged]) -> str:
+    numbers = Counter(one.verdict for one in judged)
+    return ", ".join(f"{numbers[word]} {word}" for word in ("supported", "not supported", "undecided") if numbers[word])
+
+
+def keys_with_curves(
+    contents: Contents, paper: Paper, studies: Sequence[str] | None = None, *, with_figures: bool = True
+) -> set[str]:
+    """Keys of the runs whose curves a report draws, those of the studies wanted, or judges a claim by."""
+    scopes = join.scopes(contents)
+    rows = {
+        name for one in paper.claims.values() if getattr(one.test, "metric", None) == "gap" for name in one.test.rows
+    }
+    judged = (row for scope in scopes for name in rows if (row := scope.row(name)) is not None)
+    keys = {run.key for row in judged for run in row.runs}
+    if with_figures:
+        planned = (run for sweep in contents.sweeps for run in sweep.plan.runs)
+        keys |= {run.key for run in planned if studies is None or run.study in studies}
+    return keys
 
 
 def sweep_table(plan: Plan, runs: Sequence[RunRow]) -> str:

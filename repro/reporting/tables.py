@@ -267,12 +267,16 @@ def interval(found: Estimate | None, *, sign: bool = False) -> str:
         return ""
     if found.low is None or found.high is None:
         return f"n = {found.n}"
-    return " to ".join(signed(value) if sign else f"{value:.2f}" for value in (found.low, found.high))
+    return " to ".join(signed(value) if sign else _minus(f"{value:.2f}") for value in (found.low, found.high))
 
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    return _minus(f"{value:+.2f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _p(value: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import unquote, urlparse
 
 from repro import studies as declared
@@ -21,15 +22,16 @@ from repro.tracking.stored import Histories, StoredRun
 
 PLAN = "sweep.json"
 
+Curves: TypeAlias = bool | Collection[str] | Callable[[Contents], Collection[str]]
 
-def read(
-    uri: str | None = None, *, curves: bool | Collection[str] = False, studies: Sequence[str] | None = None
-) -> Contents:
+
+def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[str] | None = None) -> Contents:
     """What tables and figures are made from.
 
     Args:
         uri: the store; None is MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
-        curves: whether to read the histories: of all runs, of none, or of those with these keys. Tables need none.
+        curves: whether to read the histories: of all runs, of none, or of those with these keys; a function chooses the
+            keys from what was read without them.
         studies: keep the sweeps that plan one of these studies, and the runs that their tables are made from;
             None keeps everything.
 
@@ -75,7 +77,7 @@ class _Source:
 def _contents(
     uri: str,
     source: _Source,
-    curves: bool | Collection[str],
+    curves: Curves,
     studies: Sequence[str] | None,
     notes: list[str],
 ) -> Contents:
@@ -89,6 +91,8 @@ def _contents(
         keys = {run.key for run in planned}
         named = {*studies, *(run.against.partition("/")[0] for run in planned if run.against)}
         rows = {run: row for run, row in rows.items() if row.key in keys or row.study in named}
+    if callable(curves):
+        curves = curves(Contents(shown(uri), tuple(sweeps), tuple(rows.values()), ()))
     if curves is not False:
         drawn = [run for run, row in rows.items() if curves is True or row.key in curves]
         for run, points in source.histories(drawn).items():
