@@ -77,7 +77,7 @@ def test_a_store_that_is_deleted_while_it_trains_is_said_and_made_anew_by_sync(
 
 
 def test_journals_that_are_deleted_while_it_trains_are_said(start, long_words, tmp_path: Path) -> None:
-    process = start(long_words(100))
+    process = start(long_words(40))
     wait_for(lambda: epochs_written(tmp_path) > 2)
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     output = process.communicate(timeout=200)[0]

@@ -49,7 +49,9 @@ def test_a_run_that_was_stopped_in_an_epoch_ends_in_the_same_bits(repro, words, 
     assert not (stopped / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "another"])
+@pytest.mark.parametrize(
+    "damage", ["cut", *(pytest.param(one, marks=pytest.mark.slow) for one in ("garbage", "another"))]
+)
 def test_a_damaged_checkpoint_means_a_new_start_that_is_held_to_the_journal(repro, words, stopped, damage) -> None:
     import torch
 

@@ -56,7 +56,7 @@ def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_wor
     assert "reused 2, trains 0" in repro(*sweep_words).stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(start, sweep_words, tmp_path: Path, number) -> None:
     words = [*sweep_words[:-1], "200", "--patience", "200"]
     process = start(words)
@@ -124,7 +124,8 @@ def test_four_sweeps_at_once_on_one_new_store(start, sweep_words, tmp_path: Path
     started = [start([*sweep_words, "--workers", "1", "--runs-dir", f"runs{number % 2}"]) for number in range(4)]
     outputs = [process.communicate(timeout=250)[0] for process in started]
     assert [process.returncode for process in started] == [0] * 4, outputs
-    kinds = "SELECT tags.value, status, count(*) FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'repro.kind' GROUP BY 1, 2"
+    kinds = "SELECT tags.value, status, count(*) FROM runs JOIN tags USING (run_uuid)"
+    kinds += " WHERE tags.key = 'repro.kind' GROUP BY 1, 2"
     found = {(kind, status): number for kind, status, number in rows(tmp_path / "mlflow.db", kinds)}
     assert found.keys() == {("sweep", "FINISHED"), ("run", "FINISHED")}
     assert found["sweep", "FINISHED"] == 4
