@@ -97,6 +97,13 @@ def history() -> str:
     return report.history(record.read())
 
 
+def store_scale() -> str:
+    """How long it takes to read a large store."""
+    from benchmarks import record, store_scale
+
+    return store_scale.markdown(record.read(store_scale.RECORD))
+
+
 def results() -> str:
     """The tables that `compare` wrote of the runs on CIFAR-10, as they lie in results/."""
     tables = sorted((ROOT / "results" / "tables").glob("table*.md"))
@@ -104,7 +111,8 @@ def results() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    made.__name__: made for made in (commands, studies, models, names, speed, where_time_goes, history, results)
+    made.__name__: made
+    for made in (commands, studies, models, names, speed, where_time_goes, history, store_scale, results)
 }
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from repro.reporting import stats
 from repro.reporting.join import Scope, describe, scope_of, scopes
 from repro.reporting.measures import UNITS, Measure, difference, measured
-from repro.reporting.statements import Best, Claim, Compare, Ends, Ordered, Paper, Parity, Ratio
+from repro.reporting.statements import Alike, Best, Claim, Compare, Ends, Ordered, Paper, Parity, Ratio
 from repro.reporting.verdicts import ENOUGH
 from repro.rows import Contents, RunRow
 
@@ -129,6 +129,8 @@ def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
             for one, other in pairs:
                 case.step(one, other, measure, sign=1 if first == "higher" else -1)
             verdict, why = _all(case.steps)
+        case Alike():
+            verdict, why = _alike(case, claim.test)
         case Ordered():
             verdict, why = _ordered(case, claim.test)
         case Best():
@@ -139,7 +141,7 @@ def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
             verdict, why = _ratio(case, claim.test)
         case Ends():
             verdict, why = _ends(case, claim.test)
-    if isinstance(claim.test, Compare | Ordered | Best | Ratio) and claim.test.metric in _TIMES and case.runs:
+    if isinstance(claim.test, Compare | Alike | Ordered | Best | Ratio) and claim.test.metric in _TIMES and case.runs:
         why += f" (on {', '.join(sorted({run.hardware for run in case.runs.values()}))})"
     return Judged(
         slug=slug,
@@ -189,6 +191,16 @@ def _refuted(steps: Sequence[Step]) -> list[Step]:
     corrected = stats.holm([step.against for step in steps])
     bound = (1 - stats.LEVEL) / 2
     return [step for step, p in zip(steps, corrected, strict=True) if step.verdict == "not supported" and p < bound]
+
+
+def _alike(case: _Case, test: Alike) -> tuple[Decision, str]:
+    """Two one-sided tests a pair: neither row is more than the margin below the other."""
+    steps = [
+        case.step(one, other, test.metric, least=-test.margin)
+        for pair in test.pairs
+        for one, other in (pair, pair[::-1])
+    ]
+    return _all(steps)[0], f"{'; '.join(step.why for step in steps[::2])}, margin {test.margin:g}"
 
 
 def _ordered(case: _Case, test: Ordered) -> tuple[Decision, str]:

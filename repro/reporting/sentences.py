@@ -11,6 +11,7 @@ from repro.published import decimals
 from repro.reporting.printed import Printed
 from repro.reporting.statements import (
     About,
+    Alike,
     Best,
     Claim,
     Compare,
@@ -38,13 +39,13 @@ class Doubt:
     computed: str
 
 
-def doubts(printed: Printed, one: Claim | Statement) -> Iterator[Doubt]:
+def doubts(printed: Printed, said: Claim | Statement) -> Iterator[Doubt]:
     """Every doubt about a sentence.
 
     Raises:
         InputError: it names a row that no study declares.
     """
-    match one.test:
+    match said.test:
         case Compare(metric=metric, pairs=pairs, first=first):
             for pair in pairs:
                 yield from _higher(printed, *(pair if first == "higher" else pair[::-1]), metric)
@@ -55,9 +56,9 @@ def doubts(printed: Printed, one: Claim | Statement) -> Iterator[Doubt]:
             for other in others:
                 yield from _higher(printed, *((row, other) if extreme == "highest" else (other, row)), metric)
         case Parity():
-            yield from _parity(printed, one.test)
+            yield from _parity(printed, said.test)
         case Ratio():
-            yield from _ratio(printed, one.test)
+            yield from _ratio(printed, said.test)
         case About(metric=metric, rows=rows, value=value, within=within):
             for name in rows:
                 found = printed.value(name, metric)
@@ -72,7 +73,13 @@ def doubts(printed: Printed, one: Claim | Statement) -> Iterator[Doubt]:
                         "text against declaration", (name,), f"{setting} {value if count is None else count}", shown
                     )
         case Together():
-            yield from _together(printed, one.test)
+            yield from _together(printed, said.test)
+        case Alike(metric=metric, pairs=pairs, margin=margin):
+            for pair in pairs:
+                ours, theirs = (printed.value(row, metric) for row in pair)
+                if ours is not None and theirs is not None and abs(ours - theirs) > margin:
+                    told = f"{metric} is {ours:g} for {pair[0]} and {theirs:g} for {pair[1]}"
+                    yield Doubt(CONTRADICTED, pair, f"{pair[0]} {ours:g}, {pair[1]} {theirs:g}", told)
         case Ends():
             pass  # how a run ended is not printed
 

@@ -40,6 +40,20 @@ class Compare(Strict):
         return tuple(dict.fromkeys(row for pair in self.pairs for row in pair))
 
 
+class Alike(Strict):
+    """In every pair the rows' metrics are less than `margin` apart."""
+
+    name: Literal["alike"]
+    metric: Metric
+    margin: float = Field(gt=0)
+    pairs: Annotated[tuple[_Pair, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows that the test needs."""
+        return tuple(dict.fromkeys(row for pair in self.pairs for row in pair))
+
+
 class Ordered(Strict):
     """The metric rises (or falls) along the rows."""
 
@@ -148,7 +162,7 @@ class Claim(Strict):
     """The sentence in our words."""
     section: str = ""
     """Where the paper says it; empty for a question of our own, which the paper's numbers do not answer."""
-    test: Compare | Ordered | Best | Parity | Ratio | Ends = Field(discriminator="name")
+    test: Compare | Alike | Ordered | Best | Parity | Ratio | Ends = Field(discriminator="name")
 
 
 class Statement(Strict):

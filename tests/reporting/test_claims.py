@@ -71,6 +71,18 @@ def test_a_comparison_by_paired_differences(store, with_bn, expected):
         assert set(found.run_ids) == used
 
 
+@pytest.mark.parametrize(
+    ("with_bn", "margin", "expected"),
+    [(0.7003, 1, "supported"), (0.72, 1, "not supported"), (0.68, 1, "not supported"), (0.7003, 0.1, "undecided")],
+)
+def test_no_difference_is_two_one_sided_tests(store, with_bn, margin, expected):
+    test = {"name": "alike", "metric": "accuracy", "margin": margin, "pairs": [[BN, SQUEEZENET]]}
+    found = verdict(store, test, {"squeezenet": 0.70, "squeezenet_bn": with_bn})
+    assert (found.verdict, len(found.run_ids)) == (expected, 6)
+    assert found.why.endswith(f"n = 3), margin {margin:g}")
+    assert found.why.count("points") == 1
+
+
 def test_lower_is_the_other_way_round(store):
     found = verdict(store, HIGHER | {"first": "lower"}, {"squeezenet": 0.74, "squeezenet_bn": 0.70})
     assert found.verdict == "supported"
