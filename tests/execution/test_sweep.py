@@ -61,6 +61,7 @@ def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(start, sweep_wo
     words = [*sweep_words[:-1], "200", "--patience", "200"]
     process = start(words)
     wait_for(lambda: epochs_written(tmp_path) >= 3)
+    wait_for(lambda: len({run for run, *_ in points(tmp_path)}) == 2)  # the store knows both runs
     children = workers_of(process.pid)
     asked = time.monotonic()
     process.send_signal(number)
