@@ -324,7 +324,8 @@ class TestWheel:
         package = {name for name in package if "__pycache__" not in name}
         declared = {
             f"repro/experiments/{path.relative_to(PROJECT / 'experiments').as_posix()}"
-            for path in (PROJECT / "experiments").rglob("*.yaml")
+            for path in (PROJECT / "experiments").rglob("*")
+            if path.is_file()
         }
         assert {name for name in names if name.startswith("repro/")} == package | declared
         assert any(name.startswith("repro/experiments/claims/") for name in names)
