@@ -31,10 +31,10 @@ demo: setup
 	@echo "Export for a report:     $(BIN)/mlflow run . -e compare -P study=ablation -P out=report"
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

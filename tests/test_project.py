@@ -187,7 +187,7 @@ SLOW = {"torch", "torchvision", "mlflow", "matplotlib", "scipy", "sklearn", "pan
         (["compare", "--help"], {"pydantic", "numpy", "rich", "yaml"}),
         (["plan", "--study", "ablation"], {"numpy", "rich"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_quick_answer_loads_nothing_slow(words, light, tmp_path):
     done = subprocess.run(
