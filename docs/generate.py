@@ -105,8 +105,8 @@ def store_scale() -> str:
 
 
 def results() -> str:
-    """The tables that `compare` wrote of the runs on CIFAR-10, as they lie in results/."""
-    tables = sorted((ROOT / "results" / "tables").glob("table*.md"))
+    """The tables that `compare` wrote of the runs on CIFAR-10, as they lie in results/: in float32 and in bfloat16."""
+    tables = sorted((ROOT / "results").glob("**/table*.md"), key=lambda path: (len(path.parts), path))
     return "\n".join(table.read_text().strip() + "\n" for table in tables)
 
 
