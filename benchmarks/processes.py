@@ -20,6 +20,7 @@ from repro.errors import ReproError
 
 ROOT = Path(__file__).parent.parent
 _POLL_SECONDS = 2.0
+_FIRST_LOOK_SECONDS = 0.2  # a program that ends before the second look was looked at, too
 """Between two looks at the memory: a look takes some milliseconds of one core, the same for all programs."""
 _MEBI = 1024  # KiB, which smaps_rollup counts in
 
@@ -89,10 +90,12 @@ class Program:
             self._popen.stdin.close()
 
     def _look(self) -> None:
-        while not self._over.wait(_POLL_SECONDS):
+        pause = _FIRST_LOOK_SECONDS
+        while not self._over.wait(pause):
             seen = session_pss_mib(self._popen.pid)
             if seen is not None:
                 self.peak_mib = max(seen, self.peak_mib or 0.0)
+            pause = _POLL_SECONDS
 
 
 def environment(folder: Path, threads: int | None = None) -> dict[str, str]:

@@ -61,11 +61,18 @@ class Store:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turns what MLflow, the network or the disk raise inside into `TrackingError`; a sqlite file must still be there."""
+        self._check_file()
+        try:
+            with errors(self.uri):
+                yield
+        except TrackingError:
+            self._check_file()  # it was deleted meanwhile: that is the reason, whatever sqlite made of it
+            raise
+
+    def _check_file(self) -> None:
         if self.database is not None and _inode(self.database) != self.inode:
             # sqlite would go on writing into the deleted file, and nobody would ever see it
             raise TrackingError(f"{self.uri}: the database file was deleted or replaced; put it back, or start again")
-        with errors(self.uri):
-            yield
 
 
 def connect(uri: str | None = None) -> Store:

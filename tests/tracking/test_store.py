@@ -176,6 +176,13 @@ def test_deleted_store(here: Path) -> None:
         pass
 
 
+def test_whatever_sqlite_makes_of_a_deleted_store_is_said_as_that(here: Path) -> None:
+    opened = connect()
+    with pytest.raises(TrackingError, match="deleted or replaced"), opened.errors():
+        (here / "mlflow.db").unlink()
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+
 @pytest.mark.skipif(bool(find_spec("psycopg") or find_spec("psycopg2")), reason="the driver is installed here")
 def test_driver_that_is_not_installed(here: Path) -> None:
     with pytest.raises(TrackingError, match=r"^postgresql://me:\*\*\*@nowhere/runs: No module named 'psycopg2?'$"):
