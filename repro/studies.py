@@ -9,6 +9,7 @@ the base is also what it is compared with, unless the study says `against`. Entr
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -186,7 +187,12 @@ def load_base(name: str, where: str) -> Study:
     """The declared study that a base names, its variants unchecked until they are asked for."""
     if name not in _declared():
         raise InputError(f"{where}: {unknown('study', name, _declared())}")
-    path = DECLARATIONS / f"{name}.yaml"
+    return _read(DECLARATIONS / f"{name}.yaml")
+
+
+@functools.cache
+def _read(path: Path) -> Study:
+    """The study of a declared file, read once: a hundred variants name the same few bases."""
     return validated(Study, declarations.read(path), str(path))
 
 
