@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on the embedded data set, through `mlflow run`
-# make test   every test (about 10 minutes on two cores); make test-all also the long ones
+# make test   every test but the longest; make test-all those, too
 # make        lint, types, docs and tests: what CI runs
 # make docs   rewrite what is generated in the README and docs/
 # make bench  measure against the usual loop and Lightning

@@ -147,7 +147,7 @@ def parse(words: list[str]) -> Options:
     parser.add_argument("--rounds", type=_positive, default=None, help="times that everything is measured (3)")
     parser.add_argument("--steps", type=_positive, default=None, help="training steps of a measurement (200)")
     parser.add_argument("--only", choices=PARTS, default=None, help="one part of it")
-    parser.add_argument("--quick", action="store_true", help="about two minutes: one round, few steps, not recorded")
+    parser.add_argument("--quick", action="store_true", help="one round, few steps, not recorded")
     given = parser.parse_args(words)
     return Options(
         dataset=given.dataset,
