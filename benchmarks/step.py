@@ -1,4 +1,4 @@
-"""A whole training step against the bare forward and backward pass of the same network, in turn, on one thread."""
+"""A whole training step against its bare forward and backward pass, as they are written out, in turn, on one thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from benchmarks import asked
@@ -18,7 +17,8 @@ from repro.records import Progress
 from repro.spec import RunSpec
 from repro.training.data import Data, load, prepare
 from repro.training.loop import Training
-from repro.training.models import build
+from repro.training.models import build, multiplied
+from repro.training.passes import Passes
 
 BLOCK = 10
 """Steps of one kind in a row: short enough that both meet the same state of the machine."""
@@ -29,20 +29,25 @@ class Bare:
 
     def __init__(self, spec: RunSpec, data: Data) -> None:
         torch.manual_seed(spec.seed)
-        self.model: nn.Module = build(spec.model).to(memory_format=torch.channels_last)
+        model = build(spec.model).to(memory_format=torch.channels_last)
+        dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
+        for parameter in multiplied(model):
+            parameter.data = parameter.data.to(dtype)
+        self.parameters = list(model.parameters())
+        self.passes = Passes(model)
         batch = data.train[: spec.training.batch_size]
         pixels = (data.images[batch].float() / 255 - data.mean) / data.std
-        self.images = pixels.permute(0, 3, 1, 2)  # in memory as before: channels last
+        self.images = pixels.permute(0, 3, 1, 2).to(dtype)  # in memory as before: channels last
         self.labels = data.labels[batch]
-        self.bf16 = spec.training.precision == "bf16"
 
     def step(self) -> None:
         """One forward and one backward pass."""
-        for parameter in self.model.parameters():
+        for parameter in self.parameters:
             parameter.grad = None
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            outputs = self.model(self.images)
+        outputs = self.passes.forward(self.images).requires_grad_()
         functional.cross_entropy(outputs.float(), self.labels).backward()
+        assert outputs.grad is not None
+        self.passes.backward(outputs.grad)
 
 
 def whole_steps(spec: RunSpec, data: Data) -> Iterator[Progress]:

@@ -216,7 +216,7 @@ class TrainingSpec(Strict):
     """Training stops after this many epochs without a better validation accuracy."""
     batch_size: int = Field(50, ge=1, le=100_000)
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: forward pass under bfloat16 autocast, weights and optimizer in float32."""
+    """bf16: convolutions and linear layers in bfloat16 as under autocast, weights and optimizer in float32."""
 
 
 class RunSpec(Strict):

@@ -27,34 +27,25 @@ def folder(tmp_path_factory):
 def _first_steps(model, folder):
     """Spec, initial weights, batches and logits of the first steps of a real run without dropout."""
     from repro.training.loop import Training
-    from repro.training.models.alexnet import AlexNet
-    from repro.training.models.squeezenet import SqueezeNet
 
     asked = resolve(flatten(spec(model, dataset="digits")) | {"model.dropout": 0.0}, "test")
-    weights, batches, logits = [], [], []
+    data = load(prepare("digits", folder), asked.data)
+    training = Training(asked, data, device="cpu", deterministic=True)
+    weights = {name: value.clone() for name, value in training.module.state_dict().items()}
+    batches, logits = [], []
+    forward = training._passes.forward
 
-    def before(module, inputs):
-        if isinstance(module, AlexNet | SqueezeNet) and module.training:
-            weights.append({name: value.clone() for name, value in module.state_dict().items()})
-            batches.append(inputs[0].clone())
+    def watched(images):
+        output = forward(images)
+        batches.append(images.clone())
+        logits.append(output.clone())
+        return output
 
-    def after(module, _, output):
-        if isinstance(module, AlexNet | SqueezeNet) and module.training:
-            logits.append(output.detach().clone())
-
-    hooks = [
-        torch.nn.modules.module.register_module_forward_pre_hook(before),
-        torch.nn.modules.module.register_module_forward_hook(after),
-    ]
-    try:
-        data = load(prepare("digits", folder), asked.data)
-        points = iter(Training(asked, data, device="cpu", deterministic=True))
-        while len(logits) < STEPS:
-            next(points)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return asked, weights[0], batches[:STEPS], logits[:STEPS]
+    training._passes.forward = watched
+    points = iter(training)
+    while len(logits) < STEPS:
+        next(points)
+    return asked, weights, batches, logits
 
 
 @pytest.fixture

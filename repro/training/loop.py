@@ -26,6 +26,7 @@ from repro.records import Architecture, EpochRecord, Outcome, Progress, RunResul
 from repro.spec import RunSpec
 from repro.training import cpu, cuda, models, optim
 from repro.training.data import Data
+from repro.training.passes import Passes
 
 Event: TypeAlias = Progress | EpochRecord | RunResult
 
@@ -101,7 +102,10 @@ class Training:
         module = models.build(spec.model)
         self._architecture = models.describe(module, spec.model)
         self.module = module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optim.make(spec.optimizer, self.module.parameters())
+        self._dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
+        rounded = () if self._dtype is torch.float32 else models.multiplied(self.module)
+        self.optimizer = optim.make(spec.optimizer, self.module.parameters(), rounded=rounded)
+        self._passes = Passes(self.module) if self._on_cpu else None
         self._images = data.images.flatten(1).to(self._device)
         self._labels = data.labels.to(self._device)
         pixels = data.images[0].numel() // 3
@@ -146,7 +150,7 @@ class Training:
 
     def best_state(self) -> dict[str, Tensor]:
         """The weights of the best epoch, or those of now where no epoch was complete: on the CPU, contiguous."""
-        state: dict[str, Tensor] = self.module.state_dict()
+        state = self._state()
         for name, tensor in (state if self._best is None else self._best).items():
             state[name] = tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         return state
@@ -161,12 +165,24 @@ class Training:
             "epochs_done": len(self._at.epoch_seconds),
             **{name: copy.copy(getattr(self._at, name)) for name in _Position.__slots__},
             "sums": self._sums,
-            "model": {name: tensor.detach() for name, tensor in self.module.state_dict().items()},
+            "model": dict(self._state()),
             "optimizer": self.optimizer.state_dict(),
             "best": self._best,
             "generator": torch.get_rng_state(),
             "cuda_generator": None if self._on_cpu else torch.cuda.get_rng_state(self._device),
         }
+
+    def _state(self) -> dict[str, Tensor]:
+        """The module's state dict, all weights in float32: the tensors that training works on."""
+        state: dict[str, Tensor] = self.module.state_dict()
+        for name, parameter in self.module.named_parameters():
+            state[name] = self.optimizer.exact[parameter]
+        return state
+
+    def _load_state(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._state().items():
+            tensor.copy_(state[name])
+        self.optimizer.refresh()
 
     def _restore(self, snapshot: Mapping[str, Any]) -> None:
         if snapshot["key"] != self.spec.key:
@@ -175,7 +191,7 @@ class Training:
             )
         self._at = _Position(**{name: copy.copy(snapshot[name]) for name in _Position.__slots__})
         self._sums.copy_(snapshot["sums"])
-        self.module.load_state_dict(snapshot["model"])
+        self._load_state(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         self._best = snapshot["best"]
         torch.set_rng_state(snapshot["generator"].cpu())
@@ -202,7 +218,7 @@ class Training:
         if self._best is None:
             yield self._result(None)
         else:
-            self.module.load_state_dict(self._best)
+            self._load_state(self._best)
             yield self._result((yield from self._evaluate(self.data.test, self._epoch - 1)))
 
     def _train_epoch(self) -> Iterator[Event]:
@@ -228,24 +244,31 @@ class Training:
 
     def _step(self, indices: Tensor) -> None:
         """One update by the images `indices`. Under a CUDA graph this runs once and is replayed."""
-        logits, labels = self._forward(indices)
-        loss = F.cross_entropy(logits, labels)
+        images, labels = self._batch(indices)
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        if self._passes is None:
+            logits = self.module(images).float()
+            loss = F.cross_entropy(logits, labels)
+            torch.autograd.backward(loss)
+        else:
+            logits = self._passes.forward(images).float().requires_grad_()
+            loss = F.cross_entropy(logits, labels)
+            torch.autograd.backward(loss)
+            assert logits.grad is not None
+            self._passes.backward(logits.grad.to(self._dtype))
         self.optimizer.step()
         self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
 
-    def _forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) float32 and labels (N,) of the images `indices`."""
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, H, W), normalised, channels last, and labels (N,)."""
         rows = torch.addcmul(self._shift, self._images.index_select(0, indices).float(), self._scale)
         images = rows.view(-1, *self.data.images.shape[1:]).permute(0, 3, 1, 2)  # as it lies in memory: channels last
-        bf16 = self.spec.training.precision == "bf16"
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = self.module(images)
-        return logits.float(), self._labels.index_select(0, indices)
+        return images.to(self._dtype), self._labels.index_select(0, indices)
 
     def _changed_by_step(self) -> list[Tensor]:
-        return [self.optimizer.weights, *self.optimizer.state_dict().values(), *self.module.buffers(), self._sums]
+        rounded = [] if self.optimizer.rounded is None else [self.optimizer.rounded]
+        weights = [self.optimizer.weights, *rounded]
+        return [*weights, *self.optimizer.state_dict().values(), *self.module.buffers(), self._sums]
 
     def _evaluate(self, numbers: Tensor, epoch: int) -> Generator[Progress, None, _Evaluation]:
         """Loss and accuracy over all images of a split, in evaluation mode; draws from no generator."""
@@ -255,7 +278,8 @@ class Training:
         batches = torch.split(numbers.to(self._device), _EVALUATION_BATCH)
         for position, indices in enumerate(batches):
             with torch.inference_mode():
-                logits, labels = self._forward(indices)
+                images, labels = self._batch(indices)
+                logits = self.module(images).float()
                 sums += _sums(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
                 predicted.append(logits.argmax(1))
             if position + 1 < len(batches):
@@ -279,9 +303,7 @@ class Training:
         at.since_best += 1
         if not at.diverged and not record.val_accuracy <= at.best_accuracy:
             at.best_epoch, at.best_accuracy, at.since_best = record.epoch, record.val_accuracy, 0
-            self._best = {
-                name: tensor.detach().to("cpu", copy=True) for name, tensor in self.module.state_dict().items()
-            }
+            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._state().items()}
         at.epoch_seconds.append(record.epoch_seconds)
         at.step, at.seconds, self._resumed = 0, 0.0, time.perf_counter()
         self._sums.zero_()

@@ -5,6 +5,9 @@ through them in chunks that stay in the processor's cache, so each value comes f
 the eight or so operations of a step, and a hundred small tensors cost what one large tensor does. The results are those of
 the reference implementations: the adabound package and torch.optim, whose formulas the updates repeat.
 
+A network may see some of its parameters in bfloat16: they are rounded copies of the float32 weights, written while an update
+has those in the cache, and their gradients become float32 as they are read.
+
 On a GPU the whole buffer is one chunk, and the number of steps and all that depends on it stay on the device, so that a step
 can be captured as a CUDA graph.
 """
@@ -12,7 +15,7 @@ can be captured as a CUDA graph.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,6 +44,8 @@ class Chunk:
     """In the order of the optimizer's slots."""
     scratch: Tensor
     """As long as the weights; holds anything."""
+    rounded: Tensor | None
+    """The weights in bfloat16, where a parameter shows them."""
 
 
 class Optimizer(ABC):
@@ -49,12 +54,15 @@ class Optimizer(ABC):
     Args:
         parameters: they keep shape, strides and values, but lie in the flat buffer afterwards.
         weight_decay: L2 penalty, added to the gradient.
+        rounded: those of the parameters that become bfloat16.
     """
 
     slots: ClassVar[tuple[str, ...]]
     """Names of the state buffers."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], weight_decay: float, rounded: Collection[nn.Parameter]
+    ) -> None:
         self.parameters = sorted(parameters, key=lambda parameter: parameter.numel() >= _LARGE)
         self.weight_decay = weight_decay
         first = self.parameters[0]
@@ -64,14 +72,23 @@ class Optimizer(ABC):
             offsets.append(size)
             size += -(-parameter.numel() // _ALIGN) * _ALIGN
         self.weights = first.new_zeros(size, requires_grad=False)
+        self.rounded = self.weights.bfloat16() if rounded else None
         self.state = {slot: torch.zeros_like(self.weights) for slot in self.slots}
         self.steps = torch.zeros((), dtype=torch.float64, device=first.device)
+        self.exact: dict[nn.Parameter, Tensor] = {}
+        """The float32 weights of every parameter: views into `weights`, as the parameters themselves are where not rounded."""
+        of_rounded = set(rounded)
         for parameter, offset in zip(self.parameters, offsets, strict=True):
-            view = self.weights.as_strided(parameter.size(), parameter.stride(), offset)
-            view.copy_(parameter.data)
-            parameter.data = view
+            layout = (parameter.size(), parameter.stride(), offset)
+            self.exact[parameter] = self.weights.as_strided(*layout).copy_(parameter.data)
+            if self.rounded is not None and parameter in of_rounded:
+                parameter.data = self.rounded.as_strided(*layout)
+            else:
+                parameter.data = self.exact[parameter]
+        self.refresh()
 
         self._scratch = self.weights.new_empty(min(_CHUNK, size) if self._on_cpu else size)
+        self._cast = torch.empty_like(self._scratch) if rounded and self._on_cpu else None
         gathered = sum(not (self._on_cpu and parameter.numel() >= _LARGE) for parameter in self.parameters)
         end = [*offsets, size][gathered]
         self._gathered = self.weights.new_zeros(end)
@@ -94,10 +111,16 @@ class Optimizer(ABC):
                 self.weights[at:end],
                 tuple(self.state[slot][at:end] for slot in self.slots),
                 self._scratch[: end - at],
+                None if self.rounded is None else self.rounded[at:end],
             )
             for at in range(start, stop, step)
             for end in [min(at + step, stop)]
         ]
+
+    def refresh(self) -> None:
+        """Rounds the weights anew, after they were written to from outside."""
+        if self.rounded is not None:
+            self.rounded.copy_(self.weights)
 
     def zero_grad(self) -> None:
         """Forgets the gradients, so that the next backward pass writes new ones and adds to none."""
@@ -118,9 +141,13 @@ class Optimizer(ABC):
     def _update_chunks(self, gradient: Tensor, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             part = gradient[chunk.begin : chunk.end]
+            if self._cast is not None and part.dtype != self._cast.dtype:
+                part = self._cast[: len(part)].copy_(part)
             if self.weight_decay:
                 part.add_(chunk.weights, alpha=self.weight_decay)
             self._update(chunk, part)
+            if chunk.rounded is not None:
+                chunk.rounded.copy_(chunk.weights)
 
     def _begin_step(self) -> None:  # noqa: B027 - nothing depends on the number of steps in SGD
         """Works out what the updates of this step share."""
@@ -144,8 +171,10 @@ class AdaBound(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")
 
-    def __init__(self, parameters: Iterable[nn.Parameter], spec: AdaBoundSpec) -> None:
-        super().__init__(parameters, spec.weight_decay)
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], spec: AdaBoundSpec, rounded: Collection[nn.Parameter] = ()
+    ) -> None:
+        super().__init__(parameters, spec.weight_decay, rounded)
         self.spec = spec
 
     def _begin_step(self) -> None:
@@ -168,8 +197,10 @@ class Adam(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")
 
-    def __init__(self, parameters: Iterable[nn.Parameter], spec: AdamSpec) -> None:
-        super().__init__(parameters, spec.weight_decay)
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], spec: AdamSpec, rounded: Collection[nn.Parameter] = ()
+    ) -> None:
+        super().__init__(parameters, spec.weight_decay, rounded)
         self.spec = spec
 
     def _begin_step(self) -> None:
@@ -190,8 +221,10 @@ class SGD(Optimizer):
 
     slots = ("momentum",)
 
-    def __init__(self, parameters: Iterable[nn.Parameter], spec: SGDSpec) -> None:
-        super().__init__(parameters, spec.weight_decay)
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], spec: SGDSpec, rounded: Collection[nn.Parameter] = ()
+    ) -> None:
+        super().__init__(parameters, spec.weight_decay, rounded)
         self.spec = spec
 
     def _update(self, chunk: Chunk, gradient: Tensor) -> None:
@@ -221,12 +254,17 @@ def _sqrt(square: Tensor, out: Tensor) -> Tensor:
     return torch.rsqrt(square, out=out).reciprocal_()
 
 
-def make(spec: AdaBoundSpec | AdamSpec | SGDSpec, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimizer that `spec` declares, over `parameters`, which it moves into one flat buffer."""
+def make(
+    spec: AdaBoundSpec | AdamSpec | SGDSpec,
+    parameters: Iterable[nn.Parameter],
+    *,
+    rounded: Collection[nn.Parameter] = (),
+) -> Optimizer:
+    """The optimizer that `spec` declares, over `parameters`, moved into flat buffers; the `rounded` ones become bfloat16."""
     match spec:
         case AdaBoundSpec():
-            return AdaBound(parameters, spec)
+            return AdaBound(parameters, spec, rounded)
         case AdamSpec():
-            return Adam(parameters, spec)
+            return Adam(parameters, spec, rounded)
         case SGDSpec():
-            return SGD(parameters, spec)
+            return SGD(parameters, spec, rounded)

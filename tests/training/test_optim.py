@@ -119,6 +119,37 @@ def test_goes_on_exactly_from_its_state(spec):
     assert optimizer.state_dict()["steps"] == 5
 
 
+@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+def test_rounded_parameters_show_exact_weights(spec, monkeypatch):
+    """Their weights move by what is lost on bfloat16: as those of an optimizer that sees the same gradients in float32."""
+    monkeypatch.setattr(optim, "_CHUNK", 1000)
+    exact, rounded = parameters(torch.float32), parameters(torch.float32)
+    lowered = [rounded[0], rounded[1], rounded[4]]  # small ones, and a large one of many chunks
+    expected, found = optim.make(spec, exact), optim.make(spec, rounded, rounded=lowered)
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(5):
+        for one, other in zip(exact, rounded, strict=True):
+            gradient = (torch.randn(one.shape, generator=generator) * 1e-2).to(other.dtype)
+            other.grad = torch.empty_like(other).copy_(gradient)
+            one.grad = torch.empty_like(one).copy_(gradient)
+        expected.step()
+        found.step()
+    assert torch.equal(found.weights, expected.weights)
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == (torch.bfloat16 if any(other is low for low in lowered) else torch.float32)
+        assert torch.equal(found.exact[other], one)
+        assert torch.equal(other, one.to(other.dtype))
+        assert other.stride() == one.stride()
+
+
+def test_weights_written_from_outside_are_rounded_anew():
+    params = parameters(torch.float32, ((4, 3),))
+    optimizer = optim.make(ADABOUND, params, rounded=params)
+    optimizer.exact[params[0]].fill_(1.01)
+    optimizer.refresh()
+    assert torch.equal(params[0].detach(), torch.full((4, 3), 1.01).bfloat16())
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)

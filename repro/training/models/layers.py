@@ -47,6 +47,12 @@ class GlobalAveragePool(nn.Module):
         return images.mean(dim=(2, 3))
 
 
+class Convolution(nn.Sequential):
+    """A convolution with what follows it: `conv`, `bn` where normalised, `relu` where there is one."""
+
+    conv: nn.Conv2d
+
+
 def convolution(
     inputs: int,
     outputs: int,
@@ -57,7 +63,7 @@ def convolution(
     norm: bool = False,
     bias: bool = True,
     relu: bool = True,
-) -> nn.Sequential:
+) -> Convolution:
     """A convolution with what follows it: `conv`, `bn` where `norm`, `relu` where `relu`.
 
     Args:
@@ -76,4 +82,4 @@ def convolution(
         parts.append(("bn", nn.BatchNorm2d(outputs)))
     if relu:
         parts.append(("relu", nn.ReLU(inplace=True)))
-    return nn.Sequential(OrderedDict(parts))
+    return Convolution(OrderedDict(parts))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from repro.errors import InputError
 from repro.spec import SqueezeNetSpec
-from repro.training.models.layers import Add, Concat, Dropout, GlobalAveragePool, convolution
+from repro.training.models.layers import Add, Concat, Convolution, Dropout, GlobalAveragePool, convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Fire(nn.Module):
         super().__init__()
         norm = spec.batch_norm in {"fire", "all"}
 
-        def same_size(width: int, filters: int, kernel: int) -> nn.Sequential:
+        def same_size(width: int, filters: int, kernel: int) -> Convolution:
             return convolution(width, filters, kernel, padding=kernel // 2, norm=norm, bias=spec.conv_bias)
 
         self.squeeze = same_size(inputs, shape.squeeze, spec.squeeze_kernel)

@@ -1,0 +1,145 @@
+"""Passes on a CPU against the modules and autograd: the same logits, gradients and running statistics."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.training import models, passes
+from repro.training.models.layers import Convolution, convolution
+from repro.training.passes import Passes
+
+SMALL = {"name": "squeezenet", "base_e": 16, "incr_e": 16, "squeeze_ratio": 0.5, "first_filters": 16}
+IMAGES = 6
+
+SPECS = {
+    "plain": SqueezeNetSpec(**SMALL),
+    "norm": SqueezeNetSpec(**SMALL, batch_norm="all"),
+    "norm_in_fire": SqueezeNetSpec(**SMALL, batch_norm="fire"),
+    "norm_outside": SqueezeNetSpec(**SMALL, batch_norm="outside", residual="complex"),
+    "no_bias": SqueezeNetSpec(**SMALL, batch_norm="all", conv_bias=False),
+    "identity_bypass": SqueezeNetSpec(**SMALL, batch_norm="all", residual="simple", replicated=["fire3"]),
+    "convolved_bypass": SqueezeNetSpec(**SMALL, batch_norm="all", residual="complex"),
+    "all_large": SqueezeNetSpec(**SMALL, batch_norm="all", expand_3x3=1.0),
+    "all_small": SqueezeNetSpec(**SMALL, expand_3x3=0.0, residual="simple"),
+    "unequal": SqueezeNetSpec(**SMALL, batch_norm="all", expand_3x3=0.75),
+    "large_kernels": SqueezeNetSpec(**SMALL, squeeze_kernel=3, expand_kernels=[3, 5]),
+    "pixels_first": SqueezeNetSpec(**SMALL, first_kernel=1, first_stride=1, batch_norm="all"),
+    "padded_first": SqueezeNetSpec(**SMALL, first_padding=2, head_relu=True),
+    "alexnet": AlexNetSpec(name="alexnet"),
+    "alexnet_norm": AlexNetSpec(name="alexnet", batch_norm="all"),
+}
+
+
+def network(spec, dtype):
+    torch.manual_seed(5)
+    module = models.build(spec).to(dtype)
+    for name, parameter in module.named_parameters():
+        if name.endswith(("bn.weight", "bn.bias", "conv.bias")):
+            torch.nn.init.normal_(parameter, 0.5, 0.3)  # as they never are at the start, so each of them matters
+    return module.train()
+
+
+def batch(dtype):
+    generator = torch.Generator().manual_seed(6)
+    images = torch.randn(IMAGES, 3, 32, 32, generator=generator).to(dtype)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(IMAGES) % 10
+
+
+def by_autograd(module, images, labels):
+    torch.manual_seed(7)  # dropout
+    logits = module(images)
+    F.cross_entropy(logits, labels).backward()
+    return logits.detach()
+
+
+def by_passes(module, images, labels):
+    torch.manual_seed(7)
+    written_out = Passes(module)
+    logits = written_out.forward(images).requires_grad_()
+    F.cross_entropy(logits.float() if logits.dtype is torch.bfloat16 else logits, labels).backward()
+    written_out.backward(logits.grad)
+    return logits.detach()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_same_as_autograd(name):
+    dtype = torch.float32 if name.startswith("alexnet") else torch.float64
+    tolerance = {"rtol": 2e-3, "atol": 2e-5} if dtype is torch.float32 else {"rtol": 1e-9, "atol": 1e-11}
+    theirs = network(SPECS[name], dtype)
+    ours = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
+    images, labels = batch(dtype)
+    torch.testing.assert_close(by_passes(ours, images, labels), by_autograd(theirs, images, labels), **tolerance)
+    for (parameter, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None, parameter
+        torch.testing.assert_close(mine.grad, other.grad, **tolerance, msg=lambda text, at=parameter: f"{at}: {text}")
+    for (buffer, mine), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, **tolerance, msg=lambda text, at=buffer: f"{at}: {text}")
+
+
+@pytest.mark.parametrize("name", ["plain", "norm", "identity_bypass"])
+def test_bfloat16_is_as_exact_as_autocast(name):
+    """Through ten layers of batch normalization over six images, both are far from float64: equally far."""
+    exact = network(SPECS[name], torch.float64)
+    theirs = copy.deepcopy(exact).float()
+    ours = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
+    for parameter in models.multiplied(ours):
+        parameter.data = parameter.data.bfloat16()
+    images, labels = batch(torch.float32)
+    by_autograd(exact, images.double(), labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = by_autograd(theirs, images, labels)
+    found = by_passes(ours, images.bfloat16(), labels)
+    torch.testing.assert_close(found.float(), expected.float(), rtol=0.05, atol=0.02)
+    for (parameter, truth), mine, other in zip(
+        exact.named_parameters(), ours.parameters(), theirs.parameters(), strict=True
+    ):
+        assert mine.grad.dtype == mine.dtype, parameter
+        allowed = 1.2 * (other.grad - truth.grad).norm() + 0.02 * truth.grad.norm()
+        assert (mine.grad - truth.grad).norm() <= allowed, parameter
+
+
+def test_a_bias_in_front_of_batch_normalization_gets_no_noise():
+    module = network(SPECS["norm"], torch.float32).to(memory_format=torch.channels_last)
+    by_passes(module, *batch(torch.float32))
+    assert not module.fire2.squeeze.conv.bias.grad.any()
+    assert module.fire2.squeeze.bn.bias.grad.all()
+
+
+@pytest.mark.parametrize(("side", "padding", "height", "width"), [(3, 1, 4, 5), (5, 2, 3, 3), (3, 0, 6, 4)])
+def test_patches_are_what_lies_under_the_filters(side, padding, height, width):
+    images = torch.randn(2, 7, height, width).contiguous(memory_format=torch.channels_last)
+    found = passes._patches(images, side, padding)
+    unfolded = F.unfold(images, side, padding=padding)  # (N, C * side * side, places)
+    expected = unfolded.view(2, 7, side * side, -1).permute(0, 3, 2, 1).reshape(-1, side * side * 7)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "padding", "size", "product"),
+    [(1, 1, 0, 4, True), (1, 2, 0, 4, False), (1, 1, 1, 4, False), (3, 1, 1, 1, True), (3, 1, 1, 2, False)],
+)
+def test_each_product_is_computed_by_what_is_fastest_for_it(side, stride, padding, size, product, monkeypatch):
+    module = convolution(4, 5, side, stride=stride, padding=padding, relu=False).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 4, size, size).contiguous(memory_format=torch.channels_last)
+    called = []
+    conv2d = torch.conv2d
+    monkeypatch.setattr(torch, "conv2d", lambda *given: called.append(given) or conv2d(*given))
+    with torch.no_grad():
+        output, _ = passes._Convolution(module).forward(images)
+    assert bool(called) is not product
+    torch.testing.assert_close(output, Convolution.forward(module, images))
+
+
+def test_passes_can_be_left_and_begun_again():
+    """A forward pass whose backward pass never comes, as where a run is interrupted, leaves nothing behind."""
+    module = network(SPECS["norm"], torch.float32).to(memory_format=torch.channels_last)
+    written_out, (images, labels) = Passes(module), batch(torch.float32)
+    written_out.forward(images)
+    logits = written_out.forward(images).requires_grad_()
+    F.cross_entropy(logits, labels).backward()
+    written_out.backward(logits.grad)
+    assert written_out._tape == []
+    assert all(parameter.grad is not None for parameter in module.parameters())
