@@ -44,6 +44,8 @@ class Passes:
     def __init__(self, network: nn.Sequential) -> None:
         self._blocks = [_block(part, first=number == 0) for number, part in enumerate(network)]
         self._tape: list[_Saved] = []
+        norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+        self._batches_seen = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -52,6 +54,8 @@ class Passes:
         for block in self._blocks:
             images, saved = block.forward(images)
             self._tape.append(saved)
+        if self._batches_seen:
+            torch._foreach_add_(self._batches_seen, 1)
         return images
 
     @torch.no_grad()
@@ -102,7 +106,7 @@ class _Norm:
     def __init__(self, module: nn.BatchNorm2d) -> None:
         assert module.momentum is not None
         self.scale, self.shift, self.momentum, self.eps = module.weight, module.bias, module.momentum, module.eps
-        self.mean, self.variance, self.batches = module.buffers()
+        self.mean, self.variance, _ = module.buffers()
 
 
 class _MaxPool:
@@ -162,7 +166,6 @@ class _Convolution:
         norm = self.norm
         if norm is None:
             return convolved, ()
-        norm.batches.add_(1)
         output, mean, inverse = torch.native_batch_norm(
             convolved, norm.scale, norm.shift, norm.mean, norm.variance, True, norm.momentum, norm.eps
         )
