@@ -227,7 +227,7 @@ def test_a_record_is_appended_and_read(made, tmp_path):
         ("aten::native_batch_norm_backward", "batch norm"),
         ("aten::clamp_min_", "ReLU"),
         ("aten::max_pool2d_with_indices_backward", "pooling"),
-        ("aten::addmm", "linear layers"),
+        ("aten::addmm", "matrix products"),
         ("aten::surprise", "other"),
     ],
 )

@@ -1,14 +1,14 @@
 """Forward and backward passes of a network on a CPU, written out where the time goes.
 
-A network is a chain of blocks. Convolutions with what follows them, and Fire modules, have passes of their own here; any
-other block is left to autograd. The arithmetic is that of the modules, up to the order of additions. What is spared is what
-stands around it: a small network calls hundreds of operators a step, and autograd and the modules cost more than some of
-these compute. A Fire module keeps its output once and not its halves, too, gradients are where the optimizer reads them,
-and each product is computed by what is fastest for it (measured with torch 2.13 on an AMD EPYC, batches of 50):
+A network is a chain of blocks. Convolutions with what follows them, Fire modules and max pools have passes of their own
+here; any other block is left to autograd. The arithmetic is that of the modules, up to the order of additions. What is
+spared is what stands around it: a small network calls hundreds of operators a step, and the way through modules and
+autograd costs more than some of them compute. A Fire module keeps its output once and not its halves, too. And each product
+is computed by what was measured to be fastest for it, where images lie channels last and a batch has 50 of them:
 
-- 1x1 filters are a matrix product of the rows of all pixels; oneDNN's convolutions take 1.1 to 3 times as long.
+- 1x1 filters are a matrix product of the rows of all pixels, without a convolution's preparations.
 - So are larger filters over an image of one pixel, all of whose neighbours are padding: only their middle counts.
-- In bfloat16 the gradient of larger filters is a product with the patches of the image: up to twice as fast as oneDNN's.
+- In bfloat16 the gradient of larger filters is a product with the patches of the image. In float32 it would gain nothing.
 - The bias of a convolution in front of batch normalization has gradient 0, since the mean is subtracted again. Adding up
   the gradients gives the same but for rounding, of which AdaBound would make steps as large as its rate.
 """
