@@ -246,16 +246,13 @@ class Training:
         """One update by the images `indices`. Under a CUDA graph this runs once and is replayed."""
         images, labels = self._batch(indices)
         self.optimizer.zero_grad()
-        if self._passes is None:
-            logits = self.module(images).float()
-            loss = F.cross_entropy(logits, labels)
-            torch.autograd.backward(loss)
-        else:
-            logits = self._passes.forward(images).float().requires_grad_()
-            loss = F.cross_entropy(logits, labels)
-            torch.autograd.backward(loss)
-            assert logits.grad is not None
-            self._passes.backward(logits.grad.to(self._dtype))
+        outputs = self.module(images) if self._passes is None else self._passes.forward(images).requires_grad_()
+        logits = outputs.float()
+        loss = F.cross_entropy(logits, labels)
+        torch.autograd.backward(loss)
+        if self._passes is not None:
+            assert outputs.grad is not None
+            self._passes.backward(outputs.grad)
         self.optimizer.step()
         self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
 
