@@ -18,7 +18,7 @@ from repro.training.loop import Training
 OPTIMIZER = "optimizer"
 KINDS = {
     "convolutions": ("convolution", "conv2d"),
-    "matrix products": ("addmm", "linear", "::mm"),
+    "matrix products": ("addmm", "bmm", "linear", "::mm"),
     "batch norm": ("batch_norm",),
     "ReLU": ("clamp_min", "threshold", "relu"),
     "pooling": ("pool", "mean"),

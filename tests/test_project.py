@@ -256,7 +256,17 @@ class TestPins:
 class TestFiles:
     def test_the_ignore_rules_hold_those_of_the_store(self):
         assert set(lines("mlruns.gitignore")) <= set(lines(".gitignore"))
-        assert {"mlruns/", "mlflow.db*", "runs/", "report/", "data/"} <= set(lines("mlruns.gitignore"))
+        assert {"/mlruns", "/mlflow.db*", "/runs", "/report", "/data"} <= set(lines("mlruns.gitignore"))
+
+    def test_links_to_data_and_to_a_store_elsewhere_are_ignored(self, tmp_path):
+        """Otherwise every run would count as one of uncommitted changes."""
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        (tmp_path / ".gitignore").write_bytes((PROJECT / ".gitignore").read_bytes())
+        for name in ("data", "mlruns", "runs", "report"):
+            (tmp_path / name).symlink_to(tmp_path)
+        listed = ["git", "status", "--porcelain"]
+        seen = subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert seen == "?? .gitignore\n"
 
     def test_nothing_that_is_ignored_is_committed(self):
         if not (PROJECT / ".git").exists():

@@ -1,36 +1,35 @@
 """Forward and backward passes of a network on a CPU, written out where the time goes.
 
-A network is a chain of blocks. Convolutions with what follows them, Fire modules and max pools have passes of their own
-here; any other block is left to autograd. The arithmetic is that of the modules, up to the order of additions. What is
-spared is what stands around it: a small network calls hundreds of operators a step, and the way through modules and
-autograd costs more than some of them compute. A Fire module keeps its output once and not its halves, too. And each product
-is computed by what was measured to be fastest for it, where images lie channels last and a batch has 50 of them:
+A network is a chain of blocks. Convolutions and linear layers with what stands around them, Fire modules and max pools have
+passes of their own here; any other block is left to autograd. The arithmetic is that of the modules, up to rounding. What is
+spared is what stands around it: a small network calls hundreds of operators a step, and the way through modules and autograd
+costs more than some of them compute. A Fire module keeps its output once and not its halves, too.
 
-- 1x1 filters are a matrix product of the rows of all pixels, without a convolution's preparations.
-- So are larger filters over an image of one pixel, all of whose neighbours are padding: only their middle counts.
-- In bfloat16 the gradient of larger filters is a product with the patches of the image. In float32 it would gain nothing.
-- The bias of a convolution in front of batch normalization has gradient 0, since the mean is subtracted again. Adding up
-  the gradients gives the same but for rounding, of which AdaBound would make steps as large as its rate.
+The bias of a convolution in front of batch normalization has gradient 0, since the mean is subtracted again. Adding up the
+gradients gives the same but for rounding, of which AdaBound would make steps as large as its rate.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+import itertools
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.training.models.layers import Convolution
+from repro.training.filters import Filters, Saved, as_rows
+from repro.training.models.layers import Convolution, Linear
 from repro.training.models.squeezenet import Fire
 
 _threshold_backward = torch.ops.aten.threshold_backward.default
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 _max_pool = torch.ops.aten.max_pool2d_with_indices.default
+_linear_backward = torch.ops.aten.mkldnn_linear_backward_input.default
 _max_pool_backward = torch.ops.aten.max_pool2d_with_indices_backward.default
-_convolution_backward = torch.ops.aten.convolution_backward.default
 
-_Saved: TypeAlias = tuple[Any, ...]
+_LARGE_PRODUCT = 2**20
+"""From this many weights on, what oneDNN saves in a product is more than what its tensors cost."""
 
 
 class Passes:
@@ -43,7 +42,10 @@ class Passes:
 
     def __init__(self, network: nn.Sequential) -> None:
         self._blocks = [_block(part, first=number == 0) for number, part in enumerate(network)]
-        self._tape: list[_Saved] = []
+        for block, following in itertools.pairwise(self._blocks):
+            if isinstance(block, _Convolution) and isinstance(following, _MaxPool):
+                block.relu, following.relu = False, block.relu  # the same values, and fewer of them
+        self._tape: list[Saved] = []
         norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
         self._batches_seen = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
 
@@ -66,7 +68,7 @@ class Passes:
 
 
 class _Block(Protocol):
-    def forward(self, images: Tensor) -> tuple[Tensor, _Saved]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
         """The output, and what the backward pass needs."""
 
     def backward(self, gradient: Tensor, *saved: Any) -> Tensor:
@@ -78,6 +80,8 @@ def _block(part: nn.Module, first: bool) -> _Block:
         return _Convolution(part, first)
     if isinstance(part, nn.MaxPool2d):
         return _MaxPool(part)
+    if isinstance(part, Linear):
+        return _Linear(part)
     return _Fire(part) if isinstance(part, Fire) else _Other(part)
 
 
@@ -87,7 +91,7 @@ class _Other:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def forward(self, images: Tensor) -> tuple[Tensor, _Saved]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
         with torch.enable_grad():
             given = images.detach().requires_grad_()
             output = self.module(given)
@@ -112,13 +116,19 @@ class _Norm:
 class _MaxPool:
     def __init__(self, module: nn.MaxPool2d) -> None:
         self.shape = ([module.kernel_size] * 2, [module.stride] * 2, [0, 0], [1, 1], module.ceil_mode)
+        self.relu = False
+        """Whether a ReLU follows."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, _Saved]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
         output, indices = _max_pool(images, *self.shape)
-        return output, (images, indices)
+        if self.relu:
+            output.relu_()
+        return output, (images, indices, output)
 
     def backward(self, gradient: Tensor, *saved: Any) -> Tensor:
-        images, indices = saved
+        images, indices, output = saved
+        if self.relu:
+            gradient = _threshold_backward(gradient, output, 0)
         found: Tensor = _max_pool_backward(gradient, images, *self.shape, indices)
         return found
 
@@ -130,54 +140,42 @@ class _Convolution:
     """
 
     def __init__(self, module: Convolution, first: bool = False) -> None:
-        self.first = first
         conv = module.conv
-        self.weight, self.bias, self.filters = conv.weight, conv.bias, conv.out_channels
+        self.bias, self.width = conv.bias, conv.out_channels
+        self.filters = Filters(conv, first)
         norm = getattr(module, "bn", None)
         self.norm = None if norm is None else _Norm(norm)
         self.relu = hasattr(module, "relu")
-        self.side, self.stride, self.padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        self.middle = self.weight.detach()[:, :, self.side // 2, self.side // 2]
-        """(filters, channels): the weights in the middle of the filters."""
-        self.turned = self.middle.t()
-        self.pointwise = (self.side, self.stride, self.padding) == (1, 1, 0)
-        self.by_patches = self.weight.dtype is torch.bfloat16 and self.stride == 1
 
-    def forward(self, images: Tensor) -> tuple[Tensor, _Saved]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
         output, saved = self.before_relu(images)
         if self.relu:
             output.relu_()
-        return output, (images, output, *saved)
+        return output, (output, saved)
 
     def backward(self, gradient: Tensor, *saved: Any) -> Tensor:
-        images, output, *of_norm = saved
+        output, of_parts = saved
         if self.relu:
             gradient = _threshold_backward(gradient, output, 0)
-        return self.through(gradient, images, of_norm)
+        return self.through(gradient, of_parts)
 
-    def before_relu(self, images: Tensor) -> tuple[Tensor, _Saved]:
-        """The output before its ReLU; with batch normalization also what it was given, its mean and inverse deviation."""
-        if self.is_product(images):
-            rows = _rows(images)
-            rows = torch.mm(rows, self.turned) if self.bias is None else torch.addmm(self.bias, rows, self.turned)
-            convolved = _as_images(rows, images)
-        else:
-            convolved = torch.conv2d(images, self.weight, self.bias, self.stride, self.padding)
+    def before_relu(self, images: Tensor) -> tuple[Tensor, Saved]:
+        """The output before its ReLU, and what the filters and batch normalization need for their backward passes."""
+        convolved, of_filters = self.filters.forward(images)
         norm = self.norm
         if norm is None:
-            return convolved, ()
+            return convolved, (of_filters, ())
         output, mean, inverse = torch.native_batch_norm(
             convolved, norm.scale, norm.shift, norm.mean, norm.variance, True, norm.momentum, norm.eps
         )
-        return output, (convolved, mean, inverse)
+        return output, (of_filters, (convolved, mean, inverse))
 
-    def through(
-        self, gradient: Tensor, images: Tensor, of_norm: _Saved | list[Any], onto: Tensor | None = None
-    ) -> Tensor:
+    def through(self, gradient: Tensor, saved: Saved, onto: Tensor | None = None) -> Tensor:
         """The gradient of the images from the one before the ReLU.
 
         `onto` is a gradient of the images by another way, to which theirs is added in place.
         """
+        of_filters, of_norm = saved
         if self.norm is not None:
             convolved, mean, inverse = of_norm
             norm = self.norm
@@ -185,44 +183,46 @@ class _Convolution:
                 gradient, convolved, norm.scale, None, None, mean, inverse, True, norm.eps, [True] * 3
             )
         if self.bias is not None:
-            self.bias.grad = torch.zeros_like(self.bias) if self.norm is not None else _rows(gradient).sum(0)
-        if self.is_product(images):
-            rows = _rows(gradient)
-            self._set_gradient(rows.t() @ _rows(images))
-            if onto is None:
-                return _as_images(rows @ self.middle, images)
-            _rows(onto).addmm_(rows, self.middle)
-            return onto
-        to_images, to_weight, _ = _convolution_backward(
-            gradient,
-            images,
-            self.weight,
-            None,
-            [self.stride] * 2,
-            [self.padding] * 2,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [not self.first, not self.by_patches, False],
-        )
-        if self.by_patches:
-            self._set_gradient(_rows(gradient).t() @ _patches(images, self.side, self.padding))
-        else:
-            self.weight.grad = to_weight
-        return gradient if self.first else to_images if onto is None else onto.add_(to_images)
+            self.bias.grad = torch.zeros_like(self.bias) if self.norm is not None else as_rows(gradient).sum(0)
+        return self.filters.backward(gradient, of_filters, onto)
 
-    def is_product(self, images: Tensor) -> bool:
-        """Whether the output is a matrix product of single pixels with the middle of the filters."""
-        return self.pointwise or (images.shape[2] == images.shape[3] == 1 and 2 * self.padding + 1 == self.side)
 
-    def _set_gradient(self, product: Tensor) -> None:
-        """From (filters, side * side * channels), or (filters, channels) where only the middle has one."""
-        if product.numel() == self.weight.numel():
-            self.weight.grad = product.as_strided(self.weight.size(), self.weight.stride())
+class _Linear:
+    """A linear layer with ReLU behind it and dropout before it, or without.
+
+    A batch is a few rows, and MKL's products of few rows run at two thirds of oneDNN's speed (measured). torch's own way to
+    the latter is by its opaque tensors, which only float32 needs: in bfloat16 all products are oneDNN's.
+    """
+
+    def __init__(self, module: Linear) -> None:
+        self.weight, self.bias = module.linear.weight, module.linear.bias
+        self.dropout = getattr(module, "dropout", None)
+        self.relu = hasattr(module, "relu")
+        fits = self.weight.dtype is torch.float32 and self.weight.numel() >= _LARGE_PRODUCT
+        self.by_onednn = fits and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
+        mask = None if self.dropout is None else self.dropout.mask(images)
+        features = images if mask is None else images * mask
+        if self.by_onednn:
+            output = F.linear(features.to_mkldnn(), self.weight, self.bias).to_dense()
         else:
-            self.weight.grad = torch.zeros_like(self.weight)
-            self.weight.grad[:, :, self.side // 2, self.side // 2] = product
+            output = F.linear(features, self.weight, self.bias)
+        if self.relu:
+            output.relu_()
+        return output, (features, mask, output)
+
+    def backward(self, gradient: Tensor, *saved: Any) -> Tensor:
+        features, mask, output = saved
+        if self.relu:
+            gradient = _threshold_backward(gradient, output, 0)
+        self.bias.grad = gradient.sum(0)
+        self.weight.grad = gradient.t() @ features
+        if self.by_onednn:
+            found: Tensor = _linear_backward(features.size(), gradient.to_mkldnn(), self.weight).to_dense()
+        else:
+            found = gradient @ self.weight
+        return found if mask is None else found.mul_(mask)
 
 
 class _Fire:
@@ -235,53 +235,27 @@ class _Fire:
         self.bypass = _Convolution(module.bypass) if isinstance(module.bypass, Convolution) else None
         self.adds = module.bypass is not None
 
-    def forward(self, images: Tensor) -> tuple[Tensor, _Saved]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
         squeezed, of_squeeze = self.squeeze.forward(images)
         parts = [expand.before_relu(squeezed) for expand in self.expands]
         output = torch.cat([part for part, _ in parts], 1).relu_()
-        saved = (of_squeeze, squeezed, output, [of_norm for _, of_norm in parts])
+        saved = (of_squeeze, output, [of_part for _, of_part in parts])
         if self.bypass is not None:
             bypass, of_bypass = self.bypass.forward(images)
             return output + bypass, (*saved, of_bypass)
         return output + images if self.adds else output, (*saved, None)
 
     def backward(self, gradient: Tensor, *saved: Any) -> Tensor:
-        of_squeeze, squeezed, output, of_norms, of_bypass = saved
+        of_squeeze, output, of_parts, of_bypass = saved
         to_squeezed, end = None, gradient.shape[1]
-        for expand, of_norm in zip(reversed(self.expands), reversed(of_norms), strict=True):
-            width = expand.filters
+        for expand, of_part in zip(reversed(self.expands), reversed(of_parts), strict=True):
+            width = expand.width
             end -= width
             # This makes a dense tensor of strided halves; what follows would copy them or be slow on them.
             half = _threshold_backward(gradient.narrow(1, end, width), output.narrow(1, end, width), 0)
-            to_squeezed = expand.through(half, squeezed, of_norm, to_squeezed)
+            to_squeezed = expand.through(half, of_part, to_squeezed)
         assert to_squeezed is not None
         to_images = self.squeeze.backward(to_squeezed, *of_squeeze)
         if self.bypass is not None:
             return to_images.add_(self.bypass.backward(gradient, *of_bypass))
         return to_images.add_(gradient) if self.adds else to_images
-
-
-def _rows(images: Tensor) -> Tensor:
-    """(N, C, H, W), channels last, as (N * H * W, C): the same memory."""
-    number, channels, height, width = images.shape
-    return images.as_strided((number * height * width, channels), (channels, 1))
-
-
-def _as_images(rows: Tensor, like: Tensor) -> Tensor:
-    """Back to (N, C, H, W), channels last, with N, H and W as `like` has them."""
-    number, _, height, width = like.shape
-    channels = rows.shape[1]
-    return rows.as_strided(
-        (number, channels, height, width), (height * width * channels, 1, width * channels, channels)
-    )
-
-
-def _patches(images: Tensor, side: int, padding: int) -> Tensor:
-    """(N * H' * W', side * side * C): the pixels under the filters at each place of the output, stride 1."""
-    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
-    number, height, width, channels = padded.shape
-    image, row, column, _ = padded.stride()
-    windows = padded.as_strided(
-        (number, height - side + 1, width - side + 1, side, side, channels), (image, row, column, row, column, 1)
-    )
-    return windows.reshape(-1, side * side * channels)

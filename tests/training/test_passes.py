@@ -1,14 +1,16 @@
 """Passes on a CPU against the modules and autograd: the same logits, gradients and running statistics."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.training import models, passes
-from repro.training.models.layers import Convolution, convolution
+from repro.training.models.layers import Dropout, Linear
 from repro.training.passes import Passes
 
 SMALL = {"name": "squeezenet", "base_e": 16, "incr_e": 16, "squeeze_ratio": 0.5, "first_filters": 16}
@@ -79,7 +81,7 @@ def test_the_same_as_autograd(name):
         torch.testing.assert_close(mine, other, **tolerance, msg=lambda text, at=buffer: f"{at}: {text}")
 
 
-@pytest.mark.parametrize("name", ["plain", "norm", "identity_bypass"])
+@pytest.mark.parametrize("name", ["plain", "norm", "identity_bypass", "alexnet"])
 def test_bfloat16_is_as_exact_as_autocast(name):
     """Through ten layers of batch normalization over six images, both are far from float64: equally far."""
     exact = network(SPECS[name], torch.float64)
@@ -101,36 +103,47 @@ def test_bfloat16_is_as_exact_as_autocast(name):
         assert (mine.grad - truth.grad).norm() <= allowed, parameter
 
 
+@pytest.mark.parametrize("features", [1024, 40])
+@pytest.mark.parametrize("parts", [("dropout", "linear", "relu"), ("linear", "relu"), ("linear",)])
+def test_linear_layers_of_any_size_are_the_same_as_autograd(features, parts):
+    """1024 inputs take oneDNN's products, 40 take MKL's."""
+    torch.manual_seed(5)
+    of_all = {"dropout": Dropout(0.5), "linear": nn.Linear(features, 1030), "relu": nn.ReLU(inplace=True)}
+    theirs = nn.Sequential(OrderedDict(fc=Linear(OrderedDict((name, of_all[name]) for name in parts))))
+    ours = copy.deepcopy(theirs)
+    batch, labels = torch.randn(IMAGES, features), torch.arange(IMAGES)
+    assert Passes(ours)._blocks[0].by_onednn is (features == 1024)
+    torch.testing.assert_close(by_passes(ours, batch, labels), by_autograd(theirs, batch, labels), rtol=1e-5, atol=1e-6)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_the_gradient_of_a_linear_layers_input_is_that_of_autograd():
+    torch.manual_seed(5)
+    module = Linear(OrderedDict(dropout=Dropout(0.25), linear=nn.Linear(1024, 1024)))
+    features = torch.randn(IMAGES, 1024, requires_grad=True)
+    torch.manual_seed(7)
+    expected = module(features)
+    expected.backward(expected.detach().cos())
+    torch.manual_seed(7)
+    with torch.no_grad():
+        block = passes._Linear(module)
+        output, saved = block.forward(features.detach())
+        found = block.backward(output.cos(), *saved)
+    torch.testing.assert_close(found, features.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pool_comes_before_the_relu_of_its_convolution():
+    """Fewer values then meet the ReLU; `test_the_same_as_autograd` shows that they are the same."""
+    first, pool, *_ = Passes(network(SPECS["norm"], torch.float64))._blocks
+    assert (first.relu, pool.relu) == (False, True)
+
+
 def test_a_bias_in_front_of_batch_normalization_gets_no_noise():
     module = network(SPECS["norm"], torch.float32).to(memory_format=torch.channels_last)
     by_passes(module, *batch(torch.float32))
     assert not module.fire2.squeeze.conv.bias.grad.any()
     assert module.fire2.squeeze.bn.bias.grad.all()
-
-
-@pytest.mark.parametrize(("side", "padding", "height", "width"), [(3, 1, 4, 5), (5, 2, 3, 3), (3, 0, 6, 4)])
-def test_patches_are_what_lies_under_the_filters(side, padding, height, width):
-    images = torch.randn(2, 7, height, width).contiguous(memory_format=torch.channels_last)
-    found = passes._patches(images, side, padding)
-    unfolded = F.unfold(images, side, padding=padding)  # (N, C * side * side, places)
-    expected = unfolded.view(2, 7, side * side, -1).permute(0, 3, 2, 1).reshape(-1, side * side * 7)
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("side", "stride", "padding", "size", "product"),
-    [(1, 1, 0, 4, True), (1, 2, 0, 4, False), (1, 1, 1, 4, False), (3, 1, 1, 1, True), (3, 1, 1, 2, False)],
-)
-def test_each_product_is_computed_by_what_is_fastest_for_it(side, stride, padding, size, product, monkeypatch):
-    module = convolution(4, 5, side, stride=stride, padding=padding, relu=False).to(memory_format=torch.channels_last)
-    images = torch.randn(2, 4, size, size).contiguous(memory_format=torch.channels_last)
-    called = []
-    conv2d = torch.conv2d
-    monkeypatch.setattr(torch, "conv2d", lambda *given: called.append(given) or conv2d(*given))
-    with torch.no_grad():
-        output, _ = passes._Convolution(module).forward(images)
-    assert bool(called) is not product
-    torch.testing.assert_close(output, Convolution.forward(module, images))
 
 
 def test_passes_can_be_left_and_begun_again():

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from torch import nn
 
 from repro.spec import AlexNetSpec
-from repro.training.models.layers import Dropout, convolution
+from repro.training.models.layers import Dropout, Linear, convolution
 
 _CONVOLUTIONS = ((64, 2, True), (192, 1, True), (384, 1, False), (256, 1, False), (256, 1, True))
 """Filters, stride, and whether a pool follows."""
@@ -38,9 +38,7 @@ class AlexNet(nn.Sequential):
         features = width * size * size
         for number in (1, 2):
             parts = [Dropout(spec.dropout), nn.Linear(features, _HIDDEN), nn.ReLU(inplace=True)]
-            blocks.append(
-                (f"fc{number}", nn.Sequential(OrderedDict(zip(("dropout", "linear", "relu"), parts, strict=True))))
-            )
+            blocks.append((f"fc{number}", Linear(OrderedDict(zip(("dropout", "linear", "relu"), parts, strict=True)))))
             features = _HIDDEN
-        blocks.append(("fc3", nn.Sequential(OrderedDict(linear=nn.Linear(features, spec.classes)))))
+        blocks.append(("fc3", Linear(OrderedDict(linear=nn.Linear(features, spec.classes)))))
         super().__init__(OrderedDict(blocks))

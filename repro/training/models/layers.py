@@ -33,10 +33,12 @@ class Dropout(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """In training, each element is 0 with probability `share` or else divided by 1 - share; in evaluation, as it is."""
-        if not self.training:
-            return features
+        return features * self.mask(features) if self.training else features
+
+    def mask(self, features: Tensor) -> Tensor:
+        """What each element is multiplied by in training, drawn anew: as `features` in shape and type."""
         kept = torch.rand_like(features, dtype=torch.float32) >= self.share
-        return features * kept.to(features.dtype).div_(1 - self.share)
+        return kept.to(features.dtype).div_(1 - self.share)
 
 
 class GlobalAveragePool(nn.Module):
@@ -51,6 +53,12 @@ class Convolution(nn.Sequential):
     """A convolution with what follows it: `conv`, `bn` where normalised, `relu` where there is one."""
 
     conv: nn.Conv2d
+
+
+class Linear(nn.Sequential):
+    """A linear layer with what stands around it: `dropout` and `relu` where there are such, `linear` between them."""
+
+    linear: nn.Linear
 
 
 def convolution(
