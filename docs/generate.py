@@ -109,20 +109,24 @@ def store_scale() -> str:
 def results() -> str:
     """What the runs on CIFAR-10 gave, from the tables that `compare` wrote into results/."""
     lines = [
-        "| | precision | epochs | n | validation (%) | test (%) | published (%) | MiB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | precision | epochs | n | validation (%) | test (%) | published (%) | verdict | MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for path in sorted((ROOT / "results").glob("**/table*.csv"), key=lambda path: (len(path.parts), path)):
-        header = path.with_suffix(".md").read_text()
-        precision = "bf16" if "training.precision=bf16" in header.partition(";")[0] else "fp32"
-        epochs = re.search(r"training\.epochs=(\d+)", header)
+        setting = path.with_suffix(".md").read_text().partition(";")[0]  # further on it names other ones
+        precision = "bf16" if "training.precision=bf16" in setting else "fp32"
+        epochs = re.search(r"training\.epochs=(\d+)", setting)
         for row in csv.DictReader(path.read_text().splitlines()):
             if row["n"] != "0":
-                cells = [row["title"], precision, epochs[1] if epochs else "100", row["n"]]
+                cells = [row["title"], precision, epochs[1] if epochs else "at most 100", row["n"]]
                 cells += [
                     _percent(row[f"{name}_mean"], row[f"{name}_sd"]) for name in ("val_accuracy", "test_accuracy")
                 ]
-                cells += [row["published_accuracy"], f"{float(row['model_size_legacy_mib']):.2f}"]
+                cells += [
+                    row["published_accuracy"],
+                    row["verdict_accuracy"],
+                    f"{float(row['model_size_legacy_mib']):.2f}",
+                ]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
