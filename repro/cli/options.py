@@ -37,7 +37,9 @@ def running() -> Callable[[_Command], _Command]:
     """How the runs are computed; nothing here changes their results on one machine."""
     return _all(
         data_dir(),
-        click.option("--workers", default="auto", show_default=True, help="Runs at a time; auto: one a core, or one on a GPU."),
+        click.option(
+            "--workers", default="auto", show_default=True, help="Runs at a time; auto: one a core, or one on a GPU."
+        ),
         click.option("--threads", default=1, show_default=True, help="Threads a run computes on."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option("--deterministic", type=bool, default=True, show_default=True, help="Bit-identical on CUDA, too."),
