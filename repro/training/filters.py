@@ -33,10 +33,12 @@ class Filters:
     """
 
     def __init__(self, conv: nn.Conv2d, first: bool = False) -> None:
-        self._side, self._stride, self._padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+        side, padding = conv.kernel_size[0], int(conv.padding[0])
+        shape = (side, conv.stride[0], padding)
+        self._pointwise, self._centred = shape == (1, 1, 0), 2 * padding + 1 == side
         self._product = _Product(conv)
         self._direct = _Direct(conv, first)
-        fits = (self._side, self._stride, self._padding) == (3, 1, 1) and conv.weight.dtype is not torch.bfloat16
+        fits = shape == (3, 1, 1) and conv.weight.dtype is not torch.bfloat16
         self._winograd = _Winograd(conv) if fits else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
@@ -53,9 +55,7 @@ class Filters:
 
     def _way(self, images: Tensor) -> _Way:
         channels, height, width = images.shape[1:]
-        if (self._side, self._stride, self._padding) == (1, 1, 0):
-            return self._product
-        if height == width == 1 and 2 * self._padding + 1 == self._side:
+        if self._pointwise or (self._centred and height == width == 1):
             return self._product
         if self._winograd is not None and winograd.pays(channels, height, width):
             return self._winograd
@@ -73,8 +73,8 @@ class _Product:
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.weight, self.bias = conv.weight, conv.bias
-        middle = conv.kernel_size[0] // 2
-        self.middle = self.weight.detach()[:, :, middle, middle]
+        self.at = conv.kernel_size[0] // 2
+        self.middle = self.weight.detach()[:, :, self.at, self.at]
         """(filters, channels)."""
         self.turned = self.middle.t()
 
@@ -91,7 +91,7 @@ class _Product:
             self.weight.grad = _like(found, self.weight)
         else:
             self.weight.grad = torch.zeros_like(self.weight)
-            self.weight.grad[:, :, self.weight.shape[2] // 2, self.weight.shape[3] // 2] = found
+            self.weight.grad[:, :, self.at, self.at] = found
         if onto is None:
             return as_images(rows @ self.middle, images)
         as_rows(onto).addmm_(rows, self.middle)
