@@ -191,6 +191,28 @@ def where_time_goes(records: Sequence[Record]) -> str:
     return f"{_measured(record)}\n\n{_table(head, rows)}"
 
 
+def products_by_layer(records: Sequence[Record]) -> str:
+    """Forward and backward passes of single layers on one thread: torch's ways and this project's."""
+    record, found = newest(records, "products") if records else (None, [])
+    if record is None:
+        return "Not measured yet.\n"
+    rows = [
+        [
+            f"{MODELS[one['model']]}, {one['layer']}",
+            f"{one['weight'][1]} to {one['weight'][0]}",
+            "x".join(map(str, one["images"][2:])) or "none",
+            f"{one['torch_ms']:.2f}",
+            f"{one['ours_ms']:.2f}",
+            f"{one['torch_ms'] / one['ours_ms']:.2f}",
+            f"{one['torch_error']:.1e}",
+            f"{one['ours_error']:.1e}",
+        ]
+        for one in found
+    ]
+    head = ["layer", "channels", "pixels", "torch, ms", "here, ms", "times faster", "error, torch", "error, here"]
+    return f"{_measured(record)}\n\n{_table(head, rows)}"
+
+
 def history(records: Sequence[Record]) -> str:
     """Every record with a comparison, oldest first: how many times faster than the usual loop."""
     rows = []

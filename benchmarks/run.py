@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks import processes, record, start
 from benchmarks.asked import MODELS, Asked
 from benchmarks.record import RECORD, Measurement
-from benchmarks.report import history, markdown, where_time_goes
+from benchmarks.report import history, markdown, products_by_layer, where_time_goes
 from repro.errors import ReproError
 from repro.execution.environment import cores
 
-__all__ = ["history", "main", "markdown", "where_time_goes"]
+__all__ = ["history", "main", "markdown", "products_by_layer", "where_time_goes"]
 
 ALEXNET_SHARE = 4
 """AlexNet's steps take about six times as long as SqueezeNet's; it is measured over a quarter as many."""
@@ -94,6 +94,12 @@ def profile(options: Options, number: int) -> Iterator[Measurement]:
         yield from _each(options, "profile", ("fp32", "bf16"))
 
 
+def products(options: Options, number: int) -> Iterator[Measurement]:
+    """Single layers, torch's ways and this project's, once."""
+    if number == 1:
+        yield from _each(options, "products", ("fp32",))
+
+
 def _each(options: Options, module: str, precisions: tuple[str, ...]) -> Iterator[Measurement]:
     for model in MODELS:
         for precision in precisions:
@@ -136,6 +142,7 @@ PARTS: dict[str, Callable[[Options, int], Iterator[Measurement]]] = {
     "tracking": tracking,
     "flat": flat,
     "profile": profile,
+    "products": products,
 }
 
 
@@ -188,8 +195,9 @@ def main(words: list[str]) -> int:
     except ReproError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
-    for show in (markdown, where_time_goes) if "profile" in options.parts else (markdown,):
-        print(f"\n{show([made])}")
+    for part, show in ((None, markdown), ("profile", where_time_goes), ("products", products_by_layer)):
+        if part is None or part in options.parts:
+            print(f"\n{show([made])}")
     if options.dataset == "cifar10" and not options.quick:
         record.append(made)
         print(f"added to {RECORD}; `make docs` brings it into the documents")

@@ -92,6 +92,13 @@ def where_time_goes() -> str:
     return report.where_time_goes(record.read())
 
 
+def products_by_layer() -> str:
+    """Single layers, by torch's ways and this project's."""
+    from benchmarks import record, report
+
+    return report.products_by_layer(record.read())
+
+
 def history() -> str:
     """How many times faster than the usual loop, by record."""
     from benchmarks import record, report
@@ -164,6 +171,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         names,
         speed,
         where_time_goes,
+        products_by_layer,
         history,
         store_scale,
         results,

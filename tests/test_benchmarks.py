@@ -176,6 +176,18 @@ def made():
             {"part": "start", "round": 1, "help_seconds": [0.2, 0.3, 0.4], "first_step_seconds": 4.0},
             {"part": "tracking", "epochs": 100, "journal_ms": 5.0, "publish_ms": 45.0},
             {"part": "profile", "model": "alexnet", "precision": "fp32", "step_ms": 9.0, "parts_ms": {"ReLU": 2.0}},
+            {
+                "part": "products",
+                "model": "alexnet",
+                "precision": "fp32",
+                "layer": "conv3.conv",
+                "weight": [384, 192, 3, 3],
+                "images": [50, 192, 4, 4],
+                "torch_ms": 3.0,
+                "ours_ms": 2.0,
+                "torch_error": 2.5e-7,
+                "ours_error": 1e-6,
+            },
             {"part": "flat", "model": "squeezenet_bn", "epochs": 20, "ratio": 1.015},
         ],
     )
@@ -198,10 +210,13 @@ def test_a_record_as_markdown(made):
         assert row in shown.splitlines()
     assert "| rest | 7.0 |" in run.where_time_goes([made])
     assert "| 2.50 | 3.00 |  |  |" in run.history([made])
+    row = "| AlexNet, conv3.conv | 192 to 384 | 4x4 | 3.00 | 2.00 | 1.50 | 2.5e-07 | 1.0e-06 |"
+    assert row in run.products_by_layer([made]).splitlines()
 
 
 def test_no_record_is_said_so():
-    assert run.markdown([]) == run.where_time_goes([]) == run.history([]) == "Not measured yet.\n"
+    shows = (run.markdown, run.where_time_goes, run.products_by_layer, run.history)
+    assert {show([]) for show in shows} == {"Not measured yet.\n"}
 
 
 def test_a_part_comes_from_the_last_record_of_this_machine_that_has_it(made):
@@ -228,6 +243,8 @@ def test_a_record_is_appended_and_read(made, tmp_path):
         ("aten::clamp_min_", "ReLU"),
         ("aten::max_pool2d_with_indices_backward", "pooling"),
         ("aten::addmm", "matrix products"),
+        ("aten::bmm", "matrix products"),
+        ("aten::baddbmm_", "matrix products"),
         ("aten::surprise", "other"),
     ],
 )
@@ -294,6 +311,15 @@ def test_a_step_is_compared_with_the_bare_passes(folder):
     (found,) = processes.values("step", asked.words(), threads=1)
     assert found["ratio"] > 0
     assert {"step_ms", "bare_ms"} < found.keys()
+
+
+def test_layers_are_compared_that_compute_the_same(folder):
+    asked = Asked("squeezenet_bn", "fp32", "digits", folder, 0, 1, 0)
+    found = processes.values("products", asked.words(), threads=1)
+    assert [one["layer"] for one in found][:2] == ["fire2.expand_large.conv", "fire4.expand_large.conv"]
+    for one in found:
+        assert one["torch_ms"] > 0 < one["ours_ms"]
+        assert 0 < one["torch_error"] < 3e-6 > one["ours_error"] > 0
 
 
 @pytest.mark.slow

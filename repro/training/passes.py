@@ -190,8 +190,8 @@ class _Convolution:
 class _Linear:
     """A linear layer with ReLU behind it and dropout before it, or without.
 
-    A batch is a few rows, and MKL's products of few rows run at two thirds of oneDNN's speed (measured). torch's own way to
-    the latter is by its opaque tensors, which only float32 needs: in bfloat16 all products are oneDNN's.
+    A batch is a few rows, and oneDNN's products of few rows are faster than MKL's (`benchmarks/products.py`). torch's own
+    way to the former is by its opaque tensors, which only float32 needs: in bfloat16 all products are oneDNN's.
     """
 
     def __init__(self, module: Linear) -> None:

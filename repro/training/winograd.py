@@ -5,8 +5,8 @@ tile of 3x3 pixels that takes 25 multiplications for each pair of an input and a
 pixels 36 in place of 144. The element-wise products, summed over channels, are one matrix product for each of the 25 or 36
 places, and all transforms are matrix products with small constant matrices.
 
-The result is that of a convolution but for rounding: its errors are two to four times those of torch's convolution
-(measured).
+The result is that of a convolution but for rounding: its errors are a few times those of torch's convolution, as
+`benchmarks/products.py` measures.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _TILES = {3: 3, 4: 4, 6: 3, 8: 4}
 _MANY = 32
 """Channels from which on that holds for images of several tiles."""
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-"""Where polynomials are evaluated; infinity joins them. With 2 in place of 0.5 rounding errors are twice as large (measured;
-on the choice: Barabasz et al. 2020)."""
+"""Where polynomials are evaluated; infinity joins them. Rounding errors depend on the choice (Barabasz et al. 2020): a test
+holds that they are larger with 2 in place of 0.5."""
 
 
 def pays(channels: int, height: int, width: int) -> bool:

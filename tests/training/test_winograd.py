@@ -46,10 +46,24 @@ def test_the_same_as_a_convolution(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_rounding_errors_are_those_of_float32(size):
-    """Relative to the whole tensor; torch's convolution stays below 1e-6 here, too."""
+    """Relative to the whole tensor."""
     exact = by_convolution(*given(size, torch.float64))
     for mine, truth in zip(by_winograd(*given(size, torch.float32)), exact, strict=True):
         assert (mine - truth).norm() <= 3e-6 * truth.norm()
+
+
+def test_the_points_are_chosen_for_small_errors(monkeypatch):
+    def errors():
+        winograd.transforms.cache_clear()
+        found = by_winograd(*given(4, torch.float32))
+        return [(mine - truth).norm() for mine, truth in zip(found, exact, strict=True)]
+
+    exact = by_convolution(*given(4, torch.float64))
+    chosen = errors()
+    monkeypatch.setattr(winograd, "_POINTS", (0.0, 1.0, -1.0, 2.0, -2.0))
+    usual = errors()
+    winograd.transforms.cache_clear()
+    assert all(mine < theirs for mine, theirs in zip(chosen, usual, strict=True))
 
 
 def test_no_bias_is_one_of_zeros():
