@@ -1,4 +1,4 @@
-"""Training on a GPU: the captured step against the eager one, with a real device and with a stand-in for one."""
+"""Training on a GPU: the captured step against the eager one, with a real device and with stand-ins for one."""
 
 import contextlib
 import copy
@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from repro.records import EpochRecord, Progress
 from repro.spec import resolve
@@ -76,6 +78,62 @@ def test_warming_up_and_capturing_leave_no_trace(loaded, monkeypatch, fails):
     monkeypatch.setattr(training, "_run_step", graphed)
     assert outcome(training) == expected
     assert stand_in.replays == (0 if fails else 2 * 7)  # the eighth batch is smaller, and runs eagerly
+
+
+class OnDevice(TorchDispatchMode):
+    """Lets every operator pass that reads and writes tensors of torch's meta device alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        results = operator(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, results)) if isinstance(leaf, torch.Tensor)]
+        assert {tensor.device.type for tensor in tensors} == {"meta"}, operator
+        self.operators += 1
+        return results
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """Trainings for a device other than the CPU that holds no values: whoever looks at one fails, as a capture would."""
+    monkeypatch.setattr(cuda, "find_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(cuda, "prepare", lambda device, deterministic: None)
+
+
+def test_looking_at_a_value_fails_on_the_meta_device():
+    with pytest.raises(RuntimeError, match="meta"), OnDevice():
+        torch.zeros(1, device="meta").item()
+    with pytest.raises(AssertionError), OnDevice():
+        torch.zeros(1, device="meta").add_(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"training.precision": "bf16"},
+        {"optimizer.name": "adam"},
+        {"optimizer.name": "sgd"},
+        {"model.residual": "simple", "model.base_e": 32},
+        {"model.name": "alexnet"},
+        {"model.name": "alexnet", "training.precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_a_step_stays_on_its_device(loaded, on_meta, settings):
+    """No copy from or to the host, and no value the host would wait for: what a CUDA graph cannot hold."""
+    spec = resolve(({} if "model.name" in settings else SETTINGS) | settings | {"data.dataset": "digits"}, "test")
+    training = Training(spec, loaded, device="cuda")
+    training.module.train()
+    first, second, *_ = training._batches()
+    training._step(first)
+    before = training._changed_by_step()
+    with OnDevice() as watch:
+        training._step(second)
+    assert watch.operators > 100
+    assert all(was is now for was, now in zip(before, training._changed_by_step(), strict=True))
 
 
 needs_gpu = [
