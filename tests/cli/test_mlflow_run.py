@@ -7,6 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -39,11 +41,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def linked(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a shell in which set-up has run for the clone, and there is no pyenv."""
     roots = tmp_path_factory.mktemp("environments")
-    os.environ["MLFLOW_ENV_ROOT"] = str(roots)
-    try:
-        link_environment(clone, Path(sys.prefix))
-    finally:
-        del os.environ["MLFLOW_ENV_ROOT"]
+    link_environment(clone, Path(sys.prefix), roots)
     path = [folder for folder in os.environ["PATH"].split(os.pathsep) if "pyenv" not in folder]
     env = environment(
         {"MLFLOW_ENV_ROOT": str(roots), "PATH": os.pathsep.join([str(Path(sys.executable).parent), *path])}
@@ -140,6 +138,28 @@ def test_the_environment_installed_elsewhere_is_never_taken_for_the_code(clone: 
         check=True,
     ).stdout
     assert where.startswith(str(clone))
+
+
+def test_set_up_makes_mlflow_run_work_in_its_environment_and_touches_no_other(clone: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip())
+    (site / "packages_of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    env = environment({"HOME": str(tmp_path / "home")})
+    del env["PYTHONPATH"]
+    subprocess.run([python, "-m", "repro.tracking.project"], cwd=clone, env=env, check=True)
+    done = subprocess.run(
+        [python, "-m", "mlflow", "run", ".", "-e", "compare", *given("study=ablation", "figures=false")],
+        cwd=clone,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"Environment {tmp_path}/venv/mlflow/mlflow-" in done.stderr
+    assert "repro compare" in done.stdout + done.stderr
+    assert not (tmp_path / "home" / ".mlflow" / "envs").exists()
 
 
 @pytest.mark.slow
