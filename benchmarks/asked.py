@@ -25,6 +25,10 @@ class Asked:
     steps: int
     workers: int
     """Processes that load data, for the programs that have such."""
+    device: str = "cpu"
+    """"cuda" for our own program: warm-up and steps are whole epochs then."""
+    deterministic: bool = True
+    """On a GPU: take only algorithms that give the same bits each time."""
 
     def words(self) -> list[str]:
         """The command line that `parse` reads."""
@@ -61,4 +65,6 @@ def parse() -> Asked:
     parser.add_argument("--warmup", type=int, default=20)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--deterministic", type="True".__eq__, default=True)
     return Asked(**vars(parser.parse_args()))

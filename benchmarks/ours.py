@@ -1,4 +1,4 @@
-"""One run as a worker of a sweep trains it, with a stopwatch; the harness starts one for each core.
+"""One run as a worker of a sweep trains it, with a stopwatch; the harness starts one for each core, or some on a GPU.
 
 It says `ready` after its warm-up, measures when all are (a line on standard input), and goes on until that input is
 closed, so that no worker is measured while another one rests.
@@ -14,9 +14,9 @@ import torch
 
 from benchmarks import asked
 from benchmarks.stopwatch import Stopwatch, say
-from repro.records import Progress
+from repro.records import EpochRecord, Progress
 from repro.training.data import load, prepare
-from repro.training.loop import Training
+from repro.training.loop import Event, Training
 
 
 def main() -> None:
@@ -34,9 +34,19 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     data = load(prepare(given.dataset, given.data_dir), given.spec.data)
-    for record in Training(given.spec, data, device="cpu", deterministic=True):
-        if isinstance(record, Progress):
-            watch.at(record.epoch, record.step)
+    for event in Training(given.spec, data, device=given.device, deterministic=given.deterministic):
+        if (at := reached(event, given.device)) is not None:
+            watch.at(*at)
+
+
+def reached(event: Event, device: str) -> tuple[int, int] | None:
+    """Epoch and step as the stopwatch counts them; on a GPU whole epochs, since steps are but queued until one ends."""
+    match event:
+        case Progress() if device == "cpu":
+            return event.epoch, event.step
+        case EpochRecord() if device != "cpu":
+            return 1, event.epoch
+    return None
 
 
 if __name__ == "__main__":

@@ -26,12 +26,17 @@ Rounds = dict[int, float]
 
 
 def newest(records: Sequence[Record], part: str) -> tuple[Record | None, list[Measurement]]:
-    """The last record that has a part, on the machine of the last record of all, and its measurements of that part."""
-    for record in reversed(records):
-        if record["machine"]["hardware"] == records[-1]["machine"]["hardware"]:
-            found = [one for one in record["measurements"] if one["part"] == part]
-            if found:
-                return record, found
+    """The last record that has a part, on the machine of the last record of all, and its measurements of that part.
+
+    A GPU is a machine of its own: what was measured on one may come from anywhere, and what else is shown from elsewhere.
+    """
+    of_kind = [
+        record for record in records if part == "gpu" or {one["part"] for one in record["measurements"]} != {"gpu"}
+    ]
+    for record in reversed(of_kind):
+        found = [one for one in record["measurements"] if one["part"] == part]
+        if found and (part == "gpu" or record["machine"]["hardware"] == of_kind[-1]["machine"]["hardware"]):
+            return record, found
     return None, []
 
 
@@ -54,7 +59,7 @@ def markdown(records: Sequence[Record]) -> str:
     """The newest figures as Markdown: throughput, then what everything else costs."""
     if not records:
         return "Not measured yet.\n"
-    return "\n".join(filter(None, [_throughput(records), _ratios(records), _costs(records)]))
+    return "\n".join(filter(None, [_throughput(records), _ratios(records), _costs(records), _gpu(records)]))
 
 
 def _throughput(records: Sequence[Record]) -> str:
@@ -175,6 +180,30 @@ def _flat(records: Sequence[Record]) -> list[list[str]]:
     ]
 
 
+def _gpu(records: Sequence[Record]) -> str:
+    record, found = newest(records, "gpu")
+    if record is None:
+        return ""
+    settings = sorted({(not one["deterministic"], one["processes"]) for one in found})
+    rows = []
+    for model, precision in _COMPARED:
+        cells = []
+        for fast, count in settings:
+            # side by side, that many epochs are done in the time of one
+            seconds = [
+                statistics.fmean(one["epoch_seconds"]) / count
+                for one in found
+                if (one["model"], one["precision"], one["deterministic"], one["processes"])
+                == (model, precision, not fast, count)
+            ]
+            cells.append(f"{statistics.median(seconds):.2f}" if seconds else "")
+        rows.append([f"{MODELS[model]}, {precision}", *cells])
+    head = [f"{count} at once{', not repeatable' if fast else ''}" for fast, count in settings]
+    return (
+        f"{_measured(record, found[0]['hardware'])}\n\n{_table(['seconds an epoch of a run, in effect', *head], rows)}"
+    )
+
+
 def where_time_goes(records: Sequence[Record]) -> str:
     """Milliseconds of one step on one thread by kind of operation, largest first, of every network and precision."""
     record, found = newest(records, "profile") if records else (None, [])
@@ -239,11 +268,11 @@ def _commit(record: Record) -> str:
     return f"{record['commit'][:7]}{' with changes' if record['dirty'] else ''}"
 
 
-def _measured(record: Record) -> str:
+def _measured(record: Record, hardware: str = "") -> str:
     machine, asked = record["machine"], record["asked"]
     rounds = f"median of {asked['rounds']} rounds" if asked["rounds"] > 1 else "one round"
     return (
-        f"{record['date'][:10]}, commit {_commit(record)}, on {machine['hardware']}, Python {machine['python']},"
+        f"{record['date'][:10]}, commit {_commit(record)}, on {hardware or machine['hardware']}, Python {machine['python']},"
         f" torch {machine['packages']['torch']}; {asked['dataset']}, batches of 50, {rounds}."
     )
 

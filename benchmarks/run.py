@@ -28,6 +28,10 @@ ALEXNET_SHARE = 4
 TRACKED_EPOCHS = 100
 FLAT_SHARE = 3
 """Training steps of the run of many epochs, in steps of the comparison."""
+GPU_EPOCHS = 3
+"""Epochs of a measurement on a GPU, after one that captures the step."""
+GPU_RUNS = (1, 2, 4, 8)
+"""Runs side by side on one GPU, in processes of their own."""
 QUICK = ("throughput", "step", "start", "tracking")
 
 
@@ -135,6 +139,39 @@ def flat(options: Options, number: int) -> Iterator[Measurement]:
             yield {"part": "flat", "model": "squeezenet_bn", **found}
 
 
+def gpu(options: Options, number: int) -> Iterator[Measurement]:
+    """Seconds of an epoch on a GPU, for some runs side by side, and for one that need not be repeatable.
+
+    Raises:
+        ReproError: there is no CUDA device, and nothing else is asked for.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        if options.parts == ("gpu",):
+            raise ReproError("--only gpu: there is no CUDA device here")
+        return
+    settings = [*((count, True) for count in GPU_RUNS), (1, False)]
+    for model in MODELS:
+        for precision in ("fp32", "bf16"):
+            for count, deterministic in settings:
+                asked = replace(
+                    options.asked(model, precision),
+                    **{"device": "cuda", "deterministic": deterministic, "warmup": 1, "steps": GPU_EPOCHS},
+                )
+                reports, _ = processes.timed("ours", asked.words(), count=count, threads=1)
+                yield {
+                    "part": "gpu",
+                    "round": number,
+                    "hardware": torch.cuda.get_device_name(),
+                    "model": model,
+                    "precision": precision,
+                    "deterministic": deterministic,
+                    "processes": count,
+                    "epoch_seconds": [report.seconds / report.steps for report in reports],
+                }
+
+
 PARTS: dict[str, Callable[[Options, int], Iterator[Measurement]]] = {
     "throughput": throughput,
     "step": step,
@@ -143,6 +180,7 @@ PARTS: dict[str, Callable[[Options, int], Iterator[Measurement]]] = {
     "flat": flat,
     "profile": profile,
     "products": products,
+    "gpu": gpu,
 }
 
 

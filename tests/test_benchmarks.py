@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import processes, record, report, run, start, stopwatch
+from benchmarks import ours, processes, record, report, run, start, stopwatch
 from benchmarks.asked import Asked, spec
 from benchmarks.profile import OPTIMIZER, kind_of, parts_ms
 from repro.errors import InputError, ReproError
+from repro.records import EpochRecord, Progress
 from repro.spec import DataSpec, flatten, resolve
 from repro.training.data import load, prepare
 
@@ -110,6 +111,17 @@ def test_the_stopwatch_leaves_out_warm_up_and_validation():
     assert watch.done
     assert watch.report == stopwatch.Report(steps=3, seconds=5.0)
     assert said == ["ready", '{"steps": 3, "seconds": 5.0}']
+
+
+def test_on_a_gpu_whole_epochs_are_measured():
+    step, epoch = Progress(2, 50, 1000), EpochRecord(2, 1.0, 0.5, 1.0, 0.5, 1.2)
+    assert [ours.reached(event, "cpu") for event in (step, epoch)] == [(2, 50), None]
+    assert [ours.reached(event, "cuda") for event in (step, epoch)] == [None, (1, 2)]
+    times, said = iter([0.0, 9.0, 10.5, 12.0]), []
+    watch = stopwatch.Stopwatch(1, 2, said.append, clock=lambda: next(times))
+    for number in (1, 2, 3, 4):
+        watch.at(*ours.reached(EpochRecord(number, 1.0, 0.5, 1.0, 0.5, 1.2), "cuda"))
+    assert said == ["ready", '{"steps": 2, "seconds": 3.0}']
 
 
 def test_a_held_stopwatch_measures_nothing():
@@ -219,6 +231,28 @@ def test_no_record_is_said_so():
     assert {show([]) for show in shows} == {"Not measured yet.\n"}
 
 
+def test_a_gpu_is_a_machine_of_its_own(made):
+    def epochs(count, deterministic, *seconds):
+        return {
+            "part": "gpu",
+            "round": 1,
+            "hardware": "NVIDIA X1",
+            "model": "squeezenet_bn",
+            "precision": "bf16",
+            "deterministic": deterministic,
+            "processes": count,
+            "epoch_seconds": list(seconds),
+        }
+
+    found = [epochs(1, True, 1.5), epochs(2, True, 2.0, 2.4), epochs(1, False, 1.25)]
+    there = made | {"machine": made["machine"] | {"hardware": "its host, 16 cores"}, "measurements": found}
+    shown = run.markdown([made, there]).splitlines()
+    assert "| SqueezeNet, batchnorm, fp32 | 2.50 | 2.40 | 2.80 |  |" in shown
+    assert "| seconds an epoch of a run, in effect | 1 at once | 2 at once | 1 at once, not repeatable |" in shown
+    assert "| SqueezeNet, batchnorm, bf16 | 1.50 | 1.10 | 1.25 |" in shown
+    assert any("on NVIDIA X1, Python" in line for line in shown)
+
+
 def test_a_part_comes_from_the_last_record_of_this_machine_that_has_it(made):
     partial = made | {"date": "2100-01-01T00:00:00+00:00", "measurements": [{"part": "start"}]}
     elsewhere = partial | {"machine": made["machine"] | {"hardware": "another, 1 core"}}
@@ -269,6 +303,22 @@ def test_a_missing_data_set_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(run, "_prepare", missing)
     assert run.main(["--only", "tracking"]) == 2
     assert capsys.readouterr().err == "benchmarks: data/cifar-10-batches-py: data_batch_1 missing\n"
+
+
+def test_a_gpu_is_measured_where_there_is_one(folder, monkeypatch, capsys):
+    monkeypatch.setattr(run, "MODELS", {"squeezenet_bn": "SqueezeNet, batchnorm"})
+    monkeypatch.setattr(run, "GPU_RUNS", (1, 2))
+    code = run.main(["--only", "gpu", "--dataset", "digits", "--data-dir", str(folder), "--rounds", "1"])
+    shown = capsys.readouterr()
+    if torch.cuda.is_available():
+        assert code == 0
+        assert (
+            "| seconds an epoch of a run, in effect | 1 at once | 2 at once | 1 at once, not repeatable |" in shown.out
+        )
+    else:
+        assert code != 0
+        assert shown.err == "benchmarks: --only gpu: there is no CUDA device here\n"
+        assert list(run.gpu(run.parse([]), 1)) == []
 
 
 def test_a_program_that_fails_says_why(tmp_path):
