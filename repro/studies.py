@@ -283,6 +283,8 @@ def plan(
         for study, slug, wanted, against in asked
     ]
     studies = tuple(study for study, _ in chosen)
+    if len(datasets := dict.fromkeys(row.spec.data.dataset for row in rows)) > 1:
+        raise InputError(f"data.dataset: one sweep is on one data set, not on {' and '.join(datasets)} (--dataset)")
     return Plan(name or "+".join(study.study for study in studies), studies, tuple(rows), overrides)
 
 

@@ -69,14 +69,14 @@ class TestMLproject:
         assert declared["type"] == "string"
         assert ("default" not in declared) == option.required
         if not option.required:
-            assert declared["default"] == str(option.default)
+            assert declared["default"] == ("" if option.default is None else str(option.default))
 
     def test_the_main_job_is_the_demo_on_the_embedded_data(self):
         assert ENTRIES["main"]["parameters"]["dataset"]["default"] == "digits"
 
 
 OTHER = {
-    "dataset": {"digits": "cifar10", "cifar10": "digits"},
+    "dataset": {"digits": "cifar10", "": "digits"},
     "data_dir": "elsewhere",
     "seeds": "5-7",
     "epochs": "3",
@@ -146,6 +146,22 @@ class TestEveryParameterReachesSomething:
         assert (spec.data.dataset, spec.model.pools, spec.optimizer.final_lr) == ("digits", ("conv1", "fire4"), 0.1)
         assert (spec.training.epochs, spec.training.patience, spec.training.batch_size) == (2, 9, 7)
         assert (settings.cache, settings.workers, settings.device) == (Path("my data/digits"), 2, "cuda")
+
+    def test_what_is_not_given_is_what_the_study_sets(self, asked, tmp_path):
+        study = tmp_path / "sizes.yaml"
+        study.write_text(
+            "{study: sizes, title: Sizes, question: Which, base: reproducibility/squeezenet, variants: {"
+            "small: {title: Small, set: {training.batch_size: 16, data.dataset: digits}},"
+            "large: {title: Large, set: {training.batch_size: 512, training.epochs: 3, data.dataset: digits}}}}"
+        )
+
+        def trained(**values):
+            runs, settings = asked("experiment", study=str(study), seeds="0", **values)
+            assert settings.cache == Path("data") / runs[0].spec.data.dataset
+            return [(run.spec.training.batch_size, run.spec.training.epochs, run.spec.data.dataset) for run in runs]
+
+        assert trained() == [(16, 100, "digits"), (512, 3, "digits")]
+        assert trained(batch_size="32", dataset="cifar10") == [(32, 100, "cifar10"), (32, 3, "cifar10")]
 
 
 class TestCommands:

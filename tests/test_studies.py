@@ -441,6 +441,11 @@ class TestPlan:
         with pytest.raises(InputError, match="reproducibility/alexnet: model: unknown key 'first_kernel'"):
             planned("reproducibility", overrides={"model.first_kernel": 3})
 
+    def test_a_plan_is_on_one_data_set(self, declare):
+        study = declare(ROW % ", set: {data.dataset: digits}")
+        with pytest.raises(InputError, match="one data set, not on cifar10 and digits"):
+            studies.plan([(load("best"), ("best",)), (study, ("row",))], seeds=[0])
+
     def test_a_plan_is_named_by_its_studies_or_as_asked(self):
         assert planned("ablation").name == "ablation"
         assert planned("ablation", "best").name == "ablation+best"

@@ -16,17 +16,31 @@ if TYPE_CHECKING:
     from repro.studies import Plan, Study
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-Option = Callable[[_Command], _Command]
 
 
-def training(*, dataset: str = "cifar10", seeds: str = "0,1,2", epochs: int = 100) -> Callable[[_Command], _Command]:
-    """What is asked of every run: data, seeds, budget, and any setting by name."""
+class _Number(click.types.IntParamType):
+    """A whole number; none in "", which MLproject passes on where nothing was given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else super().convert(value, param, ctx)
+
+
+def training(
+    *, dataset: str | None = None, seeds: str = "0,1,2", epochs: int | None = None
+) -> Callable[[_Command], _Command]:
+    """What is asked of every run: data, seeds, budget, and any setting by name. What is not given is the study's."""
+
+    def setting(flag: str, default: str | int | None, otherwise: object, text: str) -> Callable[[Any], Any]:
+        text += "" if default is not None else f"  [default: {otherwise}, or the study's]"
+        kind = click.STRING if isinstance(otherwise, str) else _Number()
+        return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
+
     return _all(
-        click.option("--dataset", default=dataset, show_default=True, help="cifar10 or digits (embedded, small)."),
+        setting("--dataset", dataset, "cifar10", "cifar10 or digits (embedded, small)."),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
-        click.option("--epochs", default=epochs, show_default=True, help="Most epochs a run may take."),
-        click.option("--patience", default=15, show_default=True, help="Epochs without a better validation accuracy."),
-        click.option("--batch-size", default=50, show_default=True, help="Images a step."),
+        setting("--epochs", epochs, 100, "Most epochs a run may take."),
+        setting("--patience", None, 15, "Epochs without a better validation accuracy."),
+        setting("--batch-size", None, 50, "Images a step."),
         click.option(
             "--set", "overrides", default="", help="Settings for every run: model.first_kernel=5,model.residual=simple."
         ),
@@ -75,12 +89,13 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     from repro import studies
 
     overrides = studies.parse_overrides(asked["overrides"])
-    given = {
-        "data.dataset": asked["dataset"],
+    options = {
+        "data.dataset": asked["dataset"] or None,
         "training.epochs": asked["epochs"],
         "training.patience": asked["patience"],
         "training.batch_size": asked["batch_size"],
     }
+    given = {name: value for name, value in options.items() if value is not None}
     seeds = studies.parse_seeds(asked["seeds"])
     return studies.plan(chosen, seeds=seeds, overrides=given | overrides, name=name)
 

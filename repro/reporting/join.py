@@ -224,8 +224,12 @@ def scope_of(every: Sequence[Scope], setting: str) -> Scope:
 
 def setting_of(plan: Plan) -> dict[str, Value]:
     """What all rows of a table must share. A name that a study sweeps itself stands at what the other rows have."""
-    swept = {name for study in plan.studies for variant in study.variants.values() for name in variant.set}
-    shared = {name: _PROTOCOL.get(name) if name in swept else value for name, value in plan.setting.items()}
+
+    def swept(name: str) -> bool:
+        declared = [[variant.set.get(name) for variant in study.variants.values()] for study in plan.studies]
+        return any(value != values[0] for values in declared for value in values)
+
+    shared = {name: _PROTOCOL.get(name) if swept(name) else value for name, value in plan.setting.items()}
     return shared | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
 
 

@@ -96,6 +96,14 @@ def test_a_swept_training_setting_stays_one_table(store):
     assert len(scopes(store.contents())) == 1
 
 
+def test_what_a_study_sets_for_all_its_rows_is_in_its_setting(store):
+    rows = {slug: {"title": slug, "set": {"training.epochs": 7}} for slug in ("one", "two")}
+    declared = {"study": "short", "title": "Short", "question": "?", "base": "reproducibility/squeezenet"}
+    store.sweep(validated(Study, declared | {"variants": rows}, "test"), seeds=(0,))
+    (table,) = tables(store.contents())
+    assert changes(table.setting) == ("training.epochs=7",)
+
+
 def test_a_base_in_another_study_is_found_by_its_declaration(store):
     overrides = {"training.epochs": 2}
     store.sweep("demo", seeds=(0, 1), overrides=overrides, variants=("squeezenet_bn",))
