@@ -55,6 +55,16 @@ def test_an_exponent_makes_a_number(text):
     assert declarations.parse_value(text, "value") == pytest.approx(1e-3, rel=1e-15)
 
 
+@pytest.mark.parametrize("text", ["0100", "1:30", "0x10", "0b1", "1:30.5", "007", "."])
+def test_what_only_yaml_1_1_calls_a_number_is_text(text):
+    assert declarations.parse_value(text, "value") == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("-5", -5), ("50_000", 50_000), ("1_0.5", 10.5), (".5", 0.5)])
+def test_a_plain_number_is_one(text, value):
+    assert declarations.parse_value(text, "value") == value
+
+
 @pytest.mark.parametrize(("text", "value"), [("1e3", 1000.0), ("-2E2", -200.0), ("3.5e1", 35.0)])
 def test_an_exponent_needs_no_sign(text, value):
     assert declarations.parse_value(text, "value") == value

@@ -6,6 +6,7 @@ Every command imports what it needs when it runs, so that `repro --help` answers
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -77,6 +78,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without some character shows another one
     try:
         code = cli.main(args, standalone_mode=False)
         sys.stdout.flush()

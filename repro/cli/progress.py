@@ -37,7 +37,6 @@ class Progress:
         self._console = Console()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stdout.isatty() else None
         self._active: dict[str, _Line] = {}
-        self._epochs: list[float] = []
         self._planned: Planned | None = None
         self._ended = 0
         self._began = time.monotonic()
@@ -89,7 +88,6 @@ class Progress:
         line = self._active.setdefault(run.key, _Line(run, 0, time.monotonic()))
         line.last = record
         line.best = max(line.best, record.val_accuracy)
-        self._epochs.append(record.epoch_seconds)
         if self._live is None:
             self._say(
                 f"{run.name}: epoch {record.epoch}/{run.spec.training.epochs}, loss {record.train_loss:.4f},"

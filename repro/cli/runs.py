@@ -141,11 +141,12 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     \b
     repro reap
     """
+    from repro.execution.publisher import draw
     from repro.tracking import reap as reaping
     from repro.tracking.store import connect
     from repro.tracking.writer import Writer
 
-    closed = reaping.reap(Writer(connect(tracking_uri)), Path(runs_dir))
+    closed = reaping.reap(Writer(connect(tracking_uri)), Path(runs_dir), draw)
     for line in closed:
         click.echo(line)
     click.echo(f"{len(closed)} runs closed")

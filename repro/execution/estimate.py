@@ -9,11 +9,14 @@ from statistics import median
 
 from repro import journal
 from repro.errors import ReproError
+from repro.records import Environment
 from repro.spec import RunSpec, flatten
 
 
-def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
+def seconds(specs: Sequence[RunSpec], runs: Path, workers: int, here: Environment) -> float | None:
     """Upper estimate of the wall time of training `specs`, `workers` at a time; None without earlier runs to go by.
+
+    Earlier runs count that were trained on the machine, the device and as many threads as `here` names.
 
     An epoch is taken to last as long as in earlier runs of the same model on the same data, else as in those of the same
     network; a run is taken to use its whole budget, for its patience may never run out.
@@ -23,7 +26,7 @@ def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
     for folder in journal.find(runs):
         try:
             known = journal.read(folder)
-            if known is None or not known.epochs:
+            if known is None or not known.epochs or _machine(known.attempts[-1].environment) != _machine(here):
                 continue
             typical = median(epoch.epoch_seconds for epoch in known.epochs)
             exact.setdefault(_cost(known.spec), []).append(typical)
@@ -37,6 +40,10 @@ def seconds(specs: Sequence[RunSpec], runs: Path, workers: int) -> float | None:
             return None
         heapq.heapreplace(free_at, free_at[0] + median(typical_epochs) * spec.training.epochs)
     return max(free_at)
+
+
+def _machine(environment: Environment) -> tuple[object, ...]:
+    return environment.host, environment.device, environment.threads
 
 
 def _cost(spec: RunSpec) -> str:

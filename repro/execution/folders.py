@@ -37,7 +37,10 @@ def set_aside(folder: Path) -> Path | None:
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     while ended(folder, damaged=True):
-        lock = journal.claim(folder)
+        try:
+            lock = journal.claim(folder)
+        except FileNotFoundError:
+            return None  # another sweep was faster
         if lock is not None:
             with lock:
                 if not ended(folder, damaged=True):
@@ -45,7 +48,9 @@ def set_aside(folder: Path) -> Path | None:
                 number = 1
                 while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
                     number += 1
-                return folder.rename(kept)
+                folder.rename(kept)
+                journal.sync(folder.parent)
+                return kept
         if time.monotonic() > deadline:
             raise ReproError(f"{folder}: another process holds it; try again when that has ended")
     return None

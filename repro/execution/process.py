@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -45,11 +46,14 @@ class Process:
         return self._popen.poll()
 
     def assign(self, job: Job) -> None:
-        """Gives the worker its run."""
+        """Gives the worker its run; does not wait for one that is still starting, though a job may fill the pipe."""
         self.job = job
+        threading.Thread(target=self._hand_over, args=(job.dump().encode() + b"\n",), daemon=True).start()
+
+    def _hand_over(self, line: bytes) -> None:
         assert self._popen.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died already: its return code says so
-            self._popen.stdin.write(job.dump().encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it died, or was closed: its return code says so
+            self._popen.stdin.write(line)
             self._popen.stdin.flush()
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class Publisher:
         self._writer = writer
         self._plan = plan
         self._reused = dict(reused)
+        self.journals: Collection[str] = ()
+        """Keys of the runs that are finished in their journals alone; to be named before `start`."""
         self._environment = environment
         self._say = say
         self.parent: str | None = None
@@ -130,7 +132,9 @@ class Publisher:
 
     def _round(self) -> None:
         if self.parent is None:
-            self.parent = self._writer.open_sweep(self._plan, reused=self._reused, environment=self._environment)
+            self.parent = self._writer.open_sweep(
+                self._plan, reused=self._reused, journals=self.journals, environment=self._environment
+            )
         for folder, note in self._left().items():
             try:
                 self._publish(folder, note)

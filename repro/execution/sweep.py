@@ -61,6 +61,11 @@ class Settings:
     patience_seconds: float = 60.0
     """How long to wait for the tracking store at the end."""
 
+    @property
+    def again(self) -> str:
+        """What goes on where this sweep has stopped; one that is fresh would train again what it has finished."""
+        return "the same command without --fresh" if self.fresh else "the same command"
+
 
 @dataclass
 class _Active:
@@ -144,7 +149,9 @@ class _Sweep:
                     reused=split.reused,
                     rows=len(self.plan.runs),
                     workers=self.workers,
-                    seconds=estimate.seconds([run.spec for run in split.trains], self.settings.runs, self.workers),
+                    seconds=estimate.seconds(
+                        [run.spec for run in split.trains], self.settings.runs, self.workers, self.env
+                    ),
                 )
                 for run, message in split.damaged:
                     yield Failed(run, message, again=False)
@@ -179,6 +186,7 @@ class _Sweep:
             ends = (kept for kept in aside if folders.ended(kept, damaged=False))  # it may not be published yet
             for folder in (*ends, *(places[key] for key in local)):
                 self.publisher.note(folder)
+            self.publisher.journals = frozenset(local)
         there = local | set(stored)
         blocked = {run.key for run, _ in damaged}
         return _Split(
@@ -189,14 +197,14 @@ class _Sweep:
 
     def _connect(self) -> dict[str, str]:
         """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
-        from repro.execution.publisher import Publisher  # nothing of MLflow is imported without need
+        from repro.execution.publisher import Publisher, draw  # nothing of MLflow is imported without need
         from repro.tracking.reap import reap
         from repro.tracking.store import TrackingError, connect
         from repro.tracking.writer import Writer
 
         try:
             writer = Writer(connect(self.settings.uri))
-            for closed in reap(writer, self.settings.runs):
+            for closed in reap(writer, self.settings.runs, draw):
                 self.notices.put(str(closed))
             stored = {} if self.settings.fresh else writer.finished([run.key for run in self.plan.unique])
         except TrackingError as error:
@@ -208,7 +216,7 @@ class _Sweep:
         while state.todo or state.active or state.waiting:
             yield from self._notices()
             if self.stopping:
-                raise Interrupted("stopped; the runs that were training can be resumed by the same command")
+                raise Interrupted(f"stopped; the runs that were training can be resumed by {self.settings.again}")
             while state.todo and len(state.active) < self.workers:
                 run = state.todo.popleft()
                 try:
@@ -339,8 +347,9 @@ class _Sweep:
             time.sleep(0.01)
         for active in state.active:
             active.process.kill()
-            if self.publisher is not None:
-                self.publisher.note(self.settings.runs / active.run.key, "killed")
+            folder = self.settings.runs / active.run.key
+            if self.publisher is not None and not journal.held(folder):  # else another sweep was faster, and trains it
+                self.publisher.note(folder, "killed")
         if self.publisher is not None:
             self.publisher.close("KILLED", began + _STOP_SECONDS - time.monotonic())
 
@@ -357,7 +366,7 @@ class _Sweep:
         yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(
-                "the store was away at the end: it has all runs, but not the table; the same command adds it"
+                f"the store was away at the end: it has all runs, but not the table; {self.settings.again} adds it"
             )
 
     def _notices(self) -> Iterator[Notice]:

@@ -79,6 +79,7 @@ def run(job: Job, stop: _Stop) -> Exit:
     """Trains a job's run to its end, or until it is stopped."""
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
+    journal.sync(folder.parent)  # the folder's name lasts as its records do
     torch.set_num_threads(job.environment.threads)
     lock = journal.claim(folder)
     if lock is None:

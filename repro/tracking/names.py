@@ -138,7 +138,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.HARDWARE: "Processor or GPU that computed.",
         Tag.THREADS: "Threads the run computed on.",
         Tag.SIDE_BY_SIDE: "Runs that the sweep trained at a time.",
-        Tag.PARENT: "Run id of the sweep that trained it first.",
+        Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
         Tag.NAME: "`<variant> seed <n>`.",
         Tag.USER: "Login name.",
         Tag.SOURCE_NAME: "`repro`.",

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
+_MACHINE_ID = Path("/etc/machine-id")
 
 
 def me() -> str:
@@ -19,30 +20,37 @@ def me() -> str:
 def alive(owner: str | None) -> bool | None:
     """Whether the process of an owner tag still runs; None where that cannot be told from here.
 
-    None for a tag of another host or of another container's processes, or one that cannot be read: such a run is left alone.
+    None for a tag of another machine or of another container's processes, for a process that is hidden from this user, and
+    for a tag that cannot be read: such a run is left alone.
     """
+    here = _machine()
     try:
         fields = json.loads(owner or "")
         pid = int(fields["pid"])
-        theirs = {name: fields[name] for name in _machine()}
+        theirs = {"machine": here["machine"], **fields}  # which tags of earlier versions do not name
+        if any(not isinstance(theirs[name], str) for name in here):
+            return None
     except (ValueError, KeyError, TypeError):
         return None
-    here = _machine()
-    if theirs["host"] != here["host"]:
+    if (theirs["host"], theirs["machine"]) != (here["host"], here["machine"]):
         return None
     if theirs["boot"] != here["boot"]:
         return False
     if theirs["pids"] != here["pids"]:
         return None
-    return _started(pid) is not None and _started(pid) == fields["started"]
+    started = _started(pid)
+    if started is None and _hidden(pid):
+        return None
+    return started is not None and started == fields.get("started")
 
 
 @cache
 def _machine() -> dict[str, str]:
-    """Host, its boot, and the namespace that its pids are counted in."""
+    """Host, its boot, and the namespace that its pids are counted in; several machines may be called the same."""
     boot, pids = _PROC / "sys/kernel/random/boot_id", _PROC / "self/ns/pid"
     return {
         "host": platform.node(),
+        "machine": _MACHINE_ID.read_text().strip() if _MACHINE_ID.is_file() else "",
         "boot": boot.read_text().strip() if boot.exists() else "",
         "pids": str(pids.readlink()) if pids.is_symlink() else "",
     }
@@ -53,11 +61,22 @@ def _started(pid: int) -> str | None:
     if not _PROC.is_dir():
         return _answers(pid)
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
     state, *fields = stat[stat.rindex(")") + 2 :].split()  # the command's name may hold spaces and brackets
     return None if state == "Z" else fields[18]
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is a process of another user that /proc does not show (its option `hidepid`)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        pass
+    return False
 
 
 def _answers(pid: int) -> str | None:

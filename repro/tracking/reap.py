@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ class Reaped:
         return f"closed {self.name} ({self.run_id}) as {self.status}: its process is gone"
 
 
-def reap(writer: Writer, folder: Path) -> list[Reaped]:
+def reap(writer: Writer, folder: Path, draw: Callable[[Path], object]) -> list[Reaped]:
     """Closes the runs and sweeps of this host whose process is gone, publishing first what the journals hold.
 
     A run: the process that published it is gone, and the lock of its folder can be taken. A sweep, also one that
@@ -39,22 +40,23 @@ def reap(writer: Writer, folder: Path) -> list[Reaped]:
     Args:
         writer: the store.
         folder: where a run's folder is looked for when it is not where it was trained.
+        draw: called with the folder of a run before it is published, for the pictures of one that is at its end.
     """
     with writer.store.errors():
         running = list(api.search(writer.store, "attributes.status = 'RUNNING'"))
     dead = [run for run in running if owner.alive(run.data.tags.get(Tag.OWNER)) is False]
-    closed = [_run(writer, run, folder) for run in dead if run.data.tags.get(Tag.KIND) == "run"]
+    closed = [_run(writer, run, folder, draw) for run in dead if run.data.tags.get(Tag.KIND) == "run"]
     closed += [_sweep(writer, run) for run in dead if run.data.tags.get(Tag.KIND) == "sweep"]
     return [one for one in closed if one is not None]
 
 
-def _run(writer: Writer, run: Run, runs: Path) -> Reaped | None:
+def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -> Reaped | None:
     tags = run.data.tags
     places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
-    folder = next((place for place in places if (place / journal.NAME).is_file()), None)
-    if folder is None:
-        return _close(writer, run, "KILLED", "its process and its journal are gone")
     try:
+        folder = next((place for place in places if (place / journal.NAME).is_file()), None)
+        if folder is None:
+            return _close(writer, run, "KILLED", "its process and its journal are gone")
         lock = journal.claim(folder)
     except OSError:
         return None  # only its owner may touch it
@@ -67,6 +69,7 @@ def _run(writer: Writer, run: Run, runs: Path) -> Reaped | None:
                 return _close(writer, run, "KILLED", "its process is gone, and its journal was replaced")
             if known.attempts[-1].environment.host != platform.node():
                 return None  # trained on another machine, whose lock may not be seen from here
+            draw(folder)
             published = writer.publish(folder, parent=None, state="killed", message="its process is gone")
         except TrackingError:
             raise

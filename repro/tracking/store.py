@@ -209,6 +209,8 @@ def _check(database: Path) -> None:
         with contextlib.closing(sqlite3.connect(database, timeout=PROBE_SECONDS)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            raise TrackingError(f"{database}: another program has been writing to it; try again") from None
         raise TrackingError(f"{database}: {error}; move it away, or name another store (MLFLOW_TRACKING_URI)") from None
 
 
@@ -250,7 +252,12 @@ def _experiment(client: MlflowClient, uri: str) -> str:
     if not given and name:
         found = client.get_experiment_by_name(name)
         if found is None:
-            return client.create_experiment(name)
+            try:
+                return client.create_experiment(name)
+            except MlflowException as error:  # another sweep may have been faster
+                found = client.get_experiment_by_name(name)
+                if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
     else:
         try:
             found = client.get_experiment(given or DEFAULT_EXPERIMENT)

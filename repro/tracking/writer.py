@@ -66,12 +66,20 @@ class Writer(Runs):
         self._journals: dict[str, _Known] = {}
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
 
-    def open_sweep(self, plan: Plan, *, reused: Mapping[str, str], environment: Environment | None = None) -> str:
+    def open_sweep(
+        self,
+        plan: Plan,
+        *,
+        reused: Mapping[str, str],
+        journals: Collection[str] = (),
+        environment: Environment | None = None,
+    ) -> str:
         """The parent run of a sweep: the one that `mlflow run` has made, or a new one.
 
         Args:
             plan: what the sweep asks for.
             reused: key -> run id of the finished runs that it does not train again.
+            journals: keys of those that are finished in their journals, and new to the store.
             environment: how it computes.
 
         Returns:
@@ -83,7 +91,7 @@ class Writer(Runs):
             Tag.SCHEMA: SCHEMA,
             Tag.STUDY: plan.name,
             Tag.OWNER: owner.me(),
-            Tag.NOTE: _asked(plan, reused),
+            Tag.NOTE: _asked(plan, reused, journals),
             **(entries.computed(environment) if environment else {}),
         }
         with self.store.errors():
@@ -233,8 +241,8 @@ class Writer(Runs):
         if status == "FINISHED":
             files = {name: known.folder / name for name in RUN_ARTIFACTS}
             self.log_files(run.run_id, {name: file for name, file in files.items() if file.is_file()})
-        if status == "RUNNING" != run.status:
-            self.store.client.update_run(run.run_id, status)
+        if status == "RUNNING" and (run.status != status or run.attempts != len(known.attempts)):
+            self.store.client.update_run(run.run_id, status)  # also where another process has closed it since
         elif status != run.status:
             self.store.client.set_terminated(run.run_id, status, known.entries[-1].time_ms)
         return replace(
@@ -259,18 +267,20 @@ def _status(known: Journal, run: _Known, state: State, message: str | None) -> t
     return _STATUS[state], message or ""
 
 
-def _asked(plan: Plan, reused: Mapping[str, str]) -> str:
+def _asked(plan: Plan, reused: Mapping[str, str], journals: Collection[str]) -> str:
     """The description of a sweep before it has results."""
     runs = plan.unique
-    lines = [f"{len(runs)} runs of {plan.name}: trains {len(runs) - len(reused)}, reuses {len(reused)}"]
-    lines += [f"- {run.study}/{run.name}: run {reused[run.key]}" for run in runs if run.key in reused]
+    there = {key: f"run {run_id}" for key, run_id in reused.items()} | dict.fromkeys(journals, "from its journal")
+    lines = [f"{len(runs)} runs of {plan.name}: trains {len(runs) - len(there)}, reuses {len(there)}"]
+    lines += [f"- {run.study}/{run.name}: {there[run.key]}" for run in runs if run.key in there]
     return cut("\n".join(lines))
 
 
 @contextlib.contextmanager
 def _one_publisher(folder: Path) -> Iterator[None]:
     """Lets one process at a time publish a journal; a sweep, `sync` and `reap` may meet, and two would create two runs."""
-    with (folder / journal.NAME).open("rb") as file:
+    path = folder / journal.NAME
+    with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:  # NFS locks only what may be written
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import pytest
 
 from repro import journal
@@ -11,6 +14,8 @@ from repro.records import Environment, EpochRecord
 from repro.spec import resolve
 
 ENVIRONMENT = Environment("abc", False, "", "3.11", {}, "Linux", "one core", "here", "cpu", 1, 1, True)
+
+estimated = functools.partial(estimate.seconds, here=ENVIRONMENT)
 
 
 def spec(**settings):
@@ -36,31 +41,31 @@ def train(tmp_path):
 
 
 def test_without_earlier_runs_nothing_is_said(tmp_path, train):
-    assert estimate.seconds([spec()], tmp_path, 1) is None
-    assert estimate.seconds([spec()], tmp_path / "none", 1) is None
+    assert estimated([spec()], tmp_path, 1) is None
+    assert estimated([spec()], tmp_path / "none", 1) is None
     train(spec())  # a run without an epoch
-    assert estimate.seconds([spec()], tmp_path, 1) is None
+    assert estimated([spec()], tmp_path, 1) is None
 
 
 def test_nothing_to_train_takes_no_time(tmp_path):
-    assert estimate.seconds([], tmp_path, 2) == 0
+    assert estimated([], tmp_path, 2) == 0
 
 
 def test_a_run_takes_its_whole_budget_at_the_median_length(tmp_path, train):
     train(spec(), 2.0, 100.0, 3.0)
-    assert estimate.seconds([spec()], tmp_path, 1) == 30
-    assert estimate.seconds([spec(training__epochs=100, seed=5)], tmp_path, 1) == 300
+    assert estimated([spec()], tmp_path, 1) == 30
+    assert estimated([spec(training__epochs=100, seed=5)], tmp_path, 1) == 300
     train(spec(seed=1), 5.0)
-    assert estimate.seconds([spec()], tmp_path, 1) == 40  # the median over runs
+    assert estimated([spec()], tmp_path, 1) == 40  # the median over runs
 
 
 def test_the_same_model_counts_for_more_than_the_same_network(tmp_path, train):
     train(spec(), 2.0)
     wider = spec(model__fire_modules=12)
-    assert estimate.seconds([wider], tmp_path, 1) == 20
+    assert estimated([wider], tmp_path, 1) == 20
     train(wider, 7.0)
-    assert estimate.seconds([wider], tmp_path, 1) == 70
-    assert estimate.seconds([spec()], tmp_path, 1) == 20
+    assert estimated([wider], tmp_path, 1) == 70
+    assert estimated([spec()], tmp_path, 1) == 20
 
 
 @pytest.mark.parametrize(
@@ -73,13 +78,13 @@ def test_the_same_model_counts_for_more_than_the_same_network(tmp_path, train):
 )
 def test_another_amount_of_work_tells_nothing(tmp_path, train, other):
     train(spec(), 2.0)
-    assert estimate.seconds([spec(**other)], tmp_path, 1) is None
-    assert estimate.seconds([spec(), spec(**other)], tmp_path, 1) is None
+    assert estimated([spec(**other)], tmp_path, 1) is None
+    assert estimated([spec(), spec(**other)], tmp_path, 1) is None
 
 
 def test_another_network_tells_nothing(tmp_path, train):
     train(resolve({"model.name": "alexnet"}, "test"), 2.0)
-    assert estimate.seconds([spec()], tmp_path, 1) is None
+    assert estimated([spec()], tmp_path, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_another_network_tells_nothing(tmp_path, train):
 def test_runs_are_shared_out_as_a_sweep_does(tmp_path, train, lengths, workers, seconds):
     train(spec(), 10.0)
     asked = [spec(training__epochs=length, seed=seed) for seed, length in enumerate(lengths)]
-    assert estimate.seconds(asked, tmp_path, workers) == seconds
+    assert estimated(asked, tmp_path, workers) == seconds
 
 
 def test_a_journal_that_cannot_be_read_is_passed_over(tmp_path, train):
@@ -105,4 +110,12 @@ def test_a_journal_that_cannot_be_read_is_passed_over(tmp_path, train):
     damaged.write_bytes(b"{\n" + damaged.read_bytes())
     changed = train(spec(), 1_000.0) / journal.NAME
     changed.write_bytes(changed.read_bytes().replace(b'"fire_modules":8', b'"fire_modules":0'))
-    assert estimate.seconds([spec()], tmp_path, 1) == 20
+    assert estimated([spec()], tmp_path, 1) == 20
+
+
+@pytest.mark.parametrize("other", [{"host": "there"}, {"device": "cuda"}, {"threads": 2}], ids=str)
+def test_another_machine_tells_nothing(tmp_path, train, other):
+    train(spec(), 2.0)
+    elsewhere = dataclasses.replace(ENVIRONMENT, **other)
+    assert estimate.seconds([spec()], tmp_path, 1, elsewhere) is None
+    assert estimate.seconds([spec()], tmp_path, 1, dataclasses.replace(ENVIRONMENT, commit="def")) == 20

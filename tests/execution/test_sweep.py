@@ -7,11 +7,18 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from repro import journal
+from repro import journal, studies
+from repro.execution import folders
+from repro.execution.environment import gather
+from repro.execution.job import Job
+from repro.execution.process import Process
+from repro.execution.sweep import Settings, _Active, _State, _Sweep
 from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
@@ -145,6 +152,52 @@ def test_runs_are_reused_from_anywhere(repro, sweep_words, tmp_path: Path) -> No
     other = ["--tracking-uri", "sqlite:///other.db", "--runs-dir", "moved"]
     assert "reused 2, trains 0" in repro(*words, *other).stdout, "journals that this store does not have"
     assert rows(tmp_path / "other.db", "SELECT count(*) FROM metrics WHERE key = 'val_loss'") == [(2,)]
+
+
+def test_a_job_larger_than_a_pipe_is_handed_over_in_the_background(tmp_path: Path) -> None:
+    """A worker imports torch before it reads, and a sweep with large uncommitted changes must not wait for it."""
+    (run,) = studies.plan([(studies.load("best"), ("best",))], seeds=[0]).runs
+    here = gather(device="cpu", threads=1, side_by_side=1, deterministic=True)
+    job = Job(run.spec, run.study, run.variant, tmp_path, tmp_path, here, diff="x" * 10**6, checkpoint_seconds=30.0)
+    process = Process(1)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        process.assign(job)  # would wait for ever
+    finally:
+        process.kill()
+
+
+def test_a_run_that_another_sweep_trains_is_not_marked_killed(tmp_path: Path) -> None:
+    """Two sweeps had found its folder free; this one is told to stop before its worker could say that it is not."""
+    plan = studies.plan([(studies.load("best"), ("best",))], seeds=[0, 1])
+    settings = Settings(cache=tmp_path, runs=tmp_path)
+    stopped = _Sweep(plan, settings, 2, [], 0.0)
+    noted = []
+    stopped.publisher = SimpleNamespace(note=lambda folder, state: noted.append((folder, state)), close=lambda *_: 0)
+    process = SimpleNamespace(stop=lambda: None, kill=lambda: None, returncode=0)
+    theirs, ours = plan.runs
+    for run in plan.runs:
+        (tmp_path / run.key).mkdir()
+    with journal.claim(tmp_path / theirs.key):
+        stopped._stop(_State(deque(), active=[_Active(theirs, process), _Active(ours, process)]))
+    assert noted == [(tmp_path / ours.key, "killed")]
+
+
+def test_two_sweeps_that_begin_anew_set_a_run_aside_once(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / journal.NAME).write_text("damaged\n\n")
+    assert folders.ended(folder, damaged=True)
+
+    def late(folder: Path) -> None:
+        folder.rename(tmp_path / "run.1")
+        raise FileNotFoundError(folder / "lock")
+
+    with monkeypatch.context() as other:
+        other.setattr(journal, "claim", late)
+        assert folders.set_aside(folder) is None
+    (tmp_path / "run.1").rename(folder)
+    assert folders.set_aside(folder) == tmp_path / "run.1"
 
 
 def test_mlflow_is_not_imported_offline(sweep_words, tmp_path: Path, digits: Path) -> None:

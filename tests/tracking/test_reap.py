@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from repro import journal
-from repro.tracking.reap import reap
+from repro.execution.publisher import draw
+from repro.tracking import reap as reaping
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 
+reap = functools.partial(reaping.reap, draw=draw)
 SWEEP = """
 import sys
 from pathlib import Path
@@ -98,6 +102,23 @@ def test_a_finished_journal_is_published_as_finished(fresh, runs, trained, left,
     stored = dump(place.database, run_id)
     assert stored.run["end_time"] == run.clock - 1500
     assert stored.tags["repro.outcome"] == "finished"
+    names = [one.path for one in Writer(connect(place.uri)).store.client.list_artifacts(run_id)]
+    assert {"model.pt", "curves.png"} <= set(names), "as one that its own sweep has published"
+
+
+def test_a_folder_that_may_not_be_entered_is_left_alone(fresh, runs, trained, left, dump, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    _, run_id = left(Writer(connect(place.uri)), run)
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent == run.folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert run_id not in [one.run_id for one in reap(Writer(connect(place.uri)), runs)]
+    assert dump(place.database, run_id).run["status"] == "RUNNING"
 
 
 def test_the_parent_that_mlflow_run_left(fresh, runs, trained, left, dump, monkeypatch) -> None:

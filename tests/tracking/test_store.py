@@ -56,6 +56,33 @@ def test_experiment_of_the_environment(here: Path, monkeypatch: pytest.MonkeyPat
         connect()
 
 
+def test_an_experiment_that_another_sweep_makes_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect().client
+    made = client.create_experiment("mine")
+    find, missed = type(client).get_experiment_by_name, []
+
+    def late(self, name):
+        if not missed:
+            missed.append(name)
+            return None
+        return find(self, name)
+
+    monkeypatch.setattr(type(client), "get_experiment_by_name", late)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert connect().experiment_id == made
+    assert missed == ["mine"]
+
+
+def test_a_database_that_is_busy_is_not_called_broken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect()
+    (here / "mlflow.db").rename(here / "busy.db")
+    monkeypatch.setattr(store, "PROBE_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(here / "busy.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match=r"busy\.db: another program has been writing to it; try again"):
+            connect("sqlite:///busy.db")
+
+
 def test_deleted_experiment_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = connect()
     other = opened.client.create_experiment("other")

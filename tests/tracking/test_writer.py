@@ -206,6 +206,19 @@ def test_killed_resumed_failed_finished(place, runs, trained, dump) -> None:
     assert [point[:4] for point in stored.metrics] == expected(run.folder)
 
 
+def test_a_run_that_was_closed_too_early_runs_again(fresh, runs, trained, dump) -> None:
+    """As when `repro sync` runs between the death of a worker and the next one."""
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    writer = Writer(connect(place.uri))
+    run_id = writer.publish(run.folder, parent=None).run_id
+    Writer(connect(place.uri)).publish(run.folder, parent=None, state="killed")
+    assert dump(place.database, run_id).run["status"] == "KILLED"
+    run.start()
+    writer.publish(run.folder, parent=None)
+    assert dump(place.database, run_id).run["status"] == "RUNNING"
+
+
 def test_journals_without_files_or_records(fresh, runs, trained) -> None:
     place, run = fresh(), trained(runs)
     run.train(1)
@@ -291,6 +304,12 @@ def test_sweep(place, trained, runs, dump) -> None:
         "1 runs of reproducibility: trains 0, reuses 1",
         f"- reproducibility/squeezenet_bn seed {run.run.seed}: run {'a' * 32}",
     ]
+    assert writer.open_sweep(run.plan, reused={}, journals=[run.key]) == sweep
+    assert dump(place.database, sweep).tags["mlflow.note.content"].splitlines() == [
+        "1 runs of reproducibility: trains 0, reuses 1",
+        f"- reproducibility/squeezenet_bn seed {run.run.seed}: from its journal",
+    ]
+    assert writer.open_sweep(run.plan, reused={run.key: "a" * 32}) == sweep
     assert studies.restore(writer.artifact(sweep, "sweep.json").decode(), "") == run.plan
     assert json.loads(writer.artifact(sweep, "reused.json")) == {run.key: "a" * 32}
     assert writer.open_sweep(run.plan, reused={}) == sweep
