@@ -19,6 +19,7 @@ from benchmarks.asked import MODELS, Asked
 from benchmarks.record import RECORD, Measurement
 from benchmarks.report import history, markdown, products_by_layer, where_time_goes
 from repro.errors import ReproError
+from repro.execution import environment
 from repro.execution.environment import cores
 
 __all__ = ["history", "main", "markdown", "products_by_layer", "where_time_goes"]
@@ -151,6 +152,7 @@ def gpu(options: Options, number: int) -> Iterator[Measurement]:
         if options.parts == ("gpu",):
             raise ReproError("--only gpu: there is no CUDA device here")
         return
+    card = environment.gather(device="cuda", threads=1, side_by_side=1, deterministic=True).hardware
     settings = [*((count, True) for count in GPU_RUNS), (1, False)]
     for model in MODELS:
         for precision in ("fp32", "bf16"):
@@ -163,7 +165,7 @@ def gpu(options: Options, number: int) -> Iterator[Measurement]:
                 yield {
                     "part": "gpu",
                     "round": number,
-                    "hardware": torch.cuda.get_device_name(),
+                    "hardware": card,
                     "model": model,
                     "precision": precision,
                     "deterministic": deterministic,

@@ -136,6 +136,8 @@ def load(source: str | Path) -> Study:
             raise unknown("study", str(source), _declared())
         path = DECLARATIONS / f"{source}.yaml"
     study = validated(Study, declarations.read(path), str(path))
+    if study.study in _declared() and path.resolve().parent != DECLARATIONS.resolve():
+        raise InputError(f"{path}: study: {study.study!r} is a study of the project; give your own another name")
     if study.against is not None:
         _row(study, _qualified(study, study.against), f"{path}: against")
     for slug, variant in study.variants.items():  # what does not exist is said now, not when it is trained
@@ -159,6 +161,8 @@ def declared() -> tuple[Study, ...]:
 def settings(study: Study, slug: str, file: str | None = None, _seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The dotted settings of a variant: its base's, with its own on top; an error's line begins with `file`."""
     where = f"{file or f'{study.study}.yaml'}: variants.{slug}"
+    if data := sorted(name for name in study.variants[slug].set if name.startswith("data.")):
+        raise InputError(f"{where}.set: {data[0]} is not set here; a plan is on one data set (--dataset, --set)")
     if (here := f"{study.study}/{slug}") in _seen:
         raise InputError(f"{where}.base: goes round in a circle ({' -> '.join((*_seen, here))})")
     variant = study.variants[slug]
@@ -283,8 +287,6 @@ def plan(
         for study, slug, wanted, against in asked
     ]
     studies = tuple(study for study, _ in chosen)
-    if len(datasets := dict.fromkeys(row.spec.data.dataset for row in rows)) > 1:
-        raise InputError(f"data.dataset: one sweep is on one data set, not on {' and '.join(datasets)} (--dataset)")
     return Plan(name or "+".join(study.study for study in studies), studies, tuple(rows), overrides)
 
 

@@ -151,8 +151,8 @@ class TestEveryParameterReachesSomething:
         study = tmp_path / "sizes.yaml"
         study.write_text(
             "{study: sizes, title: Sizes, question: Which, base: reproducibility/squeezenet, variants: {"
-            "small: {title: Small, set: {training.batch_size: 16, data.dataset: digits}},"
-            "large: {title: Large, set: {training.batch_size: 512, training.epochs: 3, data.dataset: digits}}}}"
+            "small: {title: Small, set: {training.batch_size: 16}},"
+            "large: {title: Large, set: {training.batch_size: 512, training.epochs: 3}}}}"
         )
 
         def trained(**values):
@@ -160,8 +160,8 @@ class TestEveryParameterReachesSomething:
             assert settings.cache == Path("data") / runs[0].spec.data.dataset
             return [(run.spec.training.batch_size, run.spec.training.epochs, run.spec.data.dataset) for run in runs]
 
-        assert trained() == [(16, 100, "digits"), (512, 3, "digits")]
-        assert trained(batch_size="32", dataset="cifar10") == [(32, 100, "cifar10"), (32, 3, "cifar10")]
+        assert trained() == [(16, 100, "cifar10"), (512, 3, "cifar10")]
+        assert trained(batch_size="32", dataset="digits") == [(32, 100, "digits"), (32, 3, "digits")]
 
 
 class TestCommands:

@@ -441,10 +441,16 @@ class TestPlan:
         with pytest.raises(InputError, match="reproducibility/alexnet: model: unknown key 'first_kernel'"):
             planned("reproducibility", overrides={"model.first_kernel": 3})
 
-    def test_a_plan_is_on_one_data_set(self, declare):
-        study = declare(ROW % ", set: {data.dataset: digits}")
-        with pytest.raises(InputError, match="one data set, not on cifar10 and digits"):
-            studies.plan([(load("best"), ("best",)), (study, ("row",))], seeds=[0])
+    def test_a_variant_names_no_data_set(self, declare):
+        assert "data.dataset is not set here; a plan is on one data set" in refused(
+            declare, ROW % ", set: {data.dataset: digits}"
+        )
+
+    def test_a_study_of_ones_own_is_not_called_as_one_of_the_project(self, tmp_path):
+        copied = tmp_path / "mine.yaml"
+        copied.write_text((studies.DECLARATIONS / "best.yaml").read_text())
+        with pytest.raises(InputError, match="study: 'best' is a study of the project; give your own another name"):
+            studies.load(copied)
 
     def test_a_plan_is_named_by_its_studies_or_as_asked(self):
         assert planned("ablation").name == "ablation"

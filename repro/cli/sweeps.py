@@ -136,6 +136,10 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
     from repro.execution.sweep import sweep
 
     settings = options.make_settings(asked, wanted)
+    if settings.device != "cpu":  # torch, which takes a second or two, knows whether it is there
+        from repro.training.cuda import find_device
+
+        find_device(settings.device)
     with Progress(wanted) as progress, closing(sweep(wanted, settings)) as events:
         for event in events:
             progress.show(event)

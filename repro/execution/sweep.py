@@ -75,7 +75,8 @@ class _Active:
     process: Process
     told: int = 0
     size: int = 0
-    started: bool = False
+    ended: bool = False
+    """Whether its end was told; its process may take a moment longer."""
 
 
 @dataclass
@@ -215,7 +216,7 @@ class _Sweep:
     def _train(self, state: _State) -> Iterator[Event]:
         while state.todo or state.active or state.waiting:
             yield from self._notices()
-            if self.stopping:
+            if self.stopping and not (all(one.ended for one in state.active) and not (state.todo or state.waiting)):
                 raise Interrupted(f"stopped; the runs that were training can be resumed by {self.settings.again}")
             while state.todo and len(state.active) < self.workers:
                 run = state.todo.popleft()
@@ -292,7 +293,6 @@ class _Sweep:
         for entry in fresh:
             match entry.record:
                 case journal.Attempt():
-                    active.started = True
                     yield Started(active.run, entry.record.resumed_epoch)
                 case EpochRecord():
                     yield Epoch(active.run, entry.record)
@@ -302,6 +302,7 @@ class _Sweep:
                         f" {recorded!r} as recorded: this machine does not repeat the run bit for bit"
                     )
                 case RunResult():
+                    active.ended = True
                     yield Ended(active.run, entry.record)
                 case journal.Stop():
                     pass  # the process's end says it
@@ -313,7 +314,7 @@ class _Sweep:
         run, folder = active.run, self.settings.runs / active.run.key
         known = journal.read(folder)
         if known is not None and known.result is not None:
-            if not active.started:  # between our look and the worker's
+            if not active.ended:  # between our look and the worker's
                 yield from self._elsewhere(run, known.result)
             return
         if code == Exit.BUSY:

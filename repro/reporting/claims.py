@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from repro.reporting import stats
-from repro.reporting.join import Scope, describe, scope_of, scopes
+from repro.reporting.join import Scope, changes, describe, scope_of, scopes
 from repro.reporting.measures import UNITS, Measure, difference, measured
 from repro.reporting.statements import Alike, Best, Claim, Compare, Ends, Ordered, Paper, Parity, Ratio
 from repro.reporting.verdicts import ENOUGH
@@ -67,8 +67,8 @@ def judge(paper: Paper, contents: Contents, setting: str | None = None) -> tuple
     Args:
         paper: the claims.
         contents: what the store holds.
-        setting: id of the setting; None is for each claim the one with finished runs for most of its rows, the latest of
-            equals.
+        setting: id of the setting; None is for each claim the declared protocol where it has finished runs for some of
+            its rows, else the one that has them for most, the latest of equals.
 
     Raises:
         InputError: the store holds no sweep, or no such setting.
@@ -81,10 +81,11 @@ def judge(paper: Paper, contents: Contents, setting: str | None = None) -> tuple
     )
 
 
-def _answered(scope: Scope, claim: Claim) -> int:
-    """How many of a claim's rows have finished runs among what was planned in a setting."""
+def _answered(scope: Scope, claim: Claim) -> tuple[bool, int]:
+    """How many of a claim's rows have finished runs among what was planned in a setting; the declared one comes first."""
     rows = [scope.row(name) for name in set(claim.test.rows) if name in scope.planned]
-    return sum(row is not None and bool(row.runs) for row in rows)
+    count = sum(row is not None and bool(row.runs) for row in rows)
+    return count > 0 and not changes(scope.setting), count
 
 
 class _Case:
@@ -143,6 +144,8 @@ def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
             verdict, why = _ends(case, claim.test)
     if isinstance(claim.test, Compare | Alike | Ordered | Best | Ratio) and claim.test.metric in _TIMES and case.runs:
         why += f" (on {', '.join(sorted({run.hardware for run in case.runs.values()}))})"
+    if claim.section and getattr(claim.test, "metric", "") != "size" and (changed := changes(scope.setting)):
+        verdict, why = "undecided", f"run with {', '.join(changed)}, so not in the setting of the paper; {why}"
     return Judged(
         slug=slug,
         says=claim.says,
@@ -209,7 +212,8 @@ def _ordered(case: _Case, test: Ordered) -> tuple[Decision, str]:
     steps = [case.step(after, before, test.metric, sign=sign) for before, after in pairwise(test.rows)]
     if refuted := _refuted(steps):
         return "not supported", "; ".join(step.why for step in refuted)
-    if unknown := [step for step in steps if step.difference is None]:
+    seeds = 1 if test.metric == "size" else ENOUGH
+    if unknown := [step for step in steps if step.difference is None or step.difference.n < seeds]:
         return "undecided", "; ".join(step.why for step in unknown)
     ends = case.step(test.rows[-1], test.rows[0], test.metric, sign=sign) if len(steps) > 1 else steps[0]
     return ends.verdict, f"from end to end, {ends.why}; no step against it"
@@ -235,7 +239,8 @@ def _parity(case: _Case, test: Parity) -> tuple[Decision, str]:
         return "undecided", f"no finished run of {', '.join(lacking)}"
     step = case.step(chosen, test.against, "accuracy", least=-test.margin)
     missing = f"; without a finished run: {', '.join(lacking)}" if lacking else ""
-    return step.verdict, f"{step.why}, margin {test.margin:g}{missing}"
+    verdict = "undecided" if lacking and step.verdict == "not supported" else step.verdict  # one of those may reach it
+    return verdict, f"{step.why}, margin {test.margin:g}{missing}"
 
 
 def _ratio(case: _Case, test: Ratio) -> tuple[Decision, str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Row, Scope, Table, describe, metric, scope_of
+from repro.reporting.join import Row, Scope, Table, changes, describe, metric, scope_of
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
@@ -90,8 +90,10 @@ def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope], table
     times = reduction(ours, reference)
     smaller = "" if times is None else f" at {times:.1f}× smaller"
     verb = "matches" if claim.verdict == "supported" else "does not match"
+    others = [change for change in changes(scope.setting) if not change.startswith("data.")]
     dataset = scope.setting["data.dataset"]
     where = "" if dataset == DataSpec().dataset else f" on {dataset}"
+    where += f" with {', '.join(others)}" if others else ""
     why = (
         f"{ours.title}, chosen on validation, differs from {reference.title} by {signed(step.difference.estimate)} points"
         f" of test accuracy (95% interval {interval(step.difference, sign=True)}, n = {step.difference.n}). Parity asks for"

@@ -180,6 +180,7 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     figure = ax.get_figure()
     assert figure is not None
     pixel = figure.dpi / 72
+    ax.autoscale_view()  # else the places are those of axes that do not know their data yet
     anchors = ax.transData.transform([(x, y) for x, y, _ in points]) / pixel
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in anchors]
     frame = ax.bbox.get_points().ravel() / pixel
@@ -253,7 +254,7 @@ def accuracy_against_size(points: Sequence[Point], title: str) -> Figure:
     named = [(p.x, p.published_accuracy if p.accuracy is None else p.accuracy, p.label) for p in points]
     shown = [(x, y, label) for x, y, label in named if y is not None]
     _label_points(ax, sorted(shown, key=lambda point: point[:2] not in ours))
-    _scatter_legend(figure, points, frontier=bool(ours))
+    _scatter_legend(figure, points, frontier=len(ours) > 1)
     return figure
 
 

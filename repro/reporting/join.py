@@ -3,7 +3,7 @@
     Contents ─► scopes(): one a setting ─► tables(): one a study, its rows in the study's order, each with its runs by seed
 
 Plans meet runs by key alone, so a run trained for one study serves every row that asks the same. A table never mixes
-settings: data with its digest, budget, batch, precision and what was set on every variant are the same in all its rows.
+settings: data with its digest and what a command put on every variant are the same in all its rows.
 """
 
 from __future__ import annotations
@@ -168,7 +168,10 @@ def scopes(contents: Contents) -> tuple[Scope, ...]:
         InputError: the store holds no sweep.
     """
     if not contents.sweeps:
-        raise InputError(f"{contents.uri}: holds no sweep yet; train one first (example: mlflow run .)")
+        raise InputError(
+            f"{contents.uri}: holds no sweep yet; train one first (example: mlflow run .), or repeat the command of runs"
+            " that `repro sync` brought in, which trains none of them again"
+        )
     finished: dict[str, list[RunRow]] = {}
     for run in sorted(contents.runs, key=lambda run: (run.ended_ms, run.started_ms, run.run_id), reverse=True):
         finished.setdefault(run.key, []).append(run)
@@ -223,14 +226,12 @@ def scope_of(every: Sequence[Scope], setting: str) -> Scope:
 
 
 def setting_of(plan: Plan) -> dict[str, Value]:
-    """What all rows of a table must share. A name that a study sweeps itself stands at what the other rows have."""
+    """What all rows of a table share: the data, and the protocol with what was put on every variant.
 
-    def swept(name: str) -> bool:
-        declared = [[variant.set.get(name) for variant in study.variants.values()] for study in plan.studies]
-        return any(value != values[0] for values in declared for value in values)
-
-    shared = {name: _PROTOCOL.get(name) if swept(name) else value for name, value in plan.setting.items()}
-    return shared | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
+    What a study's variants set themselves is theirs; a table has a note of it.
+    """
+    data = {name: value for name, value in plan.setting.items() if name.startswith("data.")}
+    return dict(_PROTOCOL) | data | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
 
 
 def setting_id(setting: Mapping[str, Value]) -> str:
@@ -280,6 +281,13 @@ def _notes(scope: Scope, row: Row) -> list[str]:
     if row.missing:
         seeds = ", ".join(map(str, row.missing))
         notes.append(f"{row.variant}: no finished run yet for seed{'s' * (len(row.missing) > 1)} {seeds}")
+    own = [
+        f"{name}={value}"
+        for name, value in flatten(row.spec).items()
+        if name.startswith("training.") and value != scope.setting[name]
+    ]
+    if own:
+        notes.append(f"{row.variant}: declared with {', '.join(own)}")
     if any(_question(run.spec) != _question(row.spec) for run in scope.planned[row.name]):
         notes.append(f"{row.variant}: declared otherwise in an earlier sweep, whose runs are left out")
     for run in row.runs:

@@ -99,6 +99,8 @@ def _held_against(
     if ours.n < ENOUGH or ours.low is None or ours.high is None:
         return "undecided", f"n = {ours.n}, {ENOUGH} runs are needed"
     interval = f"{ours.low:.2f} to {ours.high:.2f}"
+    if not 0 <= ours.low <= ours.high <= 100:
+        return "undecided", f"our runs differ too much: one more is expected in {interval}"
     if published < ours.low:
         return "below", f"the published {published:g} lies below {interval}"
     if number == "accuracy_at_most":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -86,17 +87,17 @@ class GraphedStep:
         generator = torch.cuda.get_rng_state(self._device)
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side):  # which a capture that fails does not leave by itself
             for _ in range(_WARM_UP_STEPS):
                 self._step(self._indices)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, stream=side):
+                    self._step(self._indices)
+                self._graph = graph
+            except RuntimeError as error:
+                warnings.warn(f"no CUDA graph, steps are slower: {error}", stacklevel=2)
         torch.cuda.current_stream(self._device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._step(self._indices)
-            self._graph = graph
-        except RuntimeError:
-            self._graph = None
         for tensor, value in zip(self._state(), before, strict=True):
             tensor.copy_(value)
         torch.cuda.set_rng_state(generator, self._device)

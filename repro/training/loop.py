@@ -106,6 +106,7 @@ class Training:
         rounded = () if self._dtype is torch.float32 else models.multiplied(self.module)
         self.optimizer = optim.make(spec.optimizer, self.module.parameters(), rounded=rounded)
         self._passes = Passes(self.module) if self._on_cpu else None
+        self._idle = models.without_gradient(self.module)
         self._images = data.images.flatten(1).to(self._device)
         self._labels = data.labels.to(self._device)
         pixels = data.images[0].numel() // 3
@@ -253,6 +254,8 @@ class Training:
         if self._passes is not None:
             assert outputs.grad is not None
             self._passes.backward(outputs.grad)
+        elif self._idle:  # what autograd gives is rounding, of which AdaBound would make steps as large as its rate
+            torch._foreach_zero_([bias.grad for bias in self._idle if bias.grad is not None])
         self.optimizer.step()
         self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
 

@@ -92,10 +92,13 @@ class Optimizer(ABC):
         gathered = sum(not (self._on_cpu and parameter.numel() >= _LARGE) for parameter in self.parameters)
         end = [*offsets, size][gathered]
         self._gathered = self.weights.new_zeros(end)
-        self._gathered_views = [
-            self._gathered.as_strided(parameter.size(), parameter.stride(), offset)
-            for parameter, offset in zip(self.parameters[:gathered], offsets, strict=False)
-        ]
+        by_type: dict[torch.dtype, tuple[list[Tensor], list[nn.Parameter]]] = {}
+        for parameter, offset in zip(self.parameters[:gathered], offsets, strict=False):
+            views, of_type = by_type.setdefault(parameter.dtype, ([], []))
+            views.append(self._gathered.as_strided(parameter.size(), parameter.stride(), offset))
+            of_type.append(parameter)
+        self._gathered_by_type = list(by_type.values())
+        """Where gradients are gathered, and whose: on a GPU those of one type are one copy, and others one copy each."""
         self._gathered_chunks = self._chunks(0, end)
         self._large_chunks = [
             (parameter, self._chunks(offset, offset + parameter.numel()))
@@ -132,8 +135,8 @@ class Optimizer(ABC):
         """One update from the parameters' gradients, all of which must be there; it may overwrite them."""
         self.steps += 1
         self._begin_step()
-        gathered = [_gradient(parameter) for parameter in self.parameters[: len(self._gathered_views)]]
-        torch._foreach_copy_(self._gathered_views, gathered)
+        for views, parameters in self._gathered_by_type:
+            torch._foreach_copy_(views, [_gradient(parameter) for parameter in parameters])
         self._update_chunks(self._gathered, self._gathered_chunks)
         for parameter, chunks in self._large_chunks:
             self._update_chunks(_in_memory_order(_gradient(parameter), parameter), chunks)

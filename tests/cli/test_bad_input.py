@@ -54,6 +54,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["ablation", "--workers", "0", *DIGITS], ["workers", "auto", "1 to 1024"]),
         (["ablation", "--threads", "0", *DIGITS], ["threads", "1 to 1024"]),
         (["ablation", "--device", "tpu", *DIGITS], ["'tpu'", "cpu, cuda"]),
+        (["ablation", "--device", "cuda:77", *DIGITS], ["unknown device 'cuda:77'", "cpu"]),
         (["ablation", "--checkpoint-seconds", "-1", *DIGITS], ["checkpoint-seconds"]),
         (["ablation", "--fresh", "perhaps", *DIGITS], ["fresh", "perhaps"]),
         (["ablation", "--epcohs", "3"], ["--epcohs", "--epochs"]),

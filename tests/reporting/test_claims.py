@@ -258,7 +258,8 @@ def test_runs_of_another_study_answer_by_their_key(store):
     found = verdict(
         store, HIGHER, {"squeezenet": 0.6, "squeezenet_bn": 0.7}, study="demo", overrides={"training.epochs": 4}
     )
-    assert (found.verdict, len(found.run_ids)) == ("supported", 6)
+    assert (found.verdict, len(found.run_ids)) == ("undecided", 6)
+    assert found.why.startswith("run with training.epochs=4, so not in the setting of the paper; ")
 
 
 def test_the_papers_claims_on_runs_near_its_numbers(paper_contents):

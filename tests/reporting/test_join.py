@@ -96,12 +96,16 @@ def test_a_swept_training_setting_stays_one_table(store):
     assert len(scopes(store.contents())) == 1
 
 
-def test_what_a_study_sets_for_all_its_rows_is_in_its_setting(store):
+def test_what_variants_set_themselves_is_noted(store):
     rows = {slug: {"title": slug, "set": {"training.epochs": 7}} for slug in ("one", "two")}
     declared = {"study": "short", "title": "Short", "question": "?", "base": "reproducibility/squeezenet"}
     store.sweep(validated(Study, declared | {"variants": rows}, "test"), seeds=(0,))
     (table,) = tables(store.contents())
-    assert changes(table.setting) == ("training.epochs=7",)
+    assert changes(table.setting) == ()
+    assert [note for note in table.notes if "declared with" in note] == [
+        "one: declared with training.epochs=7",
+        "two: declared with training.epochs=7",
+    ]
 
 
 def test_a_base_in_another_study_is_found_by_its_declaration(store):
