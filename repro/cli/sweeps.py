@@ -144,6 +144,6 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
         for event in events:
             progress.show(event)
     if progress.failed:
-        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; {settings.again} tries them again")
+        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; the same command tries them again")
     if progress.unpublished:
         raise ReproError(f"the tracking store lacks {progress.unpublished} runs; bring them in with: repro sync")

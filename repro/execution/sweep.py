@@ -61,11 +61,6 @@ class Settings:
     patience_seconds: float = 60.0
     """How long to wait for the tracking store at the end."""
 
-    @property
-    def again(self) -> str:
-        """What goes on where this sweep has stopped; one that is fresh would train again what it has finished."""
-        return "the same command without --fresh" if self.fresh else "the same command"
-
 
 @dataclass
 class _Active:
@@ -217,7 +212,7 @@ class _Sweep:
         while state.todo or state.active or state.waiting:
             yield from self._notices()
             if self.stopping and not (all(one.ended for one in state.active) and not (state.todo or state.waiting)):
-                raise Interrupted(f"stopped; the runs that were training can be resumed by {self.settings.again}")
+                raise Interrupted("stopped; the runs that were training can be resumed by the same command")
             while state.todo and len(state.active) < self.workers:
                 run = state.todo.popleft()
                 try:
@@ -367,7 +362,7 @@ class _Sweep:
         yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(
-                f"the store was away at the end: it has all runs, but not the table; {self.settings.again} adds it"
+                "the store was away at the end: it has all runs, but not the table; the same command adds it"
             )
 
     def _notices(self) -> Iterator[Notice]:

@@ -112,8 +112,9 @@ def _most_accurate(tables: Sequence[Table]) -> Answer:
     if not known:
         return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
     found, row, table = max(known, key=lambda one: one[0].estimate)
+    limits = "" if found.low is None else f"95% {interval(found)}, "
     why = (
-        f"{row.title} has the highest validation accuracy, {found.estimate:.2f}% (95% {interval(found)}, n = {found.n})."
+        f"{row.title} has the highest validation accuracy, {found.estimate:.2f}% ({limits}n = {found.n})."
         f" Data: {describe(table.setting)}."
     )
     return Answer(f"{table.study.title}: {row.title} is most accurate", why, row.runs[0].run_id)

@@ -135,6 +135,15 @@ class Scope:
             missing=tuple(seed for seed in keys if seed not in by_seed),
         )
 
+    def answers(self, study: str) -> bool:
+        """Whether some row of a study has a finished run."""
+        return any(
+            run.key in self.finished
+            for name in self.planned
+            if name.startswith(f"{study}/")
+            for run in self.planned[name]
+        )
+
     def _declared(self, name: str) -> tuple[PlannedRun, ...]:
         """What a sweep of this setting would ask for `name`, under the seeds planned here."""
         slug, _, variant = name.partition("/")
@@ -207,7 +216,10 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
         scope_of(every, setting)
     made = []
     for slug in sorted(studies or swept, key=lambda slug: _paper_order(swept[slug])):
-        holding = sorted((scope for scope in every if slug in scope.places), key=lambda scope: scope.places[slug])
+        holding = sorted(
+            (scope for scope in every if slug in scope.places),
+            key=lambda scope: (not scope.answers(slug), scope.places[slug]),
+        )
         chosen = next((scope for scope in holding if setting in {None, scope.setting_id}), None)
         if chosen is not None:
             made.append(_table(chosen, slug, [scope for scope in holding if scope is not chosen]))

@@ -18,7 +18,8 @@ METRICS = [name for name in (*EPOCH_METRICS, *RESULT_METRICS) if name not in _TI
 
 
 def rows(database: Path, query: str) -> list[tuple]:
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)) as db:
+    # rw: what a writer that was killed has left half done is taken back by such a connection alone
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True, timeout=20)) as db:
         return db.execute(query).fetchall()
 
 

@@ -62,6 +62,14 @@ def test_the_latest_sweeps_setting_is_shown_and_the_other_named(store):
         tables(store.contents(), ["residual"], setting=first.setting_id)
 
 
+def test_a_setting_without_a_finished_run_hides_none(store):
+    store.sweep("best", seeds=(0,))
+    store.sweep("best", seeds=(0,), overrides={"training.epochs": 3}, unfinished={("best", 0)})
+    (table,) = tables(store.contents())
+    assert (table.setting["training.epochs"], len(table.rows[0].runs)) == (100, 1)
+    assert any("also run in another setting" in note for note in table.notes)
+
+
 def test_other_data_is_another_setting(store):
     store.sweep("best", seeds=(0,))
     sweep = store.sweeps[0]
@@ -69,6 +77,9 @@ def test_other_data_is_another_setting(store):
     other = restore(text.replace(sweep.plan.runs[0].spec.data.digest, "f" * 64), "test")
     store.sweeps.append(SweepRow("later", "1", sweep.started_ms + 1, other))
     (table,) = tables(store.contents())
+    assert any("also run in another setting: cifar10 (ffffffff)" in note for note in table.notes)
+    (later, _) = scopes(store.contents())
+    (table,) = tables(store.contents(), setting=later.setting_id)
     assert table.setting["data.digest"] == "f" * 64
     assert table.rows[0].runs == ()
 
