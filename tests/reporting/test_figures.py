@@ -131,6 +131,14 @@ def test_curves_of_nothing_but_broken_numbers_are_still_a_figure():
     assert figures.run_curves(curve(0), "no epoch").startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("sizes", [(2.9, 2.84, 1.4), (2.9, 88.8, 0.5)], ids=["linear", "logarithmic"])
+def test_names_stand_at_their_points(sizes):
+    points = [Point(f"of {size}", size, 70.0 + number, 0.5, None, None) for number, size in enumerate(sizes)]
+    ax = figures.accuracy_against_size(points, "Sizes").axes[0]
+    named = {text.get_text(): text.xy for text in ax.texts}
+    assert named == {point.label: (point.x, point.accuracy) for point in points}
+
+
 def test_every_name_is_in_the_legend_and_none_is_read_as_mathematics():
     figure = figures.study_curves(SERIES, "Names")
     names = [text.get_text().strip() for legend in figure.legends for text in legend.get_texts()]
