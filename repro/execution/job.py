@@ -19,6 +19,8 @@ class Exit(IntEnum):
     """The run is at its end; its journal has the result."""
     FAILED = 1
     """Its last words say why."""
+    REFUSED = 2
+    """The run cannot be trained as it is asked for, and another try would end in the same; its last words say why."""
     BUSY = 75
     """Another process trains this run."""
     STOPPED = 76

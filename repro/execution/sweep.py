@@ -322,7 +322,7 @@ class _Sweep:
             message = f"killed by {next((one.name for one in signal.Signals if one == -code), f'signal {-code}')}"
         elif code == Exit.STOPPED:
             message = "somebody stopped its process"
-        again = run.key not in state.retried
+        again = run.key not in state.retried and code != Exit.REFUSED
         if again:
             state.retried.add(run.key)
             state.todo.appendleft(run)

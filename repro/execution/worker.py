@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from repro import journal
-from repro.errors import ReproError
+from repro.errors import InputError, ReproError
 from repro.execution import disk
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
@@ -72,7 +72,7 @@ def main() -> int:
         if not isinstance(error, (ReproError, OSError)):  # nobody foresaw it
             traceback.print_exc()
         print(_line(error), file=sys.stderr)  # noqa: T201 - the log's last line
-        return Exit.FAILED
+        return Exit.REFUSED if isinstance(error, InputError) else Exit.FAILED
 
 
 def run(job: Job, stop: _Stop) -> Exit:

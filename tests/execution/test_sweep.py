@@ -230,5 +230,14 @@ def test_a_run_that_fails_twice_is_reported_and_the_others_go_on(repro, sweep_wo
     assert statuses(tmp_path)["wide seed 0"] == "FINISHED"
 
 
+def test_a_run_that_cannot_be_trained_is_not_tried_again(repro, sweep_words) -> None:
+    """What a network's settings leave without filters is known where networks are made."""
+    failed = repro(*sweep_words, "--set", "model.base_e=1")
+    assert failed.returncode == 1
+    assert "2 of 2 runs failed" in failed.stderr
+    assert "failed (model." in failed.stdout
+    assert "tried once more" not in failed.stdout
+
+
 def _plan_words(words: list[str]) -> list[str]:
     return [word for pair in zip(words[1::2], words[2::2], strict=True) if pair[0] != "--data-dir" for word in pair]
