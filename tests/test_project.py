@@ -19,6 +19,7 @@ import yaml
 
 from repro import __version__
 from repro.cli import cli, options, sweeps
+from repro.spec import flatten, resolve
 
 PROJECT = Path(__file__).parent.parent
 MLPROJECT = yaml.safe_load((PROJECT / "MLproject").read_text())
@@ -165,6 +166,13 @@ class TestEveryParameterReachesSomething:
 
 
 class TestCommands:
+    @pytest.mark.parametrize("name", ["paper", "reproducibility", "ablation", "experiment"])
+    def test_help_names_the_defaults_of_the_spec(self, name):
+        shown = {option.name: option.help for option in command(name).params if isinstance(option, click.Option)}
+        protocol = flatten(resolve({"model.name": "squeezenet"}, "test"))
+        for setting in ("data.dataset", "training.epochs", "training.patience", "training.batch_size"):
+            assert f"[default: {protocol[setting]}, or the study's]" in shown[setting.partition(".")[2]]
+
     @pytest.mark.parametrize("name", cli.list_commands(CONTEXT))
     def test_every_option_takes_a_value(self, name):
         assert command(name).name == name

@@ -136,7 +136,7 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
     from repro.execution.sweep import sweep
 
     settings = options.make_settings(asked, wanted)
-    if settings.device != "cpu":  # torch, which takes a second or two, knows whether it is there
+    if settings.device != "cpu":  # torch knows whether it is there, and is not imported for a CPU
         from repro.training.cuda import find_device
 
         find_device(settings.device)

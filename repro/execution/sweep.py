@@ -211,7 +211,7 @@ class _Sweep:
     def _train(self, state: _State) -> Iterator[Event]:
         while state.todo or state.active or state.waiting:
             yield from self._notices()
-            if self.stopping and not (all(one.ended for one in state.active) and not (state.todo or state.waiting)):
+            if self.stopping and (state.todo or state.waiting or not all(one.ended for one in state.active)):
                 raise Interrupted("stopped; the runs that were training can be resumed by the same command")
             while state.todo and len(state.active) < self.workers:
                 run = state.todo.popleft()
