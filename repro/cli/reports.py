@@ -67,7 +67,7 @@ def compare(
         paper,
         studies=slugs,
         setting=setting,
-        findings=_findings(paper, slugs),
+        findings=_findings(paper),
         ui_url=ui_url or (contents.uri if contents.uri.startswith("http") else None),
         with_figures=figures,
         beside=_beside(writer, _samples(contents, Path(data_dir))) if figures and writer else None,
@@ -101,8 +101,8 @@ def _writer(tracking_uri: str | None) -> Writer:
     return Writer(connect(tracking_uri))
 
 
-def _findings(paper: Paper, of: Sequence[str] | None = None) -> tuple[Finding, ...]:
-    """What the audit finds, in all or in rows of some studies."""
+def _findings(paper: Paper) -> tuple[Finding, ...]:
+    """What the audit finds."""
     from repro import studies
     from repro.reporting import built
     from repro.reporting.audit import audit as hold
@@ -113,8 +113,7 @@ def _findings(paper: Paper, of: Sequence[str] | None = None) -> tuple[Finding, .
         from repro.training.catalogue import catalogue
 
         models = {(row.study, row.variant): row for row in catalogue(declared)}
-    found = hold(paper, declared, models)
-    return tuple(one for one in found if of is None or any(name.partition("/")[0] in of for name in one.where))
+    return hold(paper, declared, models)
 
 
 def _slug(name: str) -> str:

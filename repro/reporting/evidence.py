@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Row, Scope, Table, changes, describe, metric, scope_of
+from repro.reporting.join import Row, Scope, Table, changes, comparable, describe, metric, scope_of
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
@@ -51,11 +51,14 @@ def claims_sheet(judged: Sequence[Judged], every: Sequence[Judged], paper: Paper
     return Sheet("claims", "What the runs say of each claim", header, columns, rows, notes, records)
 
 
-def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
-    """What does not fit together in the published numbers themselves."""
+def audit_sheet(findings: Sequence[Finding], total: int, paper: Paper) -> Sheet:
+    """What does not fit together in the published numbers themselves: some of `total` findings."""
     columns = (Column("kind", kind="name"), Column("finding", kind="prose"), Column("where", kind="prose"))
     rows = tuple((one.kind, one.sentence, _few(one.where)) for one in findings)
-    header = f"{paper.paper}: {len(rows)} inconsistencies, found by general checks over the printed numbers; no run is needed."
+    header = (
+        f"{paper.paper}: {part_of(len(rows), total)} inconsistencies, found by general checks over the printed numbers"
+    )
+    header += f"{'; the others concern no study of this report' * (len(rows) < total)}. No run is needed."
     records: tuple[dict[str, Raw], ...] = tuple(
         {
             "kind": one.kind,
@@ -69,10 +72,15 @@ def audit_sheet(findings: Sequence[Finding], paper: Paper) -> Sheet:
     return Sheet("audit", "What does not fit together", header, columns, rows, (), records)
 
 
+def part_of(count: int, total: int) -> str:
+    """A count, with that of all where it is not all of them."""
+    return str(count) if count == total else f"{count} of {total}"
+
+
 def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope], tables: Sequence[Table]) -> Answer:
     """Whether SqueezeNet matches AlexNet, by our own claim of parity, and how much smaller it is.
 
-    Where that is none of the claims judged, the most accurate row of the tables.
+    Where that is none of the claims judged, the most accurate row of the tables in one setting.
     """
     parities = {
         slug: one.test for slug, one in paper.claims.items() if isinstance(one.test, Parity) and not one.section
@@ -105,7 +113,7 @@ def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope], table
 def _most_accurate(tables: Sequence[Table]) -> Answer:
     known = [
         (found, row, table)
-        for table in tables
+        for table in comparable(tables)
         for row in table.rows
         if (found := over_runs(row, "best_val_accuracy", 100)) is not None
     ]

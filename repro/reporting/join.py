@@ -229,6 +229,12 @@ def tables(contents: Contents, studies: Sequence[str] | None = None, setting: st
     return tuple(made)
 
 
+def comparable(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """The tables of one setting, that of the first one with finished runs: numbers of two settings are not compared."""
+    answered = [table for table in tables if any(row.runs for row in table.rows)]
+    return tuple(table for table in tables if answered and table.setting_id == answered[0].setting_id)
+
+
 def scope_of(every: Sequence[Scope], setting: str) -> Scope:
     """The scope of a setting's id; an error that lists the ids where there is none."""
     for scope in every:

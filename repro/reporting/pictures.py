@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from repro.reporting import drawing, figures, style
 from repro.reporting.beside import Beside
 from repro.reporting.figures import Point, Series
-from repro.reporting.join import Row, Table
+from repro.reporting.join import Row, Table, comparable
 from repro.reporting.page import Picture
 from repro.reporting.tables import over_runs
 from repro.spec import DATASETS, flatten
@@ -58,10 +58,10 @@ def of_study(table: Table, beside: Beside) -> tuple[tuple[Picture, ...], tuple[P
 
 
 def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterator[Picture]:
-    """Accuracy against size over all studies, the best model's confusion matrix, samples of the data."""
+    """Accuracy against size over all studies of one setting, the best model's confusion matrix, samples of the data."""
     rows = {
         (row.spec.model, row.spec.data, row.spec.optimizer, row.spec.training): row
-        for table in reversed(tables)
+        for table in reversed(comparable(tables))
         for row in reversed(table.rows)
     }
     measured = [(row, size) for row in rows.values() if (size := over_runs(row, "model_size_legacy_mib")) is not None]
@@ -69,6 +69,8 @@ def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterat
     if points:
         figure = figures.accuracy_against_size(points, "Accuracy against size")
         caption = "Validation accuracy against the size of the saved model, ours and the published."
+        if left_out := [table.study.title for table in tables if table not in comparable(tables)]:
+            caption += f" Left out, in another setting or without a run: {', '.join(left_out)}."
         yield _picture(
             "accuracy_against_size", figure, caption, f"Validation accuracy and size: {_told(points, ' MiB')}"
         )

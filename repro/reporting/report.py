@@ -19,7 +19,7 @@ from repro.reporting import claims, join
 from repro.reporting.audit import Finding
 from repro.reporting.beside import Beside
 from repro.reporting.claims import Judged
-from repro.reporting.evidence import answer, audit_sheet, claims_sheet, runs_sheet
+from repro.reporting.evidence import answer, audit_sheet, claims_sheet, part_of, runs_sheet
 from repro.reporting.join import Table
 from repro.reporting.page import Answer, Picture, Section, page
 from repro.reporting.sheets import FORMS, as_markdown, markdown_text
@@ -28,6 +28,8 @@ from repro.reporting.tables import commit_of, study_sheet
 from repro.rows import Contents, RunRow, SweepRow
 from repro.studies import Plan
 
+LISTED = "files.txt"
+"""The list of a report's files, by which the next one in its folder knows what to remove."""
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
 
@@ -57,13 +59,15 @@ def write(
 ) -> Written:
     """Writes a report; a file that stood there is replaced whole, so an interrupted report leaves no half file.
 
+    What a former report left in the folder and this one does not have is removed.
+
     Args:
         out: the folder; made where it does not exist.
         contents: what the store holds.
         paper: the claims to judge.
         studies: slugs of the studies wanted; None for every study that was swept.
         setting: id of a setting; None for that of each study's latest sweep.
-        findings: of the audit; None leaves it out.
+        findings: of the audit, of which those are told that concern the studies wanted; None leaves it out.
         ui_url: address of MLflow's pages, which runs are linked to.
         with_figures: whether figures are drawn.
         beside: what figures need that no row holds.
@@ -85,7 +89,10 @@ def write(
     shown = {table.study.study: study_sheet(table) for table in tables}
     claimed = (claims_sheet(concerned, judged, paper),) if concerned else ()
     ran = runs_sheet(tables, ui_url)
-    audited = () if findings is None else (audit_sheet(findings, paper),)
+    told = [
+        one for one in findings or () if studies is None or {row.partition("/")[0] for row in one.where} & {*studies}
+    ]
+    audited = () if findings is None else (audit_sheet(told, len(findings), paper),)
     pictures = _pictures(tables, beside or Beside(), found.run) if with_figures else {}
     sections = [Section("claims", "Claims", "", claimed)] if claimed else []
     if overall := pictures.get("", ((), ()))[0]:
@@ -99,7 +106,7 @@ def write(
     sections.append(Section("runs", "Runs", "", (ran,)))
     facts = {
         **({"Claims": _counted(concerned)} if concerned else {}),
-        **({} if findings is None else {"Inconsistent published numbers": str(len(findings))}),
+        **({} if findings is None else {"Inconsistent published numbers": part_of(len(told), len(findings))}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
         "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
@@ -110,7 +117,18 @@ def write(
         for end, data in (("png", picture.png), ("svg", picture.svg)):
             paths.append(_put(out / "figures" / f"{_safe(picture.slug)}.{end}", data))
     index = _put(out / "index.html", page(f"Reproduction of: {paper.paper}", found, facts, sections, contents.notes))
-    return Written(index, (index, *paths), found, _summary(found, facts, tables))
+    paths.insert(0, index)
+    _clear(out, paths)
+    paths.append(_put(out / LISTED, "".join(f"{path.relative_to(out).as_posix()}\n" for path in paths)))
+    return Written(index, tuple(paths), found, _summary(found, facts, tables))
+
+
+def _clear(out: Path, paths: Sequence[Path]) -> None:
+    """Removes the tables and figures that the former report in `out` had and this one has not."""
+    former = (out / LISTED).read_text(encoding="utf-8").splitlines() if (out / LISTED).is_file() else []
+    for name in former:
+        if re.fullmatch(r"(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+", name) and out / name not in paths:
+            (out / name).unlink(missing_ok=True)
 
 
 def _counted(judged: Sequence[Judged]) -> str:

@@ -67,14 +67,15 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(corrected)
 
 
-def prediction(accuracies: ArrayLike, images: int) -> Estimate:
+def prediction(accuracies: ArrayLike, images: int, of: float = math.inf) -> Estimate:
     """Where one new run's accuracy is to be expected, by n accuracies in 0..1, each over the same number of images.
 
     The new run differs from the mean of ours, p, in two ways. Its seed: for a spread s over seeds, s^2 (1 + 1/n), of
     which Student's t takes account. Its images: ours are one set, whatever the seed, so their sampling error p (1 - p) /
-    images does not average out, and the new run's set has as much again. The two are independent, hence
+    images does not average out, and the new run's set has as much again; less where both are drawn from one finite set,
+    by the correction 1 - images / of (Cochran 1977, section 2.6), which halves it for halves. The two are independent:
 
-        half-width^2 = (t(0.975, n - 1) s)^2 (1 + 1/n) + 1.96^2 * 2 p (1 - p) / images
+        half-width^2 = (t(0.975, n - 1) s)^2 (1 + 1/n) + 1.96^2 * 2 p (1 - p) / images * (1 - images / of)
 
     In simulation it covers 95% where one of the two terms dominates; where they are alike it is a little wide (97.7% at
     n = 3), since quantiles of two distributions are added in quadrature.
@@ -82,13 +83,14 @@ def prediction(accuracies: ArrayLike, images: int) -> Estimate:
     Args:
         accuracies: shares in 0..1, one a seed.
         images: how many images each accuracy is measured on, ours and the new run's.
+        of: size of the set that both are drawn from, each without replacement.
     """
     array = _checked(accuracies)
     p, sd = float(array.mean()), _sd(array)
     if sd is None:
         return Estimate(p, None, None, array.size, PREDICTION)
     seeds = (_t(array.size) * sd) ** 2 * (1 + 1 / array.size)
-    sampling = float(ndtri(0.5 + LEVEL / 2)) ** 2 * 2 * p * (1 - p) / images
+    sampling = float(ndtri(0.5 + LEVEL / 2)) ** 2 * 2 * p * (1 - p) / images * (1 - images / of)
     half = math.sqrt(seeds + sampling)
     return Estimate(p, p - half, p + half, array.size, PREDICTION, sd)
 

@@ -20,10 +20,13 @@ _COLUMNS = (
     Column("mean ± sd", "Validation (%)"),
     Column("95% interval", "Validation (%)"),
     Column("published", "Validation (%)"),
+    Column("95% of one run", "Validation (%)"),
     Column("verdict", "Validation (%)", "verdict"),
     Column("mean ± sd", "Test (%)"),
     Column("published", "Test (%)"),
+    Column("95% of one run", "Test (%)"),
     Column("verdict", "Test (%)", "verdict"),
+    Column("pairs", "Test minus base"),
     Column("points", "Test minus base"),
     Column("95% interval", "Test minus base"),
     Column("p (Holm)", "Test minus base"),
@@ -41,7 +44,7 @@ _COLUMNS = (
     Column("million MACs", "Model"),
     Column("outcome", "", "name"),
 )
-_BRIEF = (0, 1, 2, 4, 5, 6, 13, 15, 17, 24)
+_BRIEF = (0, 1, 2, 4, 6, 7, 16, 18, 20, 27)
 
 
 def over_runs(row: Row, name: str, scale: float = 1.0) -> Estimate | None:
@@ -78,7 +81,7 @@ def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
     rows, records = [], []
     for row in table.rows:
         marks = []
-        for note in filter(None, (row.note, _said_otherwise(row))):
+        for note in (*filter(None, (row.note, _said_otherwise(row))), *_undecided(row, held.get(row.name, {}))):
             if note not in notes:
                 notes.append(note)
             marks.append(f" [{notes.index(note) + 1}]")
@@ -100,6 +103,12 @@ def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
             records=tuple(records),
         )
     )
+
+
+def _undecided(row: Row, held: Mapping[str, Verdict]) -> list[str]:
+    """Why nothing is decided of a row that has runs; of one without, its outcome says it."""
+    whys = dict.fromkeys(one.why for one in held.values() if one.verdict == "undecided" and row.runs)
+    return [f"undecided: {why}" for why in whys]
 
 
 def _explained(table: Table) -> list[str]:
@@ -182,10 +191,13 @@ def _cells(
         _spread(validation),
         interval(validation),
         _published(row, "accuracy", 2) or at_most,
+        interval(_expected(held, "accuracy", "accuracy_at_most")),
         verdict.get("accuracy", verdict.get("accuracy_at_most", "")),
         _spread(test),
         _published(row, "test_accuracy", 2),
+        interval(_expected(held, "test_accuracy")),
         verdict.get("test_accuracy", ""),
+        "" if difference is None or difference.n == len(row.runs) else str(difference.n),
         "" if difference is None else signed(difference.estimate),
         interval(difference, sign=True),
         "" if difference is None or difference.p is None else _p(difference.p),
@@ -203,6 +215,11 @@ def _cells(
         _mean(row, "multiply_adds", 2, 1e-6),
         outcome_of(row),
     )
+
+
+def _expected(held: Mapping[str, Verdict], *numbers: str) -> Estimate | None:
+    """Where one new run is expected, for the first of some published numbers that there is."""
+    return next((held[number].ours for number in numbers if number in held), None)
 
 
 def _record(table: Table, row: Row, held: Mapping[str, Verdict], difference: Estimate | None) -> dict[str, Raw]:
@@ -223,12 +240,16 @@ def _record(table: Table, row: Row, held: Mapping[str, Verdict], difference: Est
         one = held.get(number)
         record[f"verdict_{number}"] = None if one is None else one.verdict
         record[f"why_{number}"] = None if one is None else one.why
+        if number != "size":
+            expected = _expected(held, number)
+            record[f"one_run_{number}_low"] = None if expected is None else expected.low
+            record[f"one_run_{number}_high"] = None if expected is None else expected.high
     for name in ("model_size_legacy_mib", "model_size_mib", "parameters", "multiply_adds"):
         found = over_runs(row, name)
         record[name] = None if found is None else found.estimate
     record["times_smaller_than_alexnet"] = _reduction(table, row)
     record["base"] = row.against
-    for part, key in (("estimate", "mean"), ("low", "low"), ("high", "high"), ("p", "p_holm")):
+    for part, key in (("estimate", "mean"), ("low", "low"), ("high", "high"), ("p", "p_holm"), ("n", "n")):
         record[f"difference_{key}"] = None if difference is None else getattr(difference, part)
     return record | {
         "outcomes": " ".join(run.outcome for run in row.runs),
@@ -272,7 +293,8 @@ def interval(found: Estimate | None, *, sign: bool = False) -> str:
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    return _minus(f"{value:+.2f}")
+    text = f"{value:+.2f}"
+    return _minus(text) if float(text) else text[1:]
 
 
 def _minus(text: str) -> str:

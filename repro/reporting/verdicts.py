@@ -1,7 +1,8 @@
 """The published numbers held against our runs: one verdict for each accuracy and each size.
 
-A published accuracy is one run on 5,000 images of its own, so it is held against the prediction interval of one new run,
-not against the interval of our mean. Epochs and seconds get no verdict: they depend on the machine and on chance.
+A published accuracy is one run on a half of its own of the images that we halve, too, so it is held against the prediction
+interval of one new run, not against the interval of our mean. Epochs and seconds get no verdict: they depend on the machine
+and on chance.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def accuracies(row: Row, setting: Mapping[str, Value]) -> tuple[Verdict, ...]:
     for number, value, name, images in numbers:
         if value is not None:
             shares = [share for run in row.runs if (share := metric(run, name)) is not None]
-            ours = stats.in_percent(stats.prediction(shares, images)) if shares else None
+            ours = stats.in_percent(stats.prediction(shares, images, of=val_images + test_images)) if shares else None
             verdict, why = _held_against(ours, number, value, setting)
             made.append(Verdict(row.name, number, value, ours, verdict, why))
     return tuple(made)

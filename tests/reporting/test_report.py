@@ -97,6 +97,46 @@ def test_an_interrupted_report_leaves_the_former_files_whole(paper_contents, tmp
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_what_a_former_report_left_is_removed_and_nothing_else(paper_contents, tmp_path):
+    written = report.write(tmp_path, paper_contents, PAPER, studies=["best", "ablation"], with_figures=False)
+    assert tmp_path / "tables" / "table2_ablation.md" in written.paths
+    (tmp_path / "tables" / "mine.md").write_text("notes")
+    (tmp_path / "outside.md").write_text("notes")
+    with (tmp_path / report.LISTED).open("a") as file:
+        file.write("outside.md\ntables/../outside.md\n")
+    written = report.write(tmp_path, paper_contents, PAPER, studies=["best"], with_figures=False)
+    kept = {tmp_path / "tables" / "mine.md", tmp_path / "outside.md"}
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*written.paths} | kept
+
+
+def test_the_audit_tells_of_the_studies_wanted_and_says_of_how_many(paper_contents, tmp_path):
+    findings = [FINDING, dataclasses.replace(FINDING, where=("section 5", "best/best"))]
+    report.write(tmp_path, paper_contents, PAPER, studies=["best"], findings=findings, with_figures=False)
+    told = (tmp_path / "tables" / "audit.md").read_text()
+    assert "1 of 2 inconsistencies" in told
+    assert told.count("copied") == 1
+    report.write(tmp_path, paper_contents, PAPER, findings=findings, with_figures=False)
+    assert "2 inconsistencies" in (tmp_path / "tables" / "audit.md").read_text()
+
+
+def test_settings_are_not_ranked_together(store, tmp_path):
+    own = [
+        Study.model_validate(
+            {
+                "study": name, "title": name.title(), "question": "?",
+                "variants": {"only": {"title": f"Only {name}", "set": {"model.name": "squeezenet", "model.first_filters": 17}}},
+            }
+        )
+        for name in ("worse", "zbetter")
+    ]  # fmt: skip
+    store.sweep(own[0], overrides={"training.epochs": 3}, metrics=lambda _: {"best_val_accuracy": 0.5}, again=True)
+    store.sweep(own[1], overrides={"training.epochs": 9}, metrics=lambda _: {"best_val_accuracy": 0.6}, again=True)
+    written = report.write(tmp_path, store.contents(), PAPER)
+    assert written.answer.headline == "Worse: Only worse is most accurate"
+    page = written.index.read_text()
+    assert "Left out, in another setting or without a run: Zbetter." in page
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(paper_contents, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\); choose another folder with --out"):

@@ -49,6 +49,13 @@ def test_prediction_worked_example():
     assert (found.low, found.high) == (pytest.approx(0.71 - half), pytest.approx(0.71 + half))
 
 
+def test_prediction_on_halves_of_one_set_worked_example():
+    # the same with a correction of 1 - 5000 / 10000
+    found = stats.prediction([0.70, 0.71, 0.72], 5000, of=10_000)
+    half = math.sqrt(4.302653**2 * 1e-4 * 4 / 3 + 1.959964**2 * 0.71 * 0.29 / 5000)
+    assert (found.low, found.high) == (pytest.approx(0.71 - half), pytest.approx(0.71 + half))
+
+
 def test_sampling_error():
     assert stats.sampling_error(0.75, 5000) == pytest.approx(0.006124, abs=1e-6)
 
@@ -84,3 +91,16 @@ def test_prediction_interval_covers_a_run_on_other_images(n, spread):
         inside += found.low <= new <= found.high
     wide = 0.01 if spread == 0.004 else 0  # both terms count: quadrature of their quantiles is conservative
     assert 0.93 <= inside / 2000 <= 0.97 + wide
+
+
+@pytest.mark.parametrize("n", [3, 10])
+@pytest.mark.parametrize("spread", [0.0005, 0.02])
+def test_prediction_interval_covers_a_run_on_another_half_of_the_images(n, spread):
+    """Our runs and the published one each have a half of the same 10,000 images, of which 73% are easy."""
+    random = np.random.default_rng([n, int(spread * 1e4)])
+    inside = 0
+    for _ in range(2000):
+        half, other = random.hypergeometric(7300, 2700, 5000, 2) / 5000
+        found = stats.prediction(half + random.normal(0, spread, n), 5000, of=10_000)
+        inside += found.low <= other + random.normal(0, spread) <= found.high
+    assert 0.93 <= inside / 2000 <= 0.97

@@ -72,6 +72,7 @@ def test_the_paper_s_columns_stand_beside_ours(first_table):
     assert found["Validation (%): mean ± sd"] == "70.89 ± 0.21"  # 70.96, 70.66, 71.06
     assert found["Validation (%): 95% interval"] == "70.38 to 71.41"  # 70.8933 ± 4.3027 * 0.2082 / sqrt(3)
     assert found["Validation (%): published"] == "70.76"
+    assert found["Validation (%): 95% of one run"] == "69.26 to 72.52"  # of 70.8933, s 0.2082 on halves of 10,000
     assert found["Validation (%): verdict"] == "consistent"
     assert found["Best epoch: published"] == "30"
     assert found["Seconds an epoch: ours"] == "21.00 ± 1.00"
@@ -91,6 +92,28 @@ def test_one_seed_has_no_interval_no_deviation_and_no_p(store):
     assert "±" not in found["Validation (%): mean ± sd"]
     assert "Test minus base: p (Holm)" not in found
     assert found["Validation (%): verdict"] == "undecided"
+
+
+def test_a_table_says_why_nothing_is_decided_and_how_many_pairs_a_difference_has(store):
+    store.sweep("reproducibility", unfinished={("alexnet", 2), ("squeezenet_bn", 0), ("squeezenet_bn", 1)})
+    sheet = tables.study_sheet(join.tables(store.contents())[0])
+    assert "undecided: n = 2, 3 runs are needed" in " ".join(sheet.footnotes)
+    notes = [note for note in sheet.footnotes if "runs are needed" in note]
+    assert [cells(sheet, row)[""][-4:].strip() for row in (0, 3)] == [note.split()[0] for note in notes]
+    assert cells(sheet, 1)["Validation (%): 95% of one run"].count(" to ") == 1
+    assert (cells(sheet, 2)["n"], cells(sheet, 2)["Test minus base: pairs"]) == ("3", "2"), "AlexNet has two seeds"
+    brief = tables.study_sheet(join.tables(store.contents())[0], brief=True)
+    assert any("runs are needed" in note for note in brief.footnotes)
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    assert [tables.signed(value) for value in (-0.001, 0.0, 0.004, -0.006, 10.0)] == [
+        "0.00",
+        "0.00",
+        "0.00",
+        "−0.01",
+        "+10.00",
+    ]
 
 
 def test_what_is_missing_or_went_wrong_is_said_and_breaks_nothing(store):

@@ -30,7 +30,7 @@ def test_a_published_accuracy_is_held_against_one_new_run(store, values, verdict
     (found,) = accuracies(row, table.setting)
     assert (found.number, found.published, found.verdict) == ("accuracy", 70.76, verdict)
     if verdict == "consistent":
-        expected = stats.prediction(values, 5000)
+        expected = stats.prediction(values, 5000, of=10_000)
         assert (found.ours.low, found.ours.high) == (100 * expected.low, 100 * expected.high)
         assert f"{found.ours.high - found.ours.low:.2f} points wide" in found.why
 
