@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from repro.validation import Strict
 
@@ -23,6 +23,15 @@ class Published(Strict):
     size: float | None = Field(None, gt=0)
     text: Mapping[str, float] = Field(default_factory=dict)
     """What the running text says of the same row where it differs: accuracy, epochs, epoch_seconds or size."""
+
+    @field_validator("accuracy", "accuracy_at_most", "test_accuracy")
+    @classmethod
+    def _in_percent(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and 0 < value < 1:
+            raise ValueError(
+                f"published.{info.field_name}: {value:g} looks like a share (allowed: percent, as {100 * value:g})"
+            )
+        return value
 
 
 def size_unit(published: float, mib: float) -> str | None:

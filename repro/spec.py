@@ -243,6 +243,10 @@ class RunSpec(Strict):
                 f"training.batch_size: {self.training.batch_size} is larger than the training split of {self.data.dataset}"
                 f" (allowed: 1 to {known.images[0]})"
             )
+        if self.training.batch_size == 1 and self.model.batch_norm != "none":
+            raise ValueError(
+                "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
+            )
         return self
 
     @property
@@ -313,3 +317,22 @@ def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         if named is not None and named != settings.get(f"{group}.name", "adabound"):
             kept = {name: value for name, value in kept.items() if not name.startswith(f"{group}.")}
     return kept | dict(changes)
+
+
+PROTOCOL: Mapping[str, Value] = MappingProxyType(
+    {
+        f"{group}.{name}": value
+        for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
+        for name, value in flatten(defaults).items()
+    }
+    | {"semantics": TRAINING_SEMANTICS}
+)
+"""Data and training as they are declared: what the rows of the paper's tables share."""
+
+
+def changes(setting: Mapping[str, Value]) -> tuple[str, ...]:
+    """How a setting differs from the protocol, as `name=value`; empty where it is that of the paper's tables."""
+    differing = {name: value for name, value in setting.items() if name not in PROTOCOL or value != PROTOCOL[name]}
+    if "data.dataset" in differing:
+        differing = {name: value for name, value in differing.items() if not name.endswith("digest")}
+    return tuple(f"{name}={value}" for name, value in differing.items())

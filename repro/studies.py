@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from repro import declarations
+from repro import declarations, layout
 from repro.errors import InputError, shown, unknown
 from repro.published import Published
-from repro.spec import RunSpec, Value, flatten, merged, resolve
+from repro.spec import RunSpec, SqueezeNetSpec, Value, flatten, merged, resolve
 from repro.validation import Strict, validated
 
 _BESIDE = Path(__file__).parent / "experiments"  # where a wheel carries the declarations
@@ -264,7 +264,7 @@ def plan(
         name: name of the sweep; the study's where there is one.
 
     Raises:
-        InputError: a setting that some chosen variant does not have, or a value out of range.
+        InputError: a setting that some chosen variant does not have, a value out of range, or a network that cannot be.
     """
     chosen = list(chosen)
     overrides = dict(overrides or {})
@@ -286,6 +286,12 @@ def plan(
         for seed in seeds
         for study, slug, wanted, against in asked
     ]
+    for run in rows[: len(asked)]:  # those of the first seed
+        if isinstance(run.spec.model, SqueezeNetSpec):
+            try:
+                layout.blocks(run.spec.model)
+            except InputError as error:
+                raise InputError(f"{run.study}/{run.variant}: {error}") from None
     studies = tuple(study for study, _ in chosen)
     return Plan(name or "+".join(study.study for study in studies), studies, tuple(rows), overrides)
 

@@ -22,6 +22,7 @@ ORDER = [
     "declarations",
     "validation",
     "spec",
+    "layout",
     "published",
     "studies",
     "records",

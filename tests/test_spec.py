@@ -424,6 +424,10 @@ BAD = [  # settings, what the line says
         "training.batch_size: 50001 is larger than the training split of cifar10 (allowed: 1 to 50000)",
     ),
     (
+        {"training.batch_size": 1, "model.batch_norm": "all"},
+        "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)",
+    ),
+    (
         {"training.batch_size": 1438, "data.dataset": "digits"},
         "training.batch_size: 1438 is larger than the training split of digits (allowed: 1 to 1437)",
     ),

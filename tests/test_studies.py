@@ -141,6 +141,10 @@ BAD = [  # what follows the head, what the line says behind the file's name
         "variants.row.published.accuracy: got 101 (allowed: a number, at least 0 and at",
     ),
     (
+        ROW % ", published: {accuracy: 0.741}",
+        "published.accuracy: 0.741 looks like a share (allowed: percent, as 74.1)",
+    ),
+    (
         ROW % ", published: {accuracy: .nan}",
         "variants.row.published.accuracy: got nan (allowed: a number, at least 0 and",
     ),
@@ -451,6 +455,11 @@ class TestPlan:
         copied.write_text((studies.DECLARATIONS / "best.yaml").read_text())
         with pytest.raises(InputError, match="study: 'best' is a study of the project; give your own another name"):
             studies.load(copied)
+
+    def test_a_network_that_cannot_be_is_refused_before_anything_is_trained(self):
+        said = "residual/residual: model.squeeze_ratio: 0.125 of the 1 expand filters of fire2"
+        with pytest.raises(InputError, match=re.escape(said)):
+            planned("residual", overrides={"model.base_e": 1})
 
     def test_a_plan_is_named_by_its_studies_or_as_asked(self):
         assert planned("ablation").name == "ablation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,21 +14,24 @@ from repro.errors import InputError, ReproError
 if TYPE_CHECKING:
     from repro.journal import Journal
 
+_FEWEST_DIGITS = 4  # by which a run may be named
+
 
 @click.command()
 @click.argument("run", nargs=-1, required=True)
 @options.runs_dir()
 @options.tracking_uri()
 def show(run: tuple[str, ...], runs_dir: str, tracking_uri: str | None) -> None:
-    """What is recorded of a run, or what differs between two: an MLflow run id, or a key in the folder of journals.
+    """What is recorded of a run, or what differs between two: by MLflow's run id or by key, or the first digits of them.
 
     \b
-    repro show 0f3c9a...            one run: settings, environment, result
-    repro show 0f3c9a... 77aa01...  two runs: what is not the same
+    repro show 0f3c9a         one run: settings, environment, result
+    repro show 0f3c9a 77aa01  two runs: what is not the same
     """
     if len(run) > 2:
         raise InputError(f"show takes one run or two, got {len(run)}")
-    journals = [_journal(one, Path(runs_dir), tracking_uri) for one in run]
+    named = [_whole(one, Path(runs_dir), tracking_uri) for one in run]
+    journals = [_journal(one, Path(runs_dir), tracking_uri) for one in named]
     facts = [_facts(one) for one in journals]
     if len(facts) == 1:
         width = max(map(len, facts[0]))
@@ -53,11 +57,12 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     """Train a recorded run again and say whether it comes out bit-identical; exit code 1 if it does not.
 
     \b
-    repro verify 0f3c9a... --epochs 2
+    repro verify 0f3c9a --epochs 2
     """
     from repro.execution.verify import Verification
     from repro.execution.verify import verify as train_again
 
+    run = _whole(run, Path(runs_dir), tracking_uri)
     recorded = _journal(run, Path(runs_dir), tracking_uri)
     stored = _in_store(run, recorded, Path(runs_dir), tracking_uri)
     for line in stored:
@@ -150,6 +155,23 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     for line in closed:
         click.echo(line)
     click.echo(f"{len(closed)} runs closed")
+
+
+def _whole(run: str, runs: Path, uri: str | None) -> str:
+    """The folder's name or the run id that begins with `run`, or whose key does; `run` itself where there is none."""
+    from repro import journal
+
+    if _local(run, runs) or not re.fullmatch(f"[0-9a-f]{{{_FEWEST_DIGITS},31}}", run):
+        return run
+    found = [folder.name for folder in journal.find(runs) if folder.name.startswith(run)]
+    if not found:
+        from repro.tracking.store import connect
+        from repro.tracking.writer import Writer
+
+        found = Writer(connect(uri)).beginning(run)
+    if len(found) > 1:
+        raise InputError(f"{run} begins the names of {len(found)} runs ({', '.join(found[:5])}); give more digits")
+    return found[0] if found else run
 
 
 def _journal(run: str, runs: Path, uri: str | None) -> Journal:

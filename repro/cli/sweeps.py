@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,9 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
 @options.runs_dir()
-def plan(study: str, variant: str, runs_dir: str, **asked: Any) -> None:
-    """Say which runs a study asks for, with their keys, and train nothing.
+@options.tracking_uri()
+def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **asked: Any) -> None:
+    """Say which runs a study asks for, with their keys, and which of them are finished already; train nothing.
 
     \b
     repro plan --study ablation --seeds 0
@@ -108,12 +110,33 @@ def plan(study: str, variant: str, runs_dir: str, **asked: Any) -> None:
         wanted = options.make_plan(chosen, asked, name="paper")
     else:
         wanted = _study(study, variant, asked)
+    stored = _finished([run.key for run in wanted.unique], tracking_uri)
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
+    finished = set(stored)
     for run in wanted.runs:
         known = journal.read(Path(runs_dir) / run.key)
-        done = "" if known is None else "  finished" if known.result else f"  {len(known.epochs)} epochs so far"
+        done = "" if known is None else f"  {len(known.epochs)} epochs so far"
+        if run.key in stored:
+            done = f"  finished, run {stored[run.key]}"
+        elif known is not None and known.result is not None:
+            finished.add(run.key)
+            done = "  finished, in its journal alone"
         click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  seed {run.seed}{done}")
-    click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs")
+    left = len(wanted.unique) - len(finished)
+    click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs, {left} of them still to be trained")
+
+
+def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:
+    """Key -> id of the finished runs of the store, which is not created for that."""
+    from repro.tracking import store
+
+    uri = store.resolve(uri)
+    database = store.sqlite_path(uri)
+    if database is not None and not database.is_file():
+        return {}
+    from repro.tracking.writer import Writer
+
+    return Writer(store.connect(uri)).finished(keys)
 
 
 def _labelled(name: str, labels: dict[str, str], asked: dict[str, Any]) -> Plan:

@@ -22,7 +22,7 @@ class Code:
 
     commit: str
     diff: str
-    """The uncommitted changes of tracked files, and the names of untracked ones; "" where there are none."""
+    """The uncommitted changes of tracked files, and the names of untracked code and declarations; "" where there are none."""
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def code(project: Path = _PROJECT) -> Code:
         return Code("unknown", "")
     commit = _git(project, "rev-parse", "HEAD")
     diff = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD")
-    untracked = _git(project, "ls-files", "--others", "--exclude-standard")
+    untracked = _git(project, "ls-files", "--others", "--exclude-standard", "--", "*.py", "repro", "experiments")
     if commit is None or diff is None or untracked is None:
         return Code((commit or "unknown").strip(), "what is not committed could not be read\n")
     return Code(commit.strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
@@ -76,6 +76,9 @@ def _processor() -> str:
 
 def _gpu(device: str) -> str:
     index = device.partition(":")[2] or "0"
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]  # numbers or UUIDs
+    if visible[0] and int(index) < len(visible):
+        index = visible[int(index)]  # torch counts those alone, nvidia-smi all of the machine
     try:
         out = subprocess.run(
             ["nvidia-smi", f"--id={index}", "--query-gpu=name", "--format=csv,noheader"],

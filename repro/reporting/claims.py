@@ -18,11 +18,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from repro.reporting import stats
-from repro.reporting.join import Scope, changes, describe, scope_of, scopes
+from repro.reporting.join import Scope, describe, scope_of, scopes
 from repro.reporting.measures import UNITS, Measure, difference, measured
 from repro.reporting.statements import Alike, Best, Claim, Compare, Ends, Ordered, Paper, Parity, Ratio
 from repro.reporting.verdicts import ENOUGH
 from repro.rows import Contents, RunRow
+from repro.spec import changes
 
 Decision: TypeAlias = Literal["supported", "not supported", "undecided"]
 _TIMES = {"epoch_seconds", "training_seconds"}

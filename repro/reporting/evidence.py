@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
-from repro.reporting.join import Row, Scope, Table, changes, comparable, describe, metric, scope_of
+from repro.reporting.join import Row, Scope, Table, comparable, describe, metric, scope_of
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
 from repro.reporting.tables import interval, number, over_runs, provenance, signed
 from repro.reporting.verdicts import reduction
 from repro.rows import RunRow
-from repro.spec import DataSpec
+from repro.spec import DataSpec, changes
 
 
 def claims_sheet(judged: Sequence[Judged], every: Sequence[Judged], paper: Paper) -> Sheet:

@@ -20,17 +20,11 @@ from repro.errors import InputError, unknown
 from repro.published import Published
 from repro.records import RESULT_METRICS
 from repro.rows import Contents, RunRow
-from repro.spec import TRAINING_SEMANTICS, DataSpec, RunSpec, TrainingSpec, Value, flatten, merged, resolve
+from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, merged, resolve
 from repro.studies import Plan, PlannedRun, Study
 
 REFERENCE = "reproducibility/alexnet"
 """The row that sizes are compared with."""
-
-_PROTOCOL: Mapping[str, Value] = {
-    f"{group}.{name}": value
-    for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
-    for name, value in flatten(defaults).items()
-} | {"semantics": TRAINING_SEMANTICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,20 +243,12 @@ def setting_of(plan: Plan) -> dict[str, Value]:
     What a study's variants set themselves is theirs; a table has a note of it.
     """
     data = {name: value for name, value in plan.setting.items() if name.startswith("data.")}
-    return dict(_PROTOCOL) | data | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
+    return dict(PROTOCOL) | data | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
 
 
 def setting_id(setting: Mapping[str, Value]) -> str:
     """Eight hexadecimal digits that name a setting: what `--setting` takes."""
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def changes(setting: Mapping[str, Value]) -> tuple[str, ...]:
-    """How a setting differs from the declared protocol, as `name=value`; empty where it is that of the paper's tables."""
-    differing = {name: value for name, value in setting.items() if name not in _PROTOCOL or value != _PROTOCOL[name]}
-    if "data.dataset" in differing:
-        differing = {name: value for name, value in differing.items() if not name.endswith("digest")}
-    return tuple(f"{name}={value}" for name, value in differing.items())
 
 
 def describe(setting: Mapping[str, Value]) -> str:

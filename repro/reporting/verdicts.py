@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 
 from repro.published import size_unit
 from repro.reporting import stats
-from repro.reporting.join import Row, Table, changes, metric
-from repro.spec import DATASETS, Value
+from repro.reporting.join import Row, Table, metric
+from repro.spec import DATASETS, Value, changes
 
 ENOUGH = 3
 """Runs without which nothing is decided."""

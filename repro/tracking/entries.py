@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
-from repro.spec import DATASETS, flatten
+from repro.spec import DATASETS, PROTOCOL, changes, flatten
 from repro.tracking import owner
 from repro.tracking.names import DATASET_CONTEXT, SCHEMA, Tag
 from repro.tracking.stored import param
@@ -47,11 +47,13 @@ def metrics(known: Journal, epochs: int, result: bool) -> list[Metric]:
 def tags(known: Journal) -> dict[str, str]:
     """Everything but how the run ends and who owns it; of several attempts the last one's environment."""
     first, last = known.attempts[0], known.attempts[-1]
+    asked = {name: value for name, value in flatten(known.spec).items() if name in PROTOCOL}
     found = {
         Tag.KIND: "run",
         Tag.SCHEMA: SCHEMA,
         Tag.STUDY: first.study,
         Tag.VARIANT: first.variant,
+        Tag.SETTING: ", ".join(changes(asked)) or "declared",
         Tag.SEED: str(known.spec.seed),
         Tag.KEY: known.spec.key,
         Tag.JOURNAL: known.id,

@@ -19,6 +19,7 @@ class Tag(StrEnum):
     SCHEMA = "repro.schema"
     STUDY = "repro.study"
     VARIANT = "repro.variant"
+    SETTING = "repro.setting"
     SEED = "repro.seed"
     KEY = "repro.key"
     OUTCOME = "repro.outcome"
@@ -124,6 +125,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.SCHEMA: "Version of the names on this page.",
         Tag.STUDY: "Study that the run was first trained for.",
         Tag.VARIANT: "Variant of that study.",
+        Tag.SETTING: "How data and training differ from the declared protocol: `training.epochs=6`; else `declared`.",
         Tag.SEED: "Seed, as the param.",
         Tag.KEY: "Hash of the spec: runs of one key were asked the same thing.",
         Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (never left it).",

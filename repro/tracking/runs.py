@@ -47,6 +47,14 @@ class Runs:
                     f"{shown(self.store.uri)} has no run {run_id!r}; give a run id as MLflow's UI shows it (32 digits)"
                 ) from None
 
+    def beginning(self, digits: str) -> list[str]:
+        """Ids of the runs, not the sweeps, whose id or whose key begins with some hexadecimal digits."""
+        ours = f"tags.`{Tag.KIND}` = 'run'"
+        named = (f"attributes.run_id LIKE '{digits}%'", f"tags.`{Tag.KEY}` LIKE '{digits}%'")
+        with self.store.errors():
+            found = [run.info.run_id for name in named for run in api.search(self.store, f"{ours} AND {name}")]
+        return list(dict.fromkeys(found))
+
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """The bytes of one artifact of a run, or None where it has none of that path.
 

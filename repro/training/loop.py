@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.errors import InputError, ReproError
+from repro.errors import ReproError
 from repro.records import Architecture, EpochRecord, Outcome, Progress, RunResult
 from repro.spec import RunSpec
 from repro.training import cpu, cuda, models, optim
@@ -73,7 +73,7 @@ class Training:
         resume: a former `snapshot` of the same spec; training goes on there.
 
     Raises:
-        InputError: there is no such device, or the batch is too small for batch normalization.
+        InputError: there is no such device.
         ReproError: the snapshot belongs to another spec.
     """
 
@@ -86,10 +86,6 @@ class Training:
         deterministic: bool = True,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
-        if spec.training.batch_size == 1 and spec.model.batch_norm != "none":
-            raise InputError(
-                "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
-            )
         self.spec = spec
         self.data = data
         self._device = cuda.find_device(device)

@@ -64,9 +64,36 @@ def test_changes_are_kept_so_that_they_can_be_applied_again(repository, tmp_path
     assert (repository / "tracked.py").read_text() == "x = 2\n"
 
 
-def test_untracked_files_are_named(repository):
-    (repository / "new.py").write_text("")
-    assert code(repository).diff == "untracked: new.py\n"
+def test_untracked_code_and_declarations_are_named_and_a_user_s_own_files_are_not(repository):
+    (repository / "my_study.yaml").write_text("study: mine")
+    assert code(repository).diff == ""
+    code.cache_clear()
+    (repository / "experiments").mkdir()
+    for name in ("new.py", "experiments/new.yaml"):
+        (repository / name).write_text("")
+    assert code(repository).diff == "untracked: experiments/new.yaml\nuntracked: new.py\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "asked"),
+    [
+        (None, "cuda", "0"),
+        (None, "cuda:1", "1"),
+        ("3,GPU-ab", "cuda", "3"),
+        ("3, GPU-ab", "cuda:1", "GPU-ab"),
+        ("3", "cuda:1", "1"),
+    ],
+)
+def test_the_gpu_named_is_the_one_that_torch_counts(visible, device, asked, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "Card $1"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = gather(device=device, threads=1, side_by_side=1, deterministic=True)
+    assert found.hardware == f"Card --id={asked}"
 
 
 def test_a_folder_without_a_repository_is_unknown(tmp_path):

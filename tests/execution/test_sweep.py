@@ -18,7 +18,7 @@ from repro.execution import folders
 from repro.execution.environment import gather
 from repro.execution.job import Job
 from repro.execution.process import Process
-from repro.execution.sweep import Settings, _Active, _State, _Sweep
+from repro.execution.sweep import _STOP_SECONDS, Settings, _Active, _State, _Sweep
 from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
@@ -64,7 +64,9 @@ def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_wor
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(start, sweep_words, tmp_path: Path, number) -> None:
+def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(
+    repro, start, sweep_words, tmp_path: Path, number
+) -> None:
     words = [*sweep_words[:-1], "200", "--patience", "200"]
     process = start(words)
     wait_for(lambda: epochs_written(tmp_path) >= 3)
@@ -73,9 +75,12 @@ def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(start, sweep_wo
     asked = time.monotonic()
     process.send_signal(number)
     process.wait(10)
-    assert time.monotonic() - asked < 2.5  # two seconds are promised; the machine may be busy
+    took = time.monotonic() - asked
+    assert took < 2.5  # two seconds are promised; the machine may be busy
     assert process.returncode == 130
     assert not any(child.is_running() for child in children)
+    if took > _STOP_SECONDS:  # it did not wait longer for the store of a busy machine: `repro reap` says the rest
+        assert repro("reap").returncode == 0
     assert set(statuses(tmp_path).values()) == {"KILLED"}
     done = epochs_written(tmp_path)
 

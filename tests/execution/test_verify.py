@@ -121,8 +121,35 @@ def test_one_run_is_shown_and_two_are_compared(repro, tracked: Path, run_id: str
     assert lines["data.digest"] == known.spec.data.digest
     assert lines["key"] == known.spec.key
     other = rows(tracked / "mlflow.db", "SELECT run_uuid FROM runs WHERE name = 'wide seed 0'")[0][0]
+    assert repro("show", run_id[:6], *where).stdout == one.stdout, "the first digits do"
     two = repro("show", run_id, other, *where)
     assert "model.first_filters" in two.stdout
     assert "data.digest" not in two.stdout
     assert "do not differ" in repro("show", run_id, run_id, *where).stdout
     assert repro("show", "f" * 32, *where).returncode == 2
+    key = next(line.split()[1] for line in one.stdout.splitlines() if line.startswith("key "))
+    assert repro("show", key[:5], *where).stdout == one.stdout, "so do those of the key, in the store"
+    assert repro("show", key[:5], "--runs-dir", str(tracked / "runs")).stdout == one.stdout, "and among the journals"
+
+
+def test_digits_that_begin_several_runs_are_not_enough(repro, tmp_path: Path) -> None:
+    for name in ("abcd0" + "1" * 11, "abcd0" + "2" * 11):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / journal.NAME).write_text("")
+    found = repro("show", "abcd")
+    assert found.returncode == 2
+    assert "abcd begins the names of 2 runs (abcd011111111111, abcd022222222222); give more digits" in found.stderr
+
+
+def test_a_plan_says_what_is_finished_and_where(repro, tracked: Path, run_id: str, tmp_path: Path) -> None:
+    words = ["plan", "--study", str(tracked / "tiny.yaml"), "--dataset", "digits", "--epochs", "2"]
+    away = repro(*words, "--seeds", "0,1")
+    assert "finished" not in away.stdout
+    assert "4 rows, 4 runs, 4 of them still to be trained" in away.stdout
+    assert not (tmp_path / "mlflow.db").exists(), "asking makes no store"
+    stored = repro(*words, "--seeds", "0,1", "--tracking-uri", f"sqlite:///{tracked}/mlflow.db")
+    assert f"finished, run {run_id}" in stored.stdout
+    assert "4 rows, 4 runs, 2 of them still to be trained" in stored.stdout
+    journals = repro(*words, "--seeds", "0", "--runs-dir", str(tracked / "runs"))
+    assert journals.stdout.count("finished, in its journal alone") == 2
+    assert "2 rows, 2 runs, 0 of them still to be trained" in journals.stdout

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from repro.errors import InputError
-from repro.reporting.join import changes, describe, scopes, tables
+from repro.reporting.join import describe, scopes, tables
 from repro.rows import Contents, SweepRow
+from repro.spec import changes
 from repro.studies import Study, dump, load, restore
 from repro.validation import validated
 

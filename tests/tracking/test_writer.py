@@ -6,14 +6,15 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from repro import journal, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
-from repro.spec import flatten
-from repro.tracking import names
+from repro.spec import flatten, merged, resolve
+from repro.tracking import entries, names
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.stored import param
 from repro.tracking.writer import Published, Writer
@@ -47,6 +48,7 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     assert set(stored.tags) == {str(tag) for tag in names.RUN_TAGS} - {names.Tag.DIFFERENCES, names.Tag.MESSAGE}
     assert stored.tags["repro.outcome"] == "finished"
     assert stored.tags["repro.key"] == run.key
+    assert stored.tags["repro.setting"] == "declared"
     assert stored.tags["repro.dirty"] == "true"
     assert stored.tags["mlflow.parentRunId"] == sweep
     digest = run.run.spec.data.digest
@@ -57,6 +59,16 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     assert writer.artifact(done.run_id, "model.pt") == b"model.pt"
     assert writer.artifact(done.run_id, journal.NAME) == (run.folder / journal.NAME).read_bytes()
     assert writer.artifact(done.run_id, "checkpoint.pt") is None
+
+
+def test_a_tag_says_how_a_run_s_setting_differs_from_the_declared_one(runs, trained) -> None:
+    run = trained(runs)
+    run.train(1)
+    known = journal.read(run.folder)
+    other = {"data.dataset": "digits", "training.epochs": 3, "optimizer.lr": 0.5}
+    spec = resolve(merged({"model.name": "alexnet"}, other), "test")
+    asked = SimpleNamespace(attempts=known.attempts, spec=spec, id=known.id, folder=known.folder)
+    assert entries.tags(asked)["repro.setting"] == "data.dataset=digits, training.epochs=3"
 
 
 def test_publishing_again_changes_nothing(place, runs, trained, dump) -> None:
@@ -100,6 +112,7 @@ def test_killed_after_any_call(fresh, runs, trained, dump, program, call) -> Non
     text = f"""
 import os, signal
 from pathlib import Path
+from types import SimpleNamespace
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))
@@ -420,6 +433,7 @@ def test_full_disk(fresh, runs, trained, dump, program, what) -> None:
     text = f"""
 import resource, signal
 from pathlib import Path
+from types import SimpleNamespace
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))

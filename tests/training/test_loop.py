@@ -397,8 +397,3 @@ def test_the_callers_denormal_numbers_stay(loaded):
 def test_an_unknown_device_is_one_line(loaded, device):
     with pytest.raises(InputError, match=rf"unknown device '{device}'.*\(allowed: cpu"):
         Training(tiny(), loaded, device=device)
-
-
-def test_a_batch_of_one_with_batch_normalization_is_one_line(loaded):
-    with pytest.raises(InputError, match=r"training.batch_size: 1 .*2 or more"):
-        Training(tiny(training__batch_size=1), loaded)
