@@ -34,6 +34,8 @@ from repro.records import EpochRecord, Progress, RunResult
 from repro.training.data import load
 from repro.training.loop import Training
 
+_OF_THE_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+
 
 class _Stop:
     """Whether the worker was told to stop: by SIGTERM or by the end of its owner."""
@@ -133,6 +135,8 @@ def _resumed(job: Job, snapshot: Mapping[str, Any] | None, known: int) -> Traini
         return None
     try:
         training = _training(job, snapshot)
+    except _OF_THE_DEVICE:
+        raise  # its memory may be full; the next attempt goes on from the snapshot
     except Exception:
         return None  # not a snapshot of this version; what else is wrong shows when the run starts anew
     return training if training.epochs_done <= known else None  # else its journal is gone

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,9 +34,11 @@ def prepare(device: torch.device, deterministic: bool) -> None:
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.set_flags(True, not deterministic, 10, deterministic, False)  # type: ignore[no-untyped-call]
+    # sums in bfloat16 as a CPU makes them: in float32, whatever a product is split into
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
         # On by default, it fills all new memory, to show reads of it; nothing here reads what it has not written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -87,7 +91,8 @@ class GraphedStep:
         generator = torch.cuda.get_rng_state(self._device)
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):  # which a capture that fails does not leave by itself
+        failure = ""
+        with _no_collection(), torch.cuda.stream(side):  # which a capture that fails does not leave by itself
             for _ in range(_WARM_UP_STEPS):
                 self._step(self._indices)
             graph = torch.cuda.CUDAGraph()
@@ -96,8 +101,47 @@ class GraphedStep:
                     self._step(self._indices)
                 self._graph = graph
             except RuntimeError as error:
-                warnings.warn(f"no CUDA graph, steps are slower: {error}", stacklevel=2)
+                failure = str(error)
+                self._failed = graph  # before torch 2.13 the allocator may still ask it whose memory is whose
         torch.cuda.current_stream(self._device).wait_stream(side)
+        if failure:  # before torch 2.13 the generator still takes itself for captured, and would refuse to draw
+            ours = torch.cuda.default_generators[self._device.index or 0]
+            ours.graphsafe_set_state(torch.Generator(self._device))
         for tensor, value in zip(self._state(), before, strict=True):
             tensor.copy_(value)
         torch.cuda.set_rng_state(generator, self._device)
+        if failure:
+            warnings.warn(f"no CUDA graph, steps are slower: {failure}", stacklevel=2)
+
+
+class Pace:
+    """Keeps the host near the device: no further ahead than the steps between three calls.
+
+    Launches are queued by the hundred; without this a stop would have to wait for all of them, and progress would be told of
+    steps that are still to be computed. The device never waits: what it has to do is queued behind what is waited for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._former: torch.cuda.Event | None = None
+
+    def keep(self) -> None:
+        """Waits until the device has come to where this was called the time before."""
+        here = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        here.record(torch.cuda.current_stream(self._device))
+        if self._former is not None:
+            self._former.synchronize()
+        self._former = here
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within it no dead graph is collected: to destroy one ends the capture of another (pytorch issue 161037)."""
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

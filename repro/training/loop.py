@@ -112,7 +112,9 @@ class Training:
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         """Loss and correct answers, summed over the images of the epoch so far."""
         self._run_step: Callable[[Tensor], None] = self._step
+        self._pace: cuda.Pace | None = None
         if not self._on_cpu:
+            self._pace = cuda.Pace(self._device)
             self._run_step = cuda.GraphedStep(self._step, self._changed_by_step, spec.training.batch_size, self._device)
         batch, images = spec.training.batch_size, len(data.train)
         if images % batch == 1 and 1 < batch < images:
@@ -157,6 +159,10 @@ class Training:
 
         The tensors are those that training works on: copies of AlexNet's would take 280 MB.
         """
+        if not self._on_cpu:  # what is queued is training, and not the saving of its outcome
+            began = time.perf_counter()
+            torch.cuda.synchronize(self._device)
+            self._at.seconds += time.perf_counter() - began
         return {
             "key": self.spec.key,
             "epochs_done": len(self._at.epoch_seconds),
@@ -229,6 +235,8 @@ class Training:
                 self._at.diverged = True  # nothing but nan would follow; on a GPU looking costs more than going on
                 return
             if self._at.step % every == 0 or self._at.step == self._steps:
+                if self._pace is not None:
+                    self._pace.keep()
                 yield Progress(self._epoch, self._at.step, self._steps)
         self._at.diverged = not math.isfinite(self._sums[0])
 

@@ -155,6 +155,10 @@ class Optimizer(ABC):
     def _begin_step(self) -> None:  # noqa: B027 - nothing depends on the number of steps in SGD
         """Works out what the updates of this step share."""
 
+    def _cast_once(self, scalar: Tensor) -> Tensor:
+        """A scalar on the device in the type of the weights, in which it is used: a GPU would convert it for each of them."""
+        return scalar if self._on_cpu else scalar.to(self.weights.dtype)
+
     @abstractmethod
     def _update(self, chunk: Chunk, gradient: Tensor) -> None:
         """The update of one chunk, in place."""
@@ -189,7 +193,8 @@ class AdaBound(Optimizer):
         self._eps = spec.eps * self._inverse_rate
         fastest, slowest = 1 + 1 / (spec.gamma * steps), 1 - 1 / (spec.gamma * steps + 1)
         band = [1 / (spec.final_lr * bound) for bound in (fastest, slowest)]
-        self._band: Any = [bound.item() for bound in band] if self._on_cpu else band
+        self._band: Any = [bound.item() if self._on_cpu else self._cast_once(bound) for bound in band]
+        self._inverse_rate, self._eps = self._cast_once(self._inverse_rate), self._cast_once(self._eps)
 
     def _update(self, chunk: Chunk, gradient: Tensor) -> None:
         mean, square = chunk.state
@@ -212,8 +217,8 @@ class Adam(Optimizer):
 
     def _begin_step(self) -> None:
         inverse_rate = (1 - self.spec.beta1**self.steps) / self.spec.lr
-        self._factor = inverse_rate / (1 - self.spec.beta2**self.steps).sqrt()
-        self._eps = self.spec.eps * inverse_rate
+        self._factor = self._cast_once(inverse_rate / (1 - self.spec.beta2**self.steps).sqrt())
+        self._eps = self._cast_once(self.spec.eps * inverse_rate)
 
     def _update(self, chunk: Chunk, gradient: Tensor) -> None:
         mean, square = chunk.state

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from repro import journal
+from repro.execution import worker
 from tests.execution.watching import digests, epochs_written, rows, said, wait_for
 
 
@@ -35,8 +38,6 @@ def undisturbed(repro, words, tmp_path: Path) -> Path:
 
 
 def test_a_run_that_was_stopped_in_an_epoch_ends_in_the_same_bits(repro, words, stopped, undisturbed) -> None:
-    import torch
-
     snapshot = torch.load(stopped / "checkpoint.pt", weights_only=True)
     assert snapshot["step"] > 0, "in the middle of an epoch"
     assert {path.name for path in stopped.iterdir() if "checkpoint" in path.name} == {"checkpoint.pt"}
@@ -53,8 +54,6 @@ def test_a_run_that_was_stopped_in_an_epoch_ends_in_the_same_bits(repro, words, 
     "damage", ["cut", *(pytest.param(one, marks=pytest.mark.slow) for one in ("garbage", "another"))]
 )
 def test_a_damaged_checkpoint_means_a_new_start_that_is_held_to_the_journal(repro, words, stopped, damage) -> None:
-    import torch
-
     path = stopped / "checkpoint.pt"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
@@ -97,3 +96,17 @@ def test_a_damaged_journal_fails_its_run_alone(repro, sweep_words, stopped, tmp_
     done = repro(*words, "--fresh", "true")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (stopped.with_name(f"{stopped.name}.1") / journal.NAME).exists()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("no snapshot of ours")])
+def test_a_device_without_memory_costs_an_attempt_and_not_the_checkpoint(monkeypatch, error) -> None:
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(worker, "_training", fails)
+    job = SimpleNamespace(spec=SimpleNamespace(key="a"))
+    if isinstance(error, torch.OutOfMemoryError):
+        with pytest.raises(torch.OutOfMemoryError):
+            worker._resumed(job, {"key": "a"}, 3)
+    else:
+        assert worker._resumed(job, {"key": "a"}, 3) is None, "which starts anew"
