@@ -235,12 +235,16 @@ def test_a_run_that_fails_twice_is_reported_and_the_others_go_on(repro, sweep_wo
     assert statuses(tmp_path)["wide seed 0"] == "FINISHED"
 
 
-def test_a_run_that_cannot_be_trained_is_not_tried_again(repro, sweep_words) -> None:
-    """What a network's settings leave without filters is known where networks are made."""
-    failed = repro(*sweep_words, "--set", "model.base_e=1")
+def test_a_run_that_cannot_be_trained_is_not_tried_again(repro, sweep_words, digits: Path, tmp_path: Path) -> None:
+    """A cache of other images is known where they are read."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for cache in digits.glob("digits-*.u8"):
+        (damaged / cache.name).write_bytes(cache.read_bytes()[::-1])
+    failed = repro(*[str(damaged) if word == str(digits) else word for word in sweep_words])
     assert failed.returncode == 1
     assert "2 of 2 runs failed" in failed.stderr
-    assert "failed (model." in failed.stdout
+    assert "failed (damaged/digits-" in failed.stdout.replace(f"{tmp_path}/", "")
     assert "tried once more" not in failed.stdout
 
 
