@@ -167,8 +167,10 @@ def _decide(found: stats.Estimate | None, measure: Measure, least: float, sign: 
     if measure == "size":  # the same whatever the seed
         return "supported" if sign * found.estimate > least else "not supported", f"{found.estimate:+.3f}{unit}"
     why = f"{found.estimate:+.2f}{unit}"
-    if found.low is None or found.high is None or found.n < ENOUGH:
+    if found.n < ENOUGH:
         return "undecided", f"{why}, n = {found.n}, {ENOUGH} seeds are needed"
+    if found.low is None or found.high is None:
+        return "undecided", f"{why} for each of {found.n} seeds, which tells nothing of their spread"
     why += f" (95% {found.low:+.2f} to {found.high:+.2f}, n = {found.n})"
     low, high = sorted((sign * found.low, sign * found.high))
     if low > least or low == least != 0:

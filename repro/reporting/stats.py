@@ -1,6 +1,7 @@
 """Statistics over seeds: arrays in, small frozen values out. The only home of scipy.
 
-Every interval is a 95% one by Student's t over independent seeds; with one seed there is none.
+Every interval is a 95% one by Student's t over independent seeds. With one seed there is none, nor where all values are
+equal: accuracies are counts, so that happens by chance, and tells nothing of their spread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats would take most of a second to import
 
 LEVEL = 0.95
+_ROUNDING = 1e-9  # differences of equal accuracies, in shares or percent, are equal up to this
 MEAN = "mean over seeds, sample standard deviation, 95% t interval"
 PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t, Holm-corrected"
 PREDICTION = "95% prediction interval of one new run on images of its own"
@@ -38,22 +40,18 @@ def mean(values: ArrayLike) -> Estimate:
     """Mean of n >= 1 values, their standard deviation and the t interval of the mean."""
     array = _checked(values)
     centre, sd = float(array.mean()), _sd(array)
-    half = None if sd is None else _t(array.size) * sd / math.sqrt(array.size)
+    half = _t(array.size) * sd / math.sqrt(array.size) if sd else None
     return Estimate(centre, _minus(centre, half), _plus(centre, half), array.size, MEAN, sd)
 
 
 def paired(values: ArrayLike, base: ArrayLike) -> Estimate:
-    """Mean of values - base, two arrays of one length n >= 1 whose places are the same seeds, with its p value.
-
-    Differences that are all equal have an interval without width, and p is 1 (all zero) or 0.
-    """
+    """Mean of values - base, two arrays of one length n >= 1 whose places are the same seeds, with its p value."""
     differences = _checked(values) - _checked(base)
     found = mean(differences)
     p = None
-    if found.sd is not None:
-        error = found.sd / math.sqrt(found.n)
-        t = found.estimate / error if error > 0 else math.copysign(math.inf, found.estimate)
-        p = 1.0 if found.estimate == 0 else 2 * float(stdtr(found.n - 1, -abs(t)))
+    if found.sd:
+        t = found.estimate / (found.sd / math.sqrt(found.n))
+        p = 2 * float(stdtr(found.n - 1, -abs(t)))
     return Estimate(found.estimate, found.low, found.high, found.n, PAIRED, found.sd, p)
 
 
@@ -114,7 +112,9 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _sd(array: NDArray[np.float64]) -> float | None:
-    return float(array.std(ddof=1)) if array.size > 1 else None
+    if array.size < 2:
+        return None
+    return 0.0 if np.ptp(array) <= _ROUNDING else float(array.std(ddof=1))
 
 
 def _t(n: int) -> float:

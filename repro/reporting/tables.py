@@ -283,11 +283,11 @@ def _spread(found: Estimate | None, digits: int = 2) -> str:
 
 
 def interval(found: Estimate | None, *, sign: bool = False) -> str:
-    """The limits of an interval, or n where n allows none."""
+    """The limits of an interval, or why there is none."""
     if found is None:
         return ""
     if found.low is None or found.high is None:
-        return f"n = {found.n}"
+        return f"n = {found.n}" if found.sd is None else "all equal"
     return " to ".join(signed(value) if sign else _minus(f"{value:.2f}") for value in (found.low, found.high))
 
 

@@ -33,11 +33,11 @@ def paper(test):
 
 
 def at(values, name="test_accuracy", also=()):
-    """Final metrics by variant: `values`, accuracies with a wobble."""
+    """Final metrics by variant: `values`, all but sizes with a wobble."""
 
     def metrics(run):
         value = values.get(run.variant)
-        made = {} if value is None else {name: value + wobble(run) if "accuracy" in name else value}
+        made = {} if value is None else {name: value if "size" in name else value + wobble(run)}
         if name == "test_accuracy" and value is not None:
             made["best_val_accuracy"] = value + wobble(run) + 0.01
         return made | dict(also)
@@ -188,6 +188,14 @@ def test_how_runs_end(store):
     (found,) = judge(paper(test), store.contents())
     assert (found.verdict, found.why) == ("not supported", "ablation/fire_added: 2 chance, 1 diverged, 1 finished")
     assert len(found.run_ids) == 4
+
+
+def test_equal_differences_decide_nothing_unless_they_are_of_sizes(store):
+    test = {"name": "compare", "metric": "accuracy", "first": "higher", "pairs": [[SQUEEZENET, ALEXNET]]}
+    store.sweep("reproducibility", metrics=lambda run: {"test_accuracy": 0.7 + 0.1 * (run.variant == "squeezenet")})
+    (found,) = judge(paper(test), store.contents())
+    assert found.verdict == "undecided"
+    assert "+10.00 points for each of 3 seeds, which tells nothing of their spread" in found.why
 
 
 def test_times_are_not_compared_across_machines(store):

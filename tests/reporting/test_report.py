@@ -161,7 +161,8 @@ def test_a_store_that_decides_nothing_says_so(store, tmp_path, unfinished):
 
 def test_a_refuted_parity_is_the_headline(store, tmp_path):
     def accuracies(planned):
-        return {"test_accuracy": 0.6 + 0.2 * (planned.variant == "alexnet")}
+        alexnet = planned.variant == "alexnet"
+        return {"test_accuracy": 0.6 + (0.2 + 0.001 * planned.seed) * alexnet}
 
     store.sweep("reproducibility", "best", metrics=accuracies)
     written = report.write(tmp_path, store.contents(), PAPER, with_figures=False)

@@ -32,8 +32,11 @@ def test_paired_worked_example():
 
 
 def test_paired_without_spread():
-    assert stats.paired([1, 2, 3], [1, 2, 3]).p == 1
-    assert stats.paired([2, 3, 4], [1, 2, 3]).p == 0
+    for base, difference in (([1, 2, 3], 0), ([0.9, 1.9, 2.9], 0.1)):  # the latter up to rounding
+        found = stats.paired([1, 2, 3], base)
+        assert found.estimate == pytest.approx(difference)
+        assert (found.n, found.sd, found.low, found.high, found.p) == (3, 0, None, None, None)
+    assert stats.mean([0.7702, 0.7702]).low is None
 
 
 def test_holm_worked_example():
