@@ -31,7 +31,8 @@ def training(
     """What is asked of every run: data, seeds, budget, and any setting by name. What is not given is the study's."""
 
     def setting(flag: str, default: str | int | None, otherwise: object, text: str) -> Callable[[Any], Any]:
-        text += "" if default is not None else f"  [default: {otherwise}, or the study's]"
+        studys = "" if flag == "--dataset" else ", or the study's"  # a plan is on one data set
+        text += "" if default is not None else f"  [default: {otherwise}{studys}]"
         kind = click.STRING if isinstance(otherwise, str) else _Number()
         return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
 

@@ -9,11 +9,12 @@ from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
 from repro.reporting.join import Row, Scope, Table, comparable, describe, metric, scope_of
+from repro.reporting.measures import difference
 from repro.reporting.page import Answer
 from repro.reporting.sheets import Cell, Column, Link, Raw, Sheet
 from repro.reporting.statements import Paper, Parity
 from repro.reporting.tables import interval, number, over_runs, provenance, signed
-from repro.reporting.verdicts import reduction
+from repro.reporting.verdicts import ENOUGH, reduction
 from repro.rows import RunRow
 from repro.spec import DataSpec, changes
 
@@ -119,12 +120,20 @@ def _most_accurate(tables: Sequence[Table]) -> Answer:
     ]
     if not known:
         return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
-    found, row, table = max(known, key=lambda one: one[0].estimate)
+    (found, row, table), *others = sorted(known, key=lambda one: -one[0].estimate)
     limits = "" if found.low is None else f"95% {interval(found)}, "
     why = (
         f"{row.title} has the highest validation accuracy, {found.estimate:.2f}% ({limits}n = {found.n})."
         f" Data: {describe(table.setting)}."
     )
+    if not others:
+        return Answer(f"{table.study.title}: {row.title} reaches {found.estimate:.2f}%", why, row.runs[0].run_id)
+    second = others[0][1]
+    ahead, _ = difference(row, second, "accuracy")
+    if ahead is None or ahead.n < ENOUGH or ahead.low is None or ahead.low <= 0:
+        told = "no seed in common" if ahead is None else f"{signed(ahead.estimate)} points, n = {ahead.n}"
+        why += f" Not decided against {second.title}: {told} on test."
+        return Answer(f"{table.study.title}: {row.title} is highest so far, undecided", why, row.runs[0].run_id)
     return Answer(f"{table.study.title}: {row.title} is most accurate", why, row.runs[0].run_id)
 
 

@@ -19,7 +19,7 @@ from repro.reporting import claims, join
 from repro.reporting.audit import Finding
 from repro.reporting.beside import Beside
 from repro.reporting.claims import Judged
-from repro.reporting.evidence import answer, audit_sheet, claims_sheet, part_of, runs_sheet
+from repro.reporting.evidence import answer, audit_sheet, claims_sheet, runs_sheet
 from repro.reporting.join import Table
 from repro.reporting.page import Answer, Picture, Section, page
 from repro.reporting.sheets import FORMS, as_markdown, markdown_text
@@ -106,7 +106,11 @@ def write(
     sections.append(Section("runs", "Runs", "", (ran,)))
     facts = {
         **({"Claims": _counted(concerned)} if concerned else {}),
-        **({} if findings is None else {"Inconsistent published numbers": part_of(len(told), len(findings))}),
+        **(
+            {}
+            if findings is None
+            else {"Inconsistencies of the published numbers": _in_these(len(told), len(findings))}
+        ),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
         "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
@@ -129,6 +133,10 @@ def _clear(out: Path, paths: Sequence[Path]) -> None:
     for name in former:
         if re.fullmatch(r"(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+", name) and out / name not in paths:
             (out / name).unlink(missing_ok=True)
+
+
+def _in_these(count: int, total: int) -> str:
+    return f"{total} found" + f", {count} of them in these studies" * (count < total)
 
 
 def _counted(judged: Sequence[Judged]) -> str:

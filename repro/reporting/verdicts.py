@@ -100,14 +100,14 @@ def _held_against(
     if ours.n < ENOUGH or ours.low is None or ours.high is None:
         return "undecided", f"n = {ours.n}, {ENOUGH} runs are needed"
     interval = f"{ours.low:.2f} to {ours.high:.2f}"
-    if not 0 <= ours.low <= ours.high <= 100:
-        return "undecided", f"our runs differ too much: one more is expected in {interval}"
     if published < ours.low:
         return "below", f"the published {published:g} lies below {interval}"
+    if published > ours.high and number != "accuracy_at_most":
+        return "above", f"the published {published:g} lies above {interval}"
+    if not 0 <= ours.low <= ours.high <= 100:
+        return "undecided", f"one more run is expected in {interval}, which is too wide to stay within 0 to 100"
     if number == "accuracy_at_most":
         return "consistent", f"at most {published:g} was published, a run of ours is expected in {interval}"
-    if published > ours.high:
-        return "above", f"the published {published:g} lies above {interval}"
     return "consistent", f"the published {published:g} lies in {interval}, {ours.high - ours.low:.2f} points wide"
 
 

@@ -132,9 +132,29 @@ def test_settings_are_not_ranked_together(store, tmp_path):
     store.sweep(own[0], overrides={"training.epochs": 3}, metrics=lambda _: {"best_val_accuracy": 0.5}, again=True)
     store.sweep(own[1], overrides={"training.epochs": 9}, metrics=lambda _: {"best_val_accuracy": 0.6}, again=True)
     written = report.write(tmp_path, store.contents(), PAPER)
-    assert written.answer.headline == "Worse: Only worse is most accurate"
+    assert written.answer.headline == "Worse: Only worse reaches 50.00%"
     page = written.index.read_text()
     assert "Left out, in another setting or without a run: Zbetter." in page
+
+
+@pytest.mark.parametrize(
+    ("seeds", "headline"), [((0,), "is highest so far, undecided"), ((0, 1, 2), "is most accurate")]
+)
+def test_a_winner_is_named_only_where_the_seeds_decide_it(store, tmp_path, seeds, headline):
+    variants = {
+        name: {"title": name.title(), "set": {"model.name": "squeezenet", "model.first_filters": filters}}
+        for name, filters in (("narrow", 17), ("wide", 33))
+    }
+    own = Study.model_validate({"study": "own", "title": "Own", "question": "?", "variants": variants})
+
+    def metrics(run):
+        better = (0.1 + 0.001 * run.seed) * (run.variant == "wide")
+        return {"best_val_accuracy": 0.5 + better, "test_accuracy": 0.5 + better}
+
+    store.sweep(own, seeds=seeds, metrics=metrics)
+    written = report.write(tmp_path, store.contents(), PAPER, with_figures=False)
+    assert written.answer.headline == f"Own: Wide {headline}"
+    assert ("Not decided against Narrow: +10.00 points, n = 1 on test" in written.answer.why) == (len(seeds) == 1)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(paper_contents, tmp_path):

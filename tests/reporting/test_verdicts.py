@@ -40,6 +40,17 @@ def test_too_few_runs_are_said(store):
     assert accuracies(row, table.setting)[0].why == "n = 2, 3 runs are needed"
 
 
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [((0.985, 0.993, 0.990), "below"), ((0.02, 0.9, 0.5), "undecided"), ((0.0, 0.002, 0.004), "above")],
+)
+def test_an_interval_that_leaves_0_to_100_decides_only_what_lies_outside_of_it(store, values, verdict):
+    row, table = row_with(store, values)  # the paper printed 70.76
+    (found,) = accuracies(row, table.setting)
+    assert found.verdict == verdict
+    assert ("too wide to stay within 0 to 100" in found.why) == (verdict == "undecided")
+
+
 def test_another_setting_is_never_held_against_the_paper(store):
     row, table = row_with(store, (0.7, 0.71, 0.72), overrides={"training.epochs": 3})
     (found,) = accuracies(row, table.setting)
