@@ -56,10 +56,10 @@ def audit_sheet(findings: Sequence[Finding], total: int, paper: Paper) -> Sheet:
     """What does not fit together in the published numbers themselves: some of `total` findings."""
     columns = (Column("kind", kind="name"), Column("finding", kind="prose"), Column("where", kind="prose"))
     rows = tuple((one.kind, one.sentence, _few(one.where)) for one in findings)
-    header = (
-        f"{paper.paper}: {part_of(len(rows), total)} inconsistencies, found by general checks over the printed numbers"
-    )
-    header += f"{'; the others concern no study of this report' * (len(rows) < total)}. No run is needed."
+    some = len(rows) < total
+    count, others = (f"{len(rows)} of {total}", "; the others concern no study of this report") if some else (total, "")
+    found = f"{count} inconsistencies, found by general checks over the printed numbers"
+    header = f"{paper.paper}: {found}{others}. No run is needed."
     records: tuple[dict[str, Raw], ...] = tuple(
         {
             "kind": one.kind,
@@ -71,11 +71,6 @@ def audit_sheet(findings: Sequence[Finding], total: int, paper: Paper) -> Sheet:
         for one in findings
     )
     return Sheet("audit", "What does not fit together", header, columns, rows, (), records)
-
-
-def part_of(count: int, total: int) -> str:
-    """A count, with that of all where it is not all of them."""
-    return str(count) if count == total else f"{count} of {total}"
 
 
 def answer(judged: Sequence[Judged], paper: Paper, every: Sequence[Scope], tables: Sequence[Table]) -> Answer:

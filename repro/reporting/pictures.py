@@ -59,9 +59,10 @@ def of_study(table: Table, beside: Beside) -> tuple[tuple[Picture, ...], tuple[P
 
 def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterator[Picture]:
     """Accuracy against size over all studies of one setting, the best model's confusion matrix, samples of the data."""
+    one_setting = comparable(tables)
     rows = {
         (row.spec.model, row.spec.data, row.spec.optimizer, row.spec.training): row
-        for table in reversed(comparable(tables))
+        for table in reversed(one_setting)
         for row in reversed(table.rows)
     }
     measured = [(row, size) for row in rows.values() if (size := over_runs(row, "model_size_legacy_mib")) is not None]
@@ -69,7 +70,7 @@ def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterat
     if points:
         figure = figures.accuracy_against_size(points, "Accuracy against size")
         caption = "Validation accuracy against the size of the saved model, ours and the published."
-        if left_out := [table.study.title for table in tables if table not in comparable(tables)]:
+        if left_out := [table.study.title for table in tables if table.setting_id != one_setting[0].setting_id]:
             caption += f" Left out, in another setting or without a run: {', '.join(left_out)}."
         yield _picture(
             "accuracy_against_size", figure, caption, f"Validation accuracy and size: {_told(points, ' MiB')}"

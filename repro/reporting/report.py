@@ -106,11 +106,7 @@ def write(
     sections.append(Section("runs", "Runs", "", (ran,)))
     facts = {
         **({"Claims": _counted(concerned)} if concerned else {}),
-        **(
-            {}
-            if findings is None
-            else {"Inconsistencies of the published numbers": _in_these(len(told), len(findings))}
-        ),
+        **({"Inconsistencies of the published numbers": _in_these(len(told), len(findings or ()))} if audited else {}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
         "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
@@ -129,7 +125,9 @@ def write(
 
 def _clear(out: Path, paths: Sequence[Path]) -> None:
     """Removes the tables and figures that the former report in `out` had and this one has not."""
-    former = (out / LISTED).read_text(encoding="utf-8").splitlines() if (out / LISTED).is_file() else []
+    former = (
+        (out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines() if (out / LISTED).is_file() else []
+    )
     for name in former:
         if re.fullmatch(r"(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+", name) and out / name not in paths:
             (out / name).unlink(missing_ok=True)

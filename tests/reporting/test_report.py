@@ -102,8 +102,8 @@ def test_what_a_former_report_left_is_removed_and_nothing_else(paper_contents, t
     assert tmp_path / "tables" / "table2_ablation.md" in written.paths
     (tmp_path / "tables" / "mine.md").write_text("notes")
     (tmp_path / "outside.md").write_text("notes")
-    with (tmp_path / report.LISTED).open("a") as file:
-        file.write("outside.md\ntables/../outside.md\n")
+    with (tmp_path / report.LISTED).open("ab") as file:
+        file.write(b"outside.md\ntables/../outside.md\n\xff\n")
     written = report.write(tmp_path, paper_contents, PAPER, studies=["best"], with_figures=False)
     kept = {tmp_path / "tables" / "mine.md", tmp_path / "outside.md"}
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*written.paths} | kept
