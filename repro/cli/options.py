@@ -129,14 +129,19 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     )
 
 
+def cache_file(dataset: str, folder: Path) -> Path:
+    """Where the prepared images of a data set lie below the folder of the data sets."""
+    from repro.spec import DATASETS
+
+    return folder / f"{dataset}-{DATASETS[dataset].digest[:16]}.u8"
+
+
 def prepared(dataset: str, folder: Path) -> Path:
     """The cache file of a data set, made where it is not there yet: in a process of its own, for that takes torch."""
     import subprocess
     import sys
 
-    from repro.spec import DATASETS
-
-    cache = folder / f"{dataset}-{DATASETS[dataset].digest[:16]}.u8"
+    cache = cache_file(dataset, folder)
     if not cache.is_file():
         command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -97,18 +97,20 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 
 @click.command()
 @click.argument("folder", default="runs")
+@options.data_dir()
 @options.tracking_uri()
-def sync(folder: str, tracking_uri: str | None) -> None:
+def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
     """Bring journals into the store: what a server missed, or what was trained elsewhere with --offline true.
 
-    May be repeated: a point is never stored twice, and each keeps the time it was recorded at.
+    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. A finished run of an
+    earlier version gets its predictions.npz from its weights, where its data set is in --data-dir.
 
     \b
     repro sync
     repro sync /mnt/cluster/runs --tracking-uri http://127.0.0.1:5000
     """
     from repro import journal
-    from repro.execution import publisher
+    from repro.execution import predictions, publisher
     from repro.tracking.store import TrackingError, connect
     from repro.tracking.writer import Writer
 
@@ -124,6 +126,11 @@ def sync(folder: str, tracking_uri: str | None) -> None:
             if known is None:
                 continue
             publisher.draw(one)
+            if (
+                predictions.lacking(known)
+                and (cache := options.cache_file(known.spec.data.dataset, Path(data_dir))).is_file()
+            ):
+                predictions.backfill(known, cache)
             # a journal without an end or a word of why it stopped is one whose worker was killed
             points += writer.publish(one, parent=None, state="killed").points
             runs += 1

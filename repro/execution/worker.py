@@ -27,7 +27,7 @@ import yaml
 
 from repro import journal
 from repro.errors import InputError, ReproError
-from repro.execution import disk
+from repro.execution import disk, predictions
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
 from repro.records import EpochRecord, Progress, RunResult
@@ -193,11 +193,13 @@ def _describe(job: Job, training: Training) -> None:
 
 
 def _keep(folder: Path, training: Training, result: RunResult) -> None:
-    """What a run leaves at its end: the best weights and the confusion matrix."""
+    """What a run leaves at its end: the best weights, their predictions and the confusion matrix."""
     state: dict[str, Any] = training.best_state()
     buffer = io.BytesIO()
     torch.save(state, buffer)
     disk.write(folder / "model.pt", buffer.getvalue())
+    if training.predictions is not None:
+        predictions.write(folder, training.predictions)
     classes = training.data.classes
     lines = [",".join(["true \\ predicted", *classes])]
     lines += [",".join([name, *map(str, counts)]) for name, counts in zip(classes, result.confusion, strict=False)]

@@ -175,6 +175,7 @@ RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
         "journal.jsonl": "The journal: everything the run said, with its times.",
         "model.pt": "State dict of the best epoch's weights.",
         "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
+        "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
         "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
         "curves.png": "Loss and accuracy over the epochs.",
         "diff.patch": "Uncommitted changes, where there were any.",

@@ -17,7 +17,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -122,6 +124,9 @@ class Training:
         self._images_used, self._steps = images, -(-images // batch)
         self._at = _Position()
         self._best: dict[str, Tensor] | None = None
+        self.predictions: dict[str, NDArray[np.unsignedinteger]] | None = None
+        """What the best weights predict, once the run has ended: classes as arrays `val_predicted`, `val_true`,
+        `test_predicted` and `test_true`, each (images of the split,), in the order of the split."""
         self._resumed = time.perf_counter()
         if resume is not None:
             self._restore(resume)
@@ -221,8 +226,27 @@ class Training:
         if self._best is None:
             yield self._result(None)
         else:
-            self._load_state(self._best)
-            yield self._result((yield from self._evaluate(self.data.test, self._epoch - 1)))
+            yield self._result((yield from self._evaluate_best(self._best)))
+
+    def predict(self, state: Mapping[str, Tensor]) -> dict[str, NDArray[np.unsignedinteger]]:
+        """What the weights of a run that has ended predict, as `predictions` holds it after training."""
+        for _ in self._evaluate_best(state):
+            pass
+        assert self.predictions is not None
+        return self.predictions
+
+    def _evaluate_best(self, state: Mapping[str, Tensor]) -> Generator[Progress, None, _Evaluation]:
+        """Evaluates `state` on the test split, and keeps what it predicts there and on the validation split."""
+        self._load_state(state)
+        val = yield from self._evaluate(self.data.val, self._epoch - 1)
+        test = yield from self._evaluate(self.data.test, self._epoch - 1)
+        small = np.uint8 if len(self.data.classes) <= 256 else np.uint16
+        of_splits = (("val", self.data.val, val), ("test", self.data.test, test))
+        self.predictions = {}
+        for name, indices, evaluation in of_splits:
+            self.predictions[f"{name}_predicted"] = evaluation.predicted.numpy().astype(small)
+            self.predictions[f"{name}_true"] = self.data.labels[indices].numpy().astype(small)
+        return test
 
     def _train_epoch(self) -> Iterator[Event]:
         batches = self._batches()

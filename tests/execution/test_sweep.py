@@ -63,6 +63,20 @@ def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_wor
     assert "reused 2, trains 0" in repro(*sweep_words).stdout
 
 
+def test_sync_gives_a_finished_run_the_predictions_that_it_lacks(repro, sweep_words, digits, tmp_path: Path) -> None:
+    assert repro(*sweep_words, "--offline", "true").returncode == 0
+    files = sorted((tmp_path / "runs").glob("*/predictions.npz"))
+    assert len(files) == 2
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    synced = repro("sync", "--data-dir", str(tmp_path / "elsewhere"))
+    assert synced.returncode == 0, "without the data set the runs are brought in as they are"
+    assert not any(file.exists() for file in files)
+    assert repro("sync", "--data-dir", str(digits)).returncode == 0
+    assert [file.read_bytes() for file in files] == before
+
+
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_a_sweep_within_two_seconds_and_it_resumes(
     repro, start, sweep_words, tmp_path: Path, number

@@ -23,6 +23,7 @@ import pytest
 
 from repro import journal, studies
 from repro.records import Environment, EpochRecord, RunResult
+from repro.tracking.names import RUN_ARTIFACTS
 
 PROJECT = Path(__file__).parent.parent.parent
 _SEEDS = itertools.count()  # keys are never used twice: the server is shared by all tests
@@ -218,8 +219,8 @@ class Trained:
             "confusion": ((5, 1), (2, 4)),
         }
         self.append(RunResult(**values | changes))
-        for name in ["spec.yaml", "environment.txt", "model.pt", "architecture.json", "confusion.csv", "curves.png"]:
-            if files:
+        for name in RUN_ARTIFACTS:
+            if files and name not in {journal.NAME, "diff.patch"}:
                 (self.folder / name).write_bytes(name.encode())
         if files:
             (self.folder / "diff.patch").write_text("--- a\n+++ b\n")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import adabound
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -74,7 +75,7 @@ def test_events_come_in_order(loaded, monkeypatch):
     events = list(Training(tiny(), loaded))
     kinds = [(e.epoch, e.step, e.steps) if isinstance(e, Progress) else type(e).__name__ for e in events]
     epochs = [[*((epoch, step, STEPS) for step in range(1, STEPS + 1)), (epoch, STEPS, STEPS)] for epoch in (1, 2)]
-    assert kinds == [*epochs[0], "EpochRecord", *epochs[1], "EpochRecord", (2, STEPS, STEPS), "RunResult"]
+    assert kinds == [*epochs[0], "EpochRecord", *epochs[1], "EpochRecord", *[(2, STEPS, STEPS)] * 2, "RunResult"]
 
 
 def test_training_learns(undisturbed):
@@ -296,7 +297,21 @@ def test_the_test_split_is_read_once_at_the_end(loaded, monkeypatch):
         Training, "_evaluate", lambda self, numbers, epoch: read.append(numbers) or evaluate(self, numbers, epoch)
     )
     train(tiny(), loaded)
-    assert [numbers is loaded.test for numbers in read] == [False, False, True]
+    assert [numbers is loaded.test for numbers in read] == [False, False, False, True], "after the best epoch is chosen"
+
+
+def test_what_the_best_weights_predict_is_kept_for_every_image(loaded, undisturbed):
+    training, (*_, result) = undisturbed
+    kept = training.predictions
+    assert {name: array.dtype for name, array in kept.items()} == dict.fromkeys(
+        ("val_predicted", "val_true", "test_predicted", "test_true"), np.uint8
+    )
+    assert (kept["val_predicted"] == kept["val_true"]).mean() == result.best_val_accuracy
+    counts = np.zeros((10, 10), dtype=int)
+    np.add.at(counts, (kept["test_true"], kept["test_predicted"]), 1)
+    assert tuple(map(tuple, counts.tolist())) == result.confusion
+    again = Training(training.spec, loaded).predict(training.best_state())
+    assert all(np.array_equal(again[name], array) for name, array in kept.items())
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(loaded):
