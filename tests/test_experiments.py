@@ -81,12 +81,40 @@ TEXT_ONLY = {
     "weight_decay/wd_00005_bn": {"accuracy": 73.72},
     "best/best": {"accuracy": 78.12, "test_accuracy": 76.34, "epochs": 89, "epoch_seconds": 27.94, "size": 1.37},
 }
-UNPUBLISHED = {"demo", "expand_kernels"}
+UNPUBLISHED = {"demo", "expand_kernels", "frontier"}
 
 # What each row sets beyond the defaults below: the architectures that fit the published sizes, and the declared readings.
 BN = {"model.name": "squeezenet", "model.batch_norm": "all"}
 PLAIN = {"model.name": "squeezenet"}
 SIMPLE = {**BN, "model.residual": "simple"}
+FRONTIER = {
+    **BN,
+    "model.conv_bias": False,
+    "model.residual": "simple",
+    "model.first_kernel": 3,
+    "model.first_stride": 1,
+    "model.first_padding": 1,
+    "model.pools": ["conv1", "fire3"],
+    "model.fire_modules": 4,
+    "model.squeeze_ratio": 0.25,
+}
+
+
+def _frontier(filters, base, growth, dropout=0.0):
+    widths = {"model.first_filters": filters, "model.base_e": base, "model.incr_e": growth}
+    return widths | {"model.dropout": dropout}
+
+
+FRONTIER_ROWS = {
+    "width_64": _frontier(32, 64, 32, dropout=0.2),
+    "width_48": _frontier(24, 48, 16),
+    "width_40": _frontier(24, 40, 16),
+    "width_32": _frontier(24, 32, 16),
+    "width_32_even": _frontier(16, 32, 0),
+    "width_24": _frontier(16, 24, 8),
+    "width_16": _frontier(16, 16, 8),
+    "width_16_even": _frontier(12, 16, 0),
+}
 SETTINGS = {
     "reproducibility/alexnet": {"model.name": "alexnet"},
     "reproducibility/alexnet_bn": {"model.name": "alexnet", "model.batch_norm": "all"},
@@ -134,6 +162,7 @@ SETTINGS = {
     "weight_decay/wd_00002_bn": {**BN, "optimizer.weight_decay": 0.0002},
     "weight_decay/wd_00005_bn": {**BN, "optimizer.weight_decay": 0.0005},
     "best/best": {**SIMPLE, "model.fire_modules": 6, "model.first_kernel": 5},
+    **{f"frontier/{slug}": {**FRONTIER, **changes} for slug, changes in FRONTIER_ROWS.items()},
     "expand_kernels/squeeze_1_expand_1_3": BN,
     "expand_kernels/squeeze_1_expand_1_5": {**BN, "model.expand_kernels": [1, 5]},
     "expand_kernels/squeeze_1_expand_3_3": {**BN, "model.expand_kernels": [3, 3]},
@@ -254,7 +283,7 @@ def test_one_run_stands_in_tables_1_4_and_5():
     shared = {key("reproducibility/squeezenet_bn"), key("squeeze_ratio/sr_0125"), key("expand_3x3/share_50")}
     assert len(shared) == 1
     assert shared == {key("batch_norm/bn_all"), key("expand_kernels/squeeze_1_expand_1_3")}
-    assert len({key(name) for name in SETTINGS}) == len(SETTINGS) - 6  # 4 more of that run, 2 of SqueezeNet without it
+    assert len({key(name) for name in SETTINGS}) == len(SETTINGS) - 8  # 5 more of that run, 3 of SqueezeNet without it
 
 
 def test_the_demo_is_the_paper_in_small():
