@@ -1,7 +1,7 @@
 """The command line: the only place that prints, and that turns errors into one line and an exit code.
 
-Every command imports what it needs when it runs, so that `repro --help` answers at once. Every option takes a value, for
-`mlflow run . -P name=value` passes undeclared parameters on as `--name value`.
+Every command imports what it needs when it runs, so that `repro --help` answers at once. Every option takes a value, switches
+too (`--offline` alone is `--offline true`), for `mlflow run . -P name=value` passes undeclared parameters on as `--name value`.
 """
 
 from __future__ import annotations
@@ -60,10 +60,13 @@ class _Lazy(click.Group):
 
 @click.command(
     cls=_Lazy,
+    invoke_without_command=True,
+    no_args_is_help=False,
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="repro")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Train the variants of a published paper, track them in MLflow, and compare them with what was published.
 
     \b
@@ -72,8 +75,10 @@ def cli() -> None:
     repro experiment --study residual --seeds 0-4   any study, also your own: --study my.yaml
     repro compare --out report                      tables, curves and verdicts for a report
 
-    What was trained before is never trained again. `mlflow ui` shows the runs.
+    Finished runs are never retrained. `mlflow ui` shows the runs.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(args: list[str] | None = None) -> int:

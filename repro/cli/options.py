@@ -39,9 +39,9 @@ def training(
     return _all(
         setting("--dataset", dataset, "cifar10", "cifar10 or digits (embedded, small)."),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
-        setting("--epochs", epochs, 100, "Most epochs a run may take."),
-        setting("--patience", None, 15, "Epochs without a better validation accuracy."),
-        setting("--batch-size", None, 50, "Images a step."),
+        setting("--epochs", epochs, 100, "Maximum epochs per run."),
+        setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
+        setting("--batch-size", None, 50, "Batch size."),
         click.option(
             "--set", "overrides", default="", help="Settings for every run: model.first_kernel=5,model.residual=simple."
         ),
@@ -53,19 +53,27 @@ def running() -> Callable[[_Command], _Command]:
     return _all(
         data_dir(),
         click.option(
-            "--workers", default="auto", show_default=True, help="Runs at a time; auto: one a core, or one on a GPU."
+            "--workers",
+            default="auto",
+            show_default=True,
+            help="Concurrent runs; auto: one per core, or one on a GPU.",
         ),
-        click.option("--threads", default=1, show_default=True, help="Threads a run computes on."),
+        click.option("--threads", default=1, show_default=True, help="Threads per run."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-        click.option("--deterministic", type=bool, default=True, show_default=True, help="Bit-identical on CUDA, too."),
-        click.option("--fresh", type=bool, default=False, show_default=True, help="Train again what is there."),
+        switch("--deterministic", True, "Bit-identical on CUDA, too."),
+        switch("--fresh", False, "Retrain runs that already have results."),
+        switch("--offline", False, "Train without MLflow; bring the runs in later with `repro sync`."),
         click.option(
-            "--offline", type=bool, default=False, show_default=True, help="Train without MLflow; sync later."
+            "--checkpoint-seconds", default=30.0, show_default=True, help="Minimum seconds between checkpoints."
         ),
-        click.option("--checkpoint-seconds", default=30.0, show_default=True, help="Least time between checkpoints."),
         runs_dir(),
         tracking_uri(),
     )
+
+
+def switch(flag: str, default: bool, text: str) -> Callable[[_Command], _Command]:
+    """A switch that may be given alone, or with a value as MLproject passes it: `--offline`, `--offline false`."""
+    return click.option(flag, type=bool, is_flag=False, flag_value=True, default=default, show_default=True, help=text)
 
 
 def data_dir() -> Callable[[_Command], _Command]:

@@ -75,7 +75,7 @@ class Progress:
                 self._active.pop(run.key, None)
                 self._say(f"{run.name}: failed ({message}){'; it is tried once more' if again else ''}")
             case Waiting(run):
-                self._say(f"{run.name}: another process trains it; its result is used")
+                self._say(f"{run.name}: being trained by another process; waiting for its result")
             case Notice(text):
                 self._say(text)
             case Finished():
@@ -94,7 +94,9 @@ class Progress:
                 f" validation accuracy {record.val_accuracy:.2%}, {record.epoch_seconds:.1f} s"
             )
 
-    def _table(self) -> Table:
+    def _table(self) -> Table | str:
+        if not self._active:
+            return self._left()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name, justify in (
             ("run", "left"),
@@ -156,12 +158,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: 1 row, 2 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _announcement(event: Planned) -> str:
     """What the sweep will do, how long that takes and how to make it shorter."""
-    text = f"{event.name}: {event.rows} rows; reused {len(event.reused)}, trains {len(event.trains)}"
+    text = f"{event.name}: {counted(event.rows, 'row')}; reused {len(event.reused)}, trains {len(event.trains)}"
     if not event.trains:
         return text
-    text += f", {event.workers} at a time" if event.workers > 1 else ", one at a time"
+    text += f", {event.workers} concurrent" if event.workers > 1 else ", one at a time"
     if event.seconds is None:
         text += "; no earlier run here to estimate the time from"
     else:

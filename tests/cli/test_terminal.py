@@ -1,0 +1,52 @@
+"""What a user sees on the terminal: help, switches, counts."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from repro.cli import options, progress
+
+
+def test_repro_alone_prints_its_help(repro) -> None:
+    alone, asked = repro(), repro("--help")
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout == asked.stdout
+    assert "Commands:" in alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ([], False),
+        (["--offline"], True),
+        (["--offline", "true"], True),
+        (["--offline", "false"], False),
+        (["--offline", "--seeds", "1"], True),
+    ],
+)
+def test_a_switch_may_stand_alone_or_have_a_value(words, value) -> None:
+    @click.command()
+    @options.switch("--offline", False, "Train without MLflow.")
+    @click.option("--seeds")
+    def command(offline: bool, seeds: str | None) -> None:
+        click.echo(f"{offline} {seeds}")
+
+    assert CliRunner().invoke(command, words).output.split()[0] == str(value)
+
+
+def test_a_sweep_takes_a_switch_without_a_value(repro, sweep_words, tmp_path) -> None:
+    trained = repro(*sweep_words, "--variant", "narrow", "--offline")
+    assert trained.returncode == 0, trained.stderr
+    assert "1 row; reused 0, trains 1" in trained.stdout
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    assert [progress.counted(number, "run") for number in (0, 1, 2, 1200)] == [
+        "0 runs",
+        "1 run",
+        "2 runs",
+        "1,200 runs",
+    ]
