@@ -62,6 +62,20 @@ def markdown(records: Sequence[Record]) -> str:
     return "\n".join(filter(None, [_throughput(records), _ratios(records), _costs(records), _gpu(records)]))
 
 
+def summary(records: Sequence[Record]) -> str:
+    """The newest ratios in a row, and where they were measured."""
+    record, found = newest(records, "throughput")
+    if record is None:
+        return "Not measured yet.\n"
+    cells = {}
+    for model, title in MODELS.items():
+        for precision in ("fp32", "bf16"):
+            value = ratio(rates(found, "ours", model, precision), rates(found, "usual_loop", model))
+            cells[f"{title}, {precision}"] = _times(value)
+    head = ["images per second, relative to the usual PyTorch loop", *cells]
+    return f"{_table(head, [['this project, on a CPU', *cells.values()]])}\n{_measured(record)}\n"
+
+
 def _throughput(records: Sequence[Record]) -> str:
     record, found = newest(records, "throughput")
     if record is None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markdown import Markdown
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
+from repro.execution.beat import Beat
+from repro.execution.estimate import Estimate, Left
+from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
+from repro.execution.sweep import Settings
 from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
+
+_WIDE = 110
+"""Columns of a terminal that shows everything; below it a line has fewer columns."""
+_NARROW_COLUMNS = 52
+"""What the columns beside a run's name take on a narrow terminal."""
 
 
 @dataclass
@@ -23,23 +31,24 @@ class _Line:
     """A run that is being trained."""
 
     run: PlannedRun
-    resumed: int
     began: float
     last: EpochRecord | None = None
     best: float = 0.0
+    beat: Beat | None = None
 
 
 class Progress:
     """Shows a sweep's events; counts the runs that did not come to their end, and those that the store lacks."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, settings: Settings) -> None:
         self._plan = plan
+        self._settings = settings
         self._console = Console()
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stdout.isatty() else None
+        moves = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if moves else None
         self._active: dict[str, _Line] = {}
-        self._planned: Planned | None = None
-        self._ended = 0
-        self._began = time.monotonic()
+        self._estimate: Estimate | None = None
+        self._trains = self._ended = 0
         self.failed = self.unpublished = 0
 
     def __enter__(self) -> Progress:
@@ -53,26 +62,37 @@ class Progress:
     ) -> None:
         """Leaves the terminal as it was."""
         if self._live is not None:
+            self._live.update("")
             self._live.stop()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
         match event:
             case Planned():
-                self._planned = event
-                self._say(_announcement(event))
+                settings = self._settings
+                self._estimate = Estimate(event.trains, settings.runs, event.workers, settings.device, settings.threads)
+                self._trains = len(event.trains)
+                self._say(_announcement(event, self._estimate.left()))
             case Started(run, resumed):
-                self._active[run.key] = _Line(run, resumed, time.monotonic())
+                self._active[run.key] = _Line(run, time.monotonic())
+                if self._estimate is not None:
+                    self._estimate.started(run, resumed)
                 if resumed or self._live is None:
-                    self._say(f"{run.name}: goes on after epoch {resumed}" if resumed else f"{run.name}: starts")
+                    self._say(f"{run.name}: resumes after epoch {resumed}" if resumed else f"{run.name}: starts")
+            case Step(run, beat):
+                if run.key in self._active:
+                    self._active[run.key].beat = beat
             case Epoch(run, record):
                 self._epoch(run, record)
             case Ended(run, result):
-                self._active.pop(run.key, None)
+                self._remove(run)
                 self._ended += 1
                 self._say(_outcome(run, result) + ("" if self._live else f"; {self._left()}"))
             case Failed(run, message, again):
-                self._active.pop(run.key, None)
+                if again:
+                    self._active.pop(run.key, None)
+                else:
+                    self._remove(run)
                 self._say(f"{run.name}: failed ({message}){'; it is tried once more' if again else ''}")
             case Waiting(run):
                 self._say(f"{run.name}: being trained by another process; waiting for its result")
@@ -84,54 +104,65 @@ class Progress:
         if self._live is not None:
             self._live.update(self._table())
 
+    def _remove(self, run: PlannedRun) -> None:
+        self._active.pop(run.key, None)
+        if self._estimate is not None:
+            self._estimate.ended(run, self._settings.runs / run.key)
+
     def _epoch(self, run: PlannedRun, record: EpochRecord) -> None:
-        line = self._active.setdefault(run.key, _Line(run, 0, time.monotonic()))
-        line.last = record
+        line = self._active.setdefault(run.key, _Line(run, time.monotonic()))
+        line.last, line.beat = record, None
         line.best = max(line.best, record.val_accuracy)
+        if self._estimate is not None:
+            self._estimate.epoch(run, record)
         if self._live is None:
             self._say(
                 f"{run.name}: epoch {record.epoch}/{run.spec.training.epochs}, loss {record.train_loss:.4f},"
                 f" validation accuracy {record.val_accuracy:.2%}, {record.epoch_seconds:.1f} s"
             )
 
-    def _table(self) -> Table | str:
+    def _table(self) -> RenderableType:
+        """A line a run: fewer columns where the terminal is narrow, so that no word and no number is cut."""
         if not self._active:
             return self._left()
+        wide = self._console.width >= _WIDE
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, justify in (
-            ("run", "left"),
-            ("epoch", "right"),
-            ("validation", "right"),
-            ("best", "right"),
-            ("left", "right"),
+        table.add_column("run", no_wrap=True)
+        table.add_column("this epoch")
+        for name in (
+            *(("step", "images/s") if wide else ()),
+            "loss",
+            "epoch",
+            *(("last",) if wide else ()),
+            "best",
+            "elapsed",
         ):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+            table.add_column(name, justify="right", no_wrap=True)
         for line in self._active.values():
-            budget = line.run.spec.training.epochs
-            if line.last is None:
-                table.add_row(line.run.name, f"0/{budget}", "", "", "")
-                continue
-            left = (budget - line.last.epoch) * line.last.epoch_seconds
+            beat, last, budget = line.beat, line.last, line.run.spec.training.epochs
+            step, steps = (beat.step, beat.steps) if beat else (0, 1)
             table.add_row(
-                line.run.name,
-                f"{line.last.epoch}/{budget}",
-                f"{line.last.val_accuracy:.2%}",
-                f"{line.best:.2%}",
-                f"at most {duration(left)}",
+                line.run.name if wide else shortened(line.run.name, self._console.width - _NARROW_COLUMNS),
+                ProgressBar(total=steps, completed=step, width=20 if wide else 10),
+                *(
+                    (f"{step:,}/{steps:,}" if beat else "", f"{beat.images_per_second:,.0f}" if beat else "")
+                    if wide
+                    else ()
+                ),
+                f"{beat.loss:.3f}" if beat else f"{last.train_loss:.3f}" if last else "",
+                f"{last.epoch if last else 0}/{budget}",
+                *((f"{last.val_accuracy:.2%}" if last else "",) if wide else ()),
+                f"{line.best:.2%}" if last else "",
+                duration(time.monotonic() - line.began),
             )
         table.caption = self._left()
         return table
 
     def _left(self) -> str:
-        """How many runs are done, and the most time that the others take."""
-        if self._planned is None:
-            return ""
-        total = len(self._planned.trains)
-        text = f"{self._ended} of {total} runs done"
-        if self._ended and self._ended < total:
-            spent = time.monotonic() - self._began
-            text += f", about {duration(spent / self._ended * (total - self._ended))} left"
-        return text
+        """How many runs are done, and how long the others take."""
+        text = f"{self._ended} of {counted(self._trains, 'run')} done" if self._trains else ""
+        left = self._estimate.left() if self._estimate is not None and self._ended < self._trains else None
+        return text + (f", {_told(left)} left" if left is not None else "")
 
     def _finished(self, event: Finished) -> None:
         if event.table and self._live is not None:
@@ -150,6 +181,19 @@ class Progress:
             click.echo(text)
 
 
+def shortened(name: str, width: int) -> str:
+    """A run's name in so many characters: its seed stays, the middle goes."""
+    if len(name) <= width:
+        return name
+    head, _, seed = name.rpartition(" seed ")
+    return f"{head[: max(1, width - len(seed) - 2)]}… {seed}"
+
+
+def _told(left: Left) -> str:
+    likely, most = duration(left.likely), duration(left.most)
+    return f"about {likely}" + (f", at most {most}," if most != likely else "")
+
+
 def duration(seconds: float) -> str:
     """A length of time as people say it: 8 s, 12 min, 3 h 20 min."""
     if seconds < 90:
@@ -163,16 +207,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _announcement(event: Planned) -> str:
+def _announcement(event: Planned, left: Left | None) -> str:
     """What the sweep will do, how long that takes and how to make it shorter."""
     text = f"{event.name}: {counted(event.rows, 'row')}; reused {len(event.reused)}, trains {len(event.trains)}"
     if not event.trains:
         return text
     text += f", {event.workers} concurrent" if event.workers > 1 else ", one at a time"
-    if event.seconds is None:
+    if left is None:
         text += "; no earlier run here to estimate the time from"
     else:
-        text += f"; at most {duration(event.seconds)} by earlier runs here"
+        text += f"; {_told(left).rstrip(',')} by earlier runs here"
     epochs, seeds = event.trains[0].spec.training.epochs, {run.seed for run in event.trains}
     shorter = [f"--epochs {max(1, epochs // 5)}"] if epochs > 5 else []
     shorter += [f"--seeds {min(seeds)}"] if len(seeds) > 1 else []

@@ -163,7 +163,7 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
         from repro.training.cuda import find_device
 
         find_device(settings.device)
-    with Progress(wanted) as progress, closing(sweep(wanted, settings)) as events:
+    with Progress(wanted, settings) as progress, closing(sweep(wanted, settings)) as events:
         for event in events:
             progress.show(event)
     if progress.failed:

@@ -1,62 +1,169 @@
-"""How long runs will take, by the journals of earlier runs on this machine."""
+"""How long a sweep takes: a likely time and an upper bound, by earlier runs on this machine and by those in training.
+
+An epoch's seconds come from the first of: the run's own epochs, runs of the same model, runs of the same family of networks
+in proportion to their multiply-adds, and the median of that family. The upper bound is the limit of epochs. The likely number
+of epochs is the median of finished runs with the same limit and patience, and at least what patience leaves a run in training.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import json
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from repro import journal
 from repro.errors import ReproError
-from repro.records import Environment
+from repro.records import EpochRecord
+from repro.reporting import built
 from repro.spec import RunSpec, flatten
+from repro.studies import PlannedRun
 
 
-def seconds(specs: Sequence[RunSpec], runs: Path, workers: int, here: Environment) -> float | None:
-    """Upper estimate of the wall time of training `specs`, `workers` at a time; None without earlier runs to go by.
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Seconds of wall time that are left."""
 
-    Earlier runs count that were trained on the machine, the device and as many threads as `here` names.
+    likely: float
+    most: float
 
-    An epoch is taken to last as long as in earlier runs of the same model on the same data, else as in those of the same
-    network; a run is taken to use its whole budget, for its patience may never run out.
-    """
-    exact: dict[str, list[float]] = {}
-    rough: dict[str, list[float]] = {}
-    for folder in journal.find(runs):
-        try:
-            known = journal.read(folder)
-            if known is None or not known.epochs or _machine(known.attempts[-1].environment) != _machine(here):
-                continue
-            typical = median(epoch.epoch_seconds for epoch in known.epochs)
-            exact.setdefault(_cost(known.spec), []).append(typical)
-            rough.setdefault(_kind(known.spec), []).append(typical)
-        except ReproError:
-            continue  # a journal that cannot be read tells nothing of time
-    free_at = [0.0] * workers
-    for spec in specs:  # each goes to the worker that is free first, as in a sweep
-        typical_epochs = exact.get(_cost(spec)) or rough.get(_kind(spec))
-        if typical_epochs is None:
+
+@dataclass
+class _Running:
+    done: int = 0
+    best_epoch: int = 0
+    best: float = -1.0
+    since: float = 0.0
+    """When the epoch in work began, on the clock."""
+    seconds: list[float] = field(default_factory=list)
+
+
+class Estimate:
+    """The time left of a sweep: told of every start, epoch and end, it can be asked at any time."""
+
+    def __init__(self, planned: Sequence[PlannedRun], runs: Path, workers: int, device: str, threads: int) -> None:
+        """Reads the journals below `runs` once; those of other machines, devices and numbers of threads do not count."""
+        self._todo = {run.key: run for run in planned}
+        self._workers = workers
+        self._running: dict[str, _Running] = {}
+        self._work: dict[str, int] = {}  # model -> multiply-adds of an image
+        self._exact: dict[str, list[float]] = {}
+        self._rough: dict[str, list[tuple[float, int | None]]] = {}
+        self._epochs: dict[tuple[int, int], list[int]] = {}
+        declared = built.known() or {}
+        for run in planned:
+            if row := declared.get((run.study, run.variant)):
+                self._work[_model(run.spec)] = row.multiply_adds
+        for folder in journal.find(runs):
+            try:
+                known = journal.read(folder)
+                if known is None:
+                    continue
+                here = known.attempts[-1].environment
+                if (here.host, here.device, here.threads) == (platform.node(), device, threads):
+                    self._learn(known.spec, [one.epoch_seconds for one in known.epochs], folder)
+                    if known.result is not None:
+                        self._ended(known.spec, known.result.epochs_run)
+            except ReproError:
+                continue  # a journal that cannot be read tells nothing of time
+
+    def _learn(self, spec: RunSpec, seconds: Sequence[float], folder: Path) -> None:
+        if not seconds:
+            return
+        work = self._work.get(_model(spec)) or _described(folder)
+        if work:
+            self._work[_model(spec)] = work
+        self._exact.setdefault(_cost(spec), []).append(median(seconds))
+        self._rough.setdefault(_family(spec), []).append((median(seconds), work))
+
+    def _ended(self, spec: RunSpec, epochs: int) -> None:
+        self._epochs.setdefault((spec.training.epochs, spec.training.patience), []).append(epochs)
+
+    def started(self, run: PlannedRun, resumed: int) -> None:
+        """A run begins, or goes on after `resumed` epochs."""
+        self._running[run.key] = _Running(done=resumed, best_epoch=resumed, since=time.monotonic())
+
+    def epoch(self, run: PlannedRun, record: EpochRecord) -> None:
+        """A run has finished an epoch."""
+        at = self._running.setdefault(run.key, _Running())
+        at.done, at.since = record.epoch, time.monotonic()
+        at.seconds.append(record.epoch_seconds)
+        if record.val_accuracy > at.best:
+            at.best, at.best_epoch = record.val_accuracy, record.epoch
+
+    def ended(self, run: PlannedRun, folder: Path) -> None:
+        """A run has come to its end, or has failed."""
+        self._todo.pop(run.key, None)
+        if at := self._running.pop(run.key, None):
+            self._learn(run.spec, at.seconds, folder)
+            self._ended(run.spec, at.done)
+
+    def left(self) -> Left | None:
+        """The time left now; None where nothing tells how long an epoch of some run takes."""
+        plans = [self._run(run) for run in sorted(self._todo.values(), key=lambda run: run.key not in self._running)]
+        times = [plan for plan in plans if plan is not None]
+        if len(times) < len(plans):
             return None
-        heapq.heapreplace(free_at, free_at[0] + median(typical_epochs) * spec.training.epochs)
-    return max(free_at)
+        return Left(*(self._shared(one[bound] for one in times) for bound in (0, 1)))
+
+    def _run(self, run: PlannedRun) -> tuple[float, float] | None:
+        """Likely and most seconds that one run still takes."""
+        limits = run.spec.training
+        at = self._running.get(run.key)
+        seconds = median(at.seconds) if at and at.seconds else self._epoch_seconds(run.spec)
+        if seconds is None:
+            return None
+        likely = median(self._epochs.get((limits.epochs, limits.patience), [limits.epochs]))
+        done, spent = 0, 0.0
+        if at is not None:
+            done, spent = at.done, min(seconds, time.monotonic() - at.since)
+            likely = min(limits.epochs, max(likely, at.best_epoch + limits.patience))
+        return max(0.0, (likely - done) * seconds - spent), max(0.0, (limits.epochs - done) * seconds - spent)
+
+    def _epoch_seconds(self, spec: RunSpec) -> float | None:
+        if found := self._exact.get(_cost(spec)):
+            return median(found)
+        live = [
+            (median(at.seconds), self._work.get(_model(self._todo[key].spec)))
+            for key, at in self._running.items()
+            if at.seconds and key in self._todo and _family(self._todo[key].spec) == _family(spec)
+        ]
+        known = [*self._rough.get(_family(spec), []), *live]
+        work = self._work.get(_model(spec))
+        rates = [seconds / adds for seconds, adds in known if adds]
+        if work and rates:
+            return median(rates) * work
+        return median(seconds for seconds, _ in known) if known else None
+
+    def _shared(self, lengths: Iterable[float]) -> float:
+        """Wall time of runs of these lengths: each goes to the worker that is free first, as in a sweep."""
+        free_at = [0.0] * self._workers
+        for length in lengths:
+            heapq.heapreplace(free_at, free_at[0] + length)
+        return max(free_at)
 
 
-def _machine(environment: Environment) -> tuple[object, ...]:
-    return environment.host, environment.device, environment.threads
+def _described(folder: Path) -> int | None:
+    """The multiply-adds in a run's `architecture.json`; None where it has none."""
+    try:
+        return int(json.loads((folder / "architecture.json").read_bytes())["multiply_adds"]) or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _model(spec: RunSpec) -> str:
+    return repr([(name, value) for name, value in flatten(spec).items() if name.startswith("model.")])
 
 
 def _cost(spec: RunSpec) -> str:
     """What the length of an epoch depends on."""
-    fields = flatten(spec)
-    return repr(
-        [(name, value) for name, value in fields.items() if name.startswith(("model.", "data."))]
-    ) + _arithmetic(spec)
+    return f"{_model(spec)} {_family(spec)}"
 
 
-def _kind(spec: RunSpec) -> str:
-    return f"{spec.model.name} {spec.data.dataset} {_arithmetic(spec)}"
-
-
-def _arithmetic(spec: RunSpec) -> str:
-    return f"{spec.training.batch_size} {spec.training.precision}"
+def _family(spec: RunSpec) -> str:
+    data = [(name, value) for name, value in flatten(spec).items() if name.startswith("data.")]
+    return f"{spec.model.name} {data} {spec.training.batch_size} {spec.training.precision}"

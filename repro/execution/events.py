@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from repro.execution.beat import Beat
 from repro.records import EpochRecord, RunResult
 from repro.studies import PlannedRun
 
@@ -19,8 +20,6 @@ class Planned:
     rows: int
     """Rows of the plan; several may rest on one run."""
     workers: int
-    seconds: float | None
-    """How long it takes at most by earlier runs on this machine; None where there are none to go by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,14 @@ class Started:
 
     run: PlannedRun
     resumed_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run in training stands within its epoch."""
+
+    run: PlannedRun
+    beat: Beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +92,4 @@ class Finished:
     """The sweep's result table in Markdown; "" where it was not tracked."""
 
 
-Event: TypeAlias = Planned | Started | Epoch | Ended | Failed | Waiting | Notice | Finished
+Event: TypeAlias = Planned | Started | Step | Epoch | Ended | Failed | Waiting | Notice | Finished

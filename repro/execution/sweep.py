@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import environment, estimate, folders
-from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Waiting
+from repro.execution import beat, environment, folders
+from repro.execution.beat import Beat
+from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
 from repro.execution.job import Exit, Job
 from repro.execution.process import Process
 from repro.records import EpochRecord, RunResult
@@ -70,6 +71,7 @@ class _Active:
     process: Process
     told: int = 0
     size: int = 0
+    beat: Beat | None = None
     ended: bool = False
     """Whether its end was told; its process may take a moment longer."""
 
@@ -145,9 +147,6 @@ class _Sweep:
                     reused=split.reused,
                     rows=len(self.plan.runs),
                     workers=self.workers,
-                    seconds=estimate.seconds(
-                        [run.spec for run in split.trains], self.settings.runs, self.workers, self.env
-                    ),
                 )
                 for run, message in split.damaged:
                     yield Failed(run, message, again=False)
@@ -263,6 +262,9 @@ class _Sweep:
         """Yields what has become of a run that is being trained."""
         code = active.process.returncode  # before its journal is read: what it wrote is then complete
         yield from self._tell(active)
+        if code is None and (seen := beat.read(self.settings.runs / active.run.key)) not in (None, active.beat):
+            active.beat = seen
+            yield Step(active.run, seen)
         if code is not None:
             state.active.remove(active)
             active.process.close()

@@ -28,6 +28,7 @@ import yaml
 from repro import journal
 from repro.errors import InputError, ReproError
 from repro.execution import disk, predictions
+from repro.execution.beat import Beat, Pulse
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
 from repro.records import EpochRecord, Progress, RunResult
@@ -151,9 +152,12 @@ def _go_on(
     training: Training,
 ) -> Exit:
     _describe(job, training)
+    pulse = Pulse(job.folder)
     for record in training:
         match record:
             case Progress():
+                if pulse.due:
+                    pulse.write(Beat(record.epoch, record.step, record.steps, *training.pace()))
                 if stop.asked:
                     checkpoints.save(training.snapshot())
                     writer.append(journal.Stop("killed", f"stopped in epoch {record.epoch}"))
@@ -172,6 +176,7 @@ def _go_on(
                 _keep(job.folder, training, record)
                 writer.append(record)
     checkpoints.remove()
+    pulse.stop()
     return Exit.DONE
 
 

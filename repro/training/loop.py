@@ -152,6 +152,12 @@ class Training:
         """Epochs that are complete."""
         return len(self._at.epoch_seconds)
 
+    def pace(self) -> tuple[float, float]:
+        """Mean training loss of the epoch in work so far (nan before its first step), and images per second."""
+        images = min(self._at.step * self.spec.training.batch_size, self._images_used)
+        loss = float(self._sums[0]) / images if images else math.nan
+        return loss, images / self._at.seconds if self._at.seconds else 0.0
+
     def best_state(self) -> dict[str, Tensor]:
         """The weights of the best epoch, or those of now where no epoch was complete: on the CPU, contiguous."""
         state = self._state()

@@ -78,6 +78,22 @@ def test_events_come_in_order(loaded, monkeypatch):
     assert kinds == [*epochs[0], "EpochRecord", *epochs[1], "EpochRecord", *[(2, STEPS, STEPS)] * 2, "RunResult"]
 
 
+def test_the_pace_is_that_of_the_epoch_in_work(loaded):
+    training = Training(tiny(), loaded)
+    assert math.isnan(training.pace()[0])
+    events = iter(training)
+    next(events)
+    first, rate = training.pace()
+    assert 1 < first < 5
+    assert rate > 0
+    for event in events:
+        if isinstance(event, Progress) and (event.epoch, event.step) == (1, STEPS):
+            last = training.pace()[0]
+        if isinstance(event, EpochRecord):
+            assert event.train_loss == pytest.approx(last)
+            break
+
+
 def test_training_learns(undisturbed):
     _, (first, second, result) = undisturbed
     assert second.train_loss < first.train_loss < 2.5
