@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
+from repro import locks
 from repro.errors import ReproError, shown, unknown
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import RunSpec
@@ -236,33 +236,13 @@ def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[Differenc
 
 
 def claim(folder: Path) -> IO[bytes] | None:
-    """The lock of a run's folder, held until the returned file is closed; None where another process holds it.
-
-    The kernel frees it however its holder ends, so there is no stale lock and no heartbeat. It holds between the
-    processes of one machine; a network file system may not pass it on to others.
-    """
-    path = folder / "lock"
-    for pause in (0.01, 0.05, 0):  # `held` takes the lock for a moment when it looks
-        file = path.open("ab")
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file  # else the folder was set aside in between, and its lock with it
-        file.close()
-        time.sleep(pause)
-    return None
+    """The lock of a run's folder, held until the returned file is closed; None where another process holds it."""
+    return locks.claim(folder / "lock")
 
 
 def held(folder: Path) -> bool:
     """Whether some process trains the run of this folder now."""
-    try:
-        with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
+    return locks.held(folder / "lock")
 
 
 def find(runs: Path) -> list[Path]:

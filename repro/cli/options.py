@@ -66,6 +66,12 @@ def running() -> Callable[[_Command], _Command]:
         click.option(
             "--checkpoint-seconds", default=30.0, show_default=True, help="Minimum seconds between checkpoints."
         ),
+        click.option(
+            "--store-patience",
+            default=60.0,
+            show_default=True,
+            help="Seconds to wait at the end for a tracking store that makes no progress.",
+        ),
         runs_dir(),
         tracking_uri(),
     )
@@ -123,6 +129,8 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
         raise InputError(f"device: {device!r} is not known (allowed: cpu, cuda, cuda:0, cuda:1 ...)")
     if not asked["checkpoint_seconds"] >= 0:
         raise InputError(f"checkpoint-seconds: {asked['checkpoint_seconds']} is not a time (allowed: 0 and more)")
+    if not asked["store_patience"] >= 0:
+        raise InputError(f"store-patience: {asked['store_patience']} is not a time (allowed: 0 and more)")
     return Settings(
         cache=prepared(plan.runs[0].spec.data.dataset, Path(asked["data_dir"])),
         runs=Path(asked["runs_dir"]),
@@ -134,6 +142,7 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
         offline=asked["offline"],
         uri=asked["tracking_uri"],
         checkpoint_seconds=asked["checkpoint_seconds"],
+        patience_seconds=asked["store_patience"],
     )
 
 

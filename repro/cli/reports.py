@@ -52,8 +52,10 @@ def compare(
     """
     from repro.reporting import report, statements
     from repro.tracking import reader
+    from repro.tracking.names import Tag
+    from repro.tracking.store import link
 
-    slugs = None if study == "all" else [_slug(name.strip()) for name in study.split(",") if name.strip()]
+    slugs = None if study == "all" else list(dict.fromkeys(_slug(n.strip()) for n in study.split(",") if n.strip()))
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
     paper = statements.load()
@@ -68,7 +70,7 @@ def compare(
         studies=slugs,
         setting=setting,
         findings=_findings(paper),
-        ui_url=ui_url or (contents.uri if contents.uri.startswith("http") else None),
+        ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else ui_url,
         with_figures=figures,
         beside=_beside(writer, _samples(contents, Path(data_dir))) if figures and writer else None,
     )
@@ -76,7 +78,8 @@ def compare(
     click.echo(f"{len(written.paths)} files under {out}; look at {written.index}")
     if writer is not None and (run_id := writer.attached()) is not None:  # under `mlflow run`
         writer.log_files(run_id, {str(path.relative_to(out)): path for path in written.paths})
-        writer.describe(run_id, written.summary)
+        if Tag.KIND not in writer.run(run_id).tags:  # else a sweep of the same `mlflow run` is described there
+            writer.describe(run_id, written.summary)
 
 
 @click.command()

@@ -111,20 +111,19 @@ def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
     """
     from repro import journal
     from repro.execution import predictions, publisher
-    from repro.tracking.store import TrackingError, connect
+    from repro.tracking.reap import gone
+    from repro.tracking.store import TrackingError
     from repro.tracking.writer import Writer
 
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder (it holds one folder a run, each with a {journal.NAME})")
-    writer = Writer(connect(tracking_uri))
-    runs = points = broken = 0
+    writer = Writer.opened(tracking_uri, click.echo)
+    runs = points = files = broken = 0
+    former = ""
     for one in journal.find(Path(folder)):
-        if journal.held(one):
-            continue  # its own sweep publishes it
         try:
-            known = journal.read(one)
-            if known is None:
-                continue
+            if journal.held(one) or (known := journal.read(one)) is None:
+                continue  # its own sweep publishes it
             publisher.draw(one)
             if (
                 predictions.lacking(known)
@@ -132,14 +131,17 @@ def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
             ):
                 predictions.backfill(known, cache)
             # a journal without an end or a word of why it stopped is one whose worker was killed
-            points += writer.publish(one, parent=None, state="killed").points
-            runs += 1
-        except TrackingError:
-            raise
+            done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
+            runs, points, files = runs + 1, points + done.points, files + done.files
+            former = ""
         except (ReproError, OSError) as error:
+            if isinstance(error, TrackingError) and str(error) == former:
+                raise  # it is not this journal, but the store
+            former = str(error)
             broken += 1
             click.echo(f"{one}: {error}", err=True)
-    click.echo(f"{runs} runs in step with the store, {points} points brought in")
+    lost = f", {files} files that the store had lost" if files else ""
+    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}")
     if broken:
         raise ReproError(f"{broken} journals could not be published; the lines above say why")
 
@@ -155,13 +157,15 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     """
     from repro.execution.publisher import draw
     from repro.tracking import reap as reaping
-    from repro.tracking.store import connect
     from repro.tracking.writer import Writer
 
-    closed = reaping.reap(Writer(connect(tracking_uri)), Path(runs_dir), draw)
+    closed = reaping.reap(Writer.opened(tracking_uri, click.echo), Path(runs_dir), draw)
     for line in closed:
         click.echo(line)
-    click.echo(f"{len(closed)} runs closed")
+    left = sum(bool(one.problem) for one in closed)
+    click.echo(f"{len(closed) - left} runs closed")
+    if left:
+        raise ReproError(f"{left} runs could not be closed; the lines above say why")
 
 
 def _whole(run: str, runs: Path, uri: str | None) -> str:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
+from repro import locks
 from repro.journal import sync
+
+_PAUSE_SECONDS = 0.05
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
     """Puts `content` at `path` in one step: a crash leaves the former file or the new one.
 
     Raises:
+        InputError: the file system has no locks.
         OSError: the disk is full or the folder cannot be written; the former file stays.
     """
     temporary = partial(path)
-    try:
-        with temporary.open("wb") as file:
+    while (file := locks.claim(temporary)) is None:  # another process is writing this very file
+        time.sleep(_PAUSE_SECONDS)
+    with file:
+        try:
+            file.truncate(0)  # a crash may have left something
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
     sync(path.parent)
 
 

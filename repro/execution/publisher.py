@@ -68,6 +68,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing: Status | None = None
+        self._progress = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -87,13 +88,17 @@ class Publisher:
 
         Args:
             status: the sweep's; one that is not KILLED gets its table, too.
-            patience: seconds after which it is given up.
+            patience: seconds without progress after which it is given up; for one that is KILLED seconds in all.
             stopping: asked all the while whether to give up at once.
         """
         self._closing = status
         self._wake.set()
-        deadline = time.monotonic() + patience
-        while self._thread.is_alive() and time.monotonic() < deadline and not stopping():
+        began = self._progress = time.monotonic()
+        while self._thread.is_alive() and not stopping():
+            going_on = status != "KILLED" and self._writer.uploading  # MLflow itself ends an upload that hangs
+            since = began if status == "KILLED" else self._progress
+            if time.monotonic() > since + patience and not going_on:
+                break
             self._thread.join(_POLL_SECONDS)
         return len(self._left()) + len(self._broken)
 
@@ -148,6 +153,7 @@ class Publisher:
                 continue
             self._broken.pop(folder, None)
             self._published[folder] = note.count
+            self._progress = time.monotonic()
 
     def _publish(self, folder: Path, note: _Note) -> None:
         drawn = draw(folder)

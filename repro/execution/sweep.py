@@ -60,7 +60,7 @@ class Settings:
     uri: str | None = None
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 60.0
-    """How long to wait for the tracking store at the end."""
+    """How long to wait for the tracking store at the end, from its last progress."""
 
 
 @dataclass
@@ -194,11 +194,11 @@ class _Sweep:
         """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
         from repro.execution.publisher import Publisher, draw  # nothing of MLflow is imported without need
         from repro.tracking.reap import reap
-        from repro.tracking.store import TrackingError, connect
+        from repro.tracking.store import TrackingError
         from repro.tracking.writer import Writer
 
         try:
-            writer = Writer(connect(self.settings.uri))
+            writer = Writer.opened(self.settings.uri, self.notices.put)
             for closed in reap(writer, self.settings.runs, draw):
                 self.notices.put(str(closed))
             stored = {} if self.settings.fresh else writer.finished([run.key for run in self.plan.unique])

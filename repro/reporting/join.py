@@ -174,6 +174,7 @@ def scopes(contents: Contents) -> tuple[Scope, ...]:
         raise InputError(
             f"{contents.uri}: holds no sweep yet; train one first (example: mlflow run .), or repeat the command of runs"
             " that `repro sync` brought in, which trains none of them again"
+            + "".join(f"; {note}" for note in contents.notes)
         )
     finished: dict[str, list[RunRow]] = {}
     for run in sorted(contents.runs, key=lambda run: (run.ended_ms, run.started_ms, run.run_id), reverse=True):

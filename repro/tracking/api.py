@@ -102,15 +102,17 @@ def download(store: Store, run: StoredRun, path: str) -> bytes | None:
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(
-                download_artifacts(artifact_uri=f"{run.artifact_uri}/{path}", dst_path=folder, tracking_uri=store.uri)
-            ).read_bytes()
-        except (MlflowException, OSError):
-            folder_of, _, _ = path.rpartition("/")
-            if path in {file.path for file in store.client.list_artifacts(run.run_id, folder_of or None)}:
-                raise
-            return None
+        for place in store.places(run.artifact_uri):
+            try:
+                return Path(
+                    download_artifacts(artifact_uri=f"{place}/{path}", dst_path=folder, tracking_uri=store.uri)
+                ).read_bytes()
+            except (MlflowException, OSError) as error:
+                reason = error
+        folder_of, _, _ = path.rpartition("/")
+        if path in {file.path for file in store.client.list_artifacts(run.run_id, folder_of or None)}:
+            raise reason
+        return None
 
 
 def _history(store: Store, run: str, name: str) -> Points:

@@ -159,7 +159,7 @@ SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.COMMIT: "Git commit of the code.",
         Tag.DIRTY: "Whether the working tree had changes.",
         Tag.HARDWARE: "Processor or GPU that computed.",
-        Tag.NAME: "The sweep's name; under `mlflow run` it replaces the one MLflow made up.",
+        Tag.NAME: "The sweep's name; under `mlflow run` it replaces the one that MLflow made up.",
         Tag.NOTE: "Description: what was asked and, at the end, the result table in short.",
         Tag.USER: "Login name (under `mlflow run`: MLflow's).",
         Tag.SOURCE_NAME: "`repro` (under `mlflow run`: MLflow's).",

@@ -6,17 +6,19 @@ anything else by the plain API. All three give the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 from typing import TypeAlias
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 from repro import studies as declared
 from repro.errors import InputError
 from repro.rows import Contents, RunRow, SweepRow
 from repro.tracking import api, sqlite, stored
 from repro.tracking.names import Tag
+from repro.tracking.places import Moved, local, moved
 from repro.tracking.store import Store, connect, errors, resolve, shown, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
@@ -45,22 +47,27 @@ def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[st
     if database is not None:
         if not database.is_file():
             raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
-        with errors(uri), sqlite.reading(database) as connection:
-            missing = sqlite.unknown_schema(connection)
+        with errors(uri):
+            with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
+                missing = sqlite.unknown_schema(connection)
+                found = sqlite.runs(connection) if missing is None else []
             if missing is None:
+                misplaced = moved(database)
+                notes += [f"{uri}: {misplaced}"] if misplaced else []
+                store = cache(lambda: connect(uri))
                 source = _Source(
-                    sqlite.runs(connection),
-                    lambda run: _beside(uri, run),
-                    lambda run_ids: sqlite.histories(connection, run_ids),
+                    found,
+                    lambda run: _beside(store, misplaced, run),
+                    lambda run_ids: sqlite.histories(database, run_ids),
                 )
                 return _contents(uri, source, curves, studies, notes)
         notes.append(f"{uri}: its schema has no {missing}; read through MLflow, which takes longer")
-    store = connect(uri)
-    with store.errors():
+    opened = connect(uri)
+    with opened.errors():
         source = _Source(
-            api.runs(store),
-            lambda run: api.download(store, run, PLAN),
-            lambda run_ids: _histories(store, run_ids, notes),
+            api.runs(opened),
+            lambda run: api.download(opened, run, PLAN),
+            lambda run_ids: _histories(opened, run_ids, notes),
         )
         return _contents(uri, source, curves, studies, notes)
 
@@ -85,6 +92,7 @@ def _contents(
         sweep for run in source.runs if run.tags[Tag.KIND] == "sweep" and (sweep := _sweep(run, source.plan, notes))
     ]
     rows = {run.run_id: row for run in source.runs if run.tags[Tag.KIND] == "run" and (row := _row(run, notes))}
+    notes += _without_sweep(source.runs, sweeps, rows)
     if studies is not None:
         sweeps = [sweep for sweep in sweeps if any(study.study in studies for study in sweep.plan.studies)]
         planned = [run for sweep in sweeps for run in sweep.plan.runs]
@@ -101,6 +109,19 @@ def _contents(
             if doubled:
                 notes.append(f"run {run}: {doubled} doubled points; the latest of each step is kept")
     return Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes))
+
+
+def _without_sweep(runs: Sequence[StoredRun], sweeps: Sequence[SweepRow], rows: Mapping[str, RunRow]) -> list[str]:
+    """A line for each sweep that was deleted while runs of it stand that no other one plans."""
+    there = {run.run_id for run in runs}
+    planned = {run.key for sweep in sweeps for run in sweep.plan.runs}
+    parents = {
+        run.tags.get(Tag.PARENT, "") for run in runs if run.run_id in rows and rows[run.run_id].key not in planned
+    }
+    return [
+        f"sweep {parent} is deleted, its runs are not: `mlflow runs restore --run-id {parent}` brings it back"
+        for parent in sorted(parents - there - {""})
+    ]
 
 
 def _sweep(run: StoredRun, plan: Callable[[StoredRun], bytes | None], notes: list[str]) -> SweepRow | None:
@@ -126,18 +147,17 @@ def _row(run: StoredRun, notes: list[str]) -> RunRow | None:
         return None
 
 
-def _beside(uri: str, run: StoredRun) -> bytes | None:
+def _beside(store: Callable[[], Store], misplaced: Moved | None, run: StoredRun) -> bytes | None:
     """A sweep's plan, from the folder that a sqlite store keeps its artifacts in; elsewhere through MLflow."""
-    parsed = urlparse(run.artifact_uri)
-    if parsed.scheme == "mlflow-artifacts":
+    scheme = urlparse(run.artifact_uri).scheme
+    if scheme == "mlflow-artifacts":
         raise ValueError("its files are kept by a tracking server; name that server as the store")
-    if parsed.scheme not in {"", "file"}:
-        return api.download(connect(uri), run, PLAN)
-    path = Path(unquote(parsed.path) if parsed.scheme else run.artifact_uri)
-    try:
-        return (path / PLAN).read_bytes()
-    except FileNotFoundError:
-        return None
+    if scheme not in {"", "file"}:
+        return api.download(store(), run, PLAN)
+    for place in (misplaced.place(run.artifact_uri) if misplaced else run.artifact_uri, run.artifact_uri):
+        with contextlib.suppress(FileNotFoundError):
+            return (local(place) / PLAN).read_bytes()
+    return None
 
 
 def _histories(store: Store, run_ids: Sequence[str], notes: list[str]) -> Histories:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
+from repro.journal import Journal
 from repro.tracking import api, owner
 from repro.tracking.names import Tag
 from repro.tracking.store import TrackingError
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+_SECONDS = 30.0  # after which runs that cannot be closed are no longer tried
+_SILENT_SECONDS = 3600.0
+
+
 @dataclass(frozen=True, slots=True)
 class Reaped:
     """A run that was closed."""
@@ -26,8 +32,12 @@ class Reaped:
     run_id: str
     name: str
     status: str
+    problem: str = ""
+    """Why it could not be closed; it is tried again by the next sweep."""
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"cannot close {self.name} ({self.run_id}), whose process is gone: {self.problem}"
         return f"closed {self.name} ({self.run_id}) as {self.status}: its process is gone"
 
 
@@ -43,11 +53,32 @@ def reap(writer: Writer, folder: Path, draw: Callable[[Path], object]) -> list[R
         draw: called with the folder of a run before it is published, for the pictures of one that is at its end.
     """
     with writer.store.errors():
-        running = list(api.search(writer.store, "attributes.status = 'RUNNING'"))
+        running = list(api.search(writer.store, f"attributes.status = 'RUNNING' AND tags.`{Tag.KIND}` LIKE '%'"))
     dead = [run for run in running if owner.alive(run.data.tags.get(Tag.OWNER)) is False]
-    closed = [_run(writer, run, folder, draw) for run in dead if run.data.tags.get(Tag.KIND) == "run"]
-    closed += [_sweep(writer, run) for run in dead if run.data.tags.get(Tag.KIND) == "sweep"]
+    dead.sort(key=lambda run: run.data.tags[Tag.KIND])  # runs before their sweeps
+    closed: list[Reaped | None] = []
+    deadline = time.monotonic() + _SECONDS
+    for run in dead:
+        try:
+            closed.append(
+                _sweep(writer, run) if run.data.tags[Tag.KIND] == "sweep" else _run(writer, run, folder, draw)
+            )
+        except TrackingError as error:  # it may be this run alone; one that cannot be closed is in nobody's way
+            closed.append(Reaped(run.info.run_id, run.info.run_name or "", "", str(error)))
+            if time.monotonic() > deadline:
+                break
     return [one for one in closed if one is not None]
+
+
+def gone(known: Journal) -> bool:
+    """Whether the process of a run that is not at its end is taken to be gone, where its folder's lock is free here.
+
+    The lock of another host may not be seen from here: its run is gone after an hour, or ten epochs, without a record.
+    """
+    if known.attempts[-1].environment.host == platform.node():
+        return True
+    longest = max((epoch.epoch_seconds for epoch in known.epochs), default=0.0)
+    return time.time() - known.entries[-1].time_ms / 1000 > max(_SILENT_SECONDS, 10 * longest)
 
 
 def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -> Reaped | None:

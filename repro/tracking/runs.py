@@ -28,6 +28,8 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.uploading = False
+        """Whether files are on their way to the store just now, which may take long."""
 
     def run(self, run_id: str) -> StoredRun:
         """One run of the store.
@@ -82,7 +84,11 @@ class Runs:
                     staged.write_bytes(content)
                 else:
                     staged.symlink_to(content.absolute())
-            self.store.client.log_artifacts(run_id, staging)
+            self.uploading = True
+            try:
+                self.store.client.log_artifacts(run_id, staging)
+            finally:
+                self.uploading = False
 
     def _log(
         self,

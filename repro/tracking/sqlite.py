@@ -119,17 +119,18 @@ def runs(connection: sqlite3.Connection) -> list[StoredRun]:
     ]
 
 
-def histories(connection: sqlite3.Connection, run_ids: Collection[str]) -> Histories:
+def histories(database: Path, run_ids: Collection[str]) -> Histories:
     """The points of the epoch metrics of some runs."""
     names = json.dumps(EPOCH_METRICS)
     histories: dict[str, dict[str, Points]] = {}
-    for run in run_ids:
-        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in EPOCH_METRICS}
-        for key, step, timestamp, value, is_nan in connection.execute(
-            "SELECT key, step, timestamp, value, is_nan FROM metrics"
-            " WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))",
-            (run, names),
-        ):
-            found[key].append((step, timestamp, math.nan if is_nan else value))
-        histories[run] = {key: np.array(points, dtype=np.float64).reshape(-1, 3) for key, points in found.items()}
+    with reading(database) as connection:
+        for run in run_ids:
+            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in EPOCH_METRICS}
+            for key, step, timestamp, value, is_nan in connection.execute(
+                "SELECT key, step, timestamp, value, is_nan FROM metrics"
+                " WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))",
+                (run, names),
+            ):
+                found[key].append((step, timestamp, math.nan if is_nan else value))
+            histories[run] = {key: np.array(points, dtype=np.float64).reshape(-1, 3) for key, points in found.items()}
     return histories

@@ -8,7 +8,6 @@ MLFLOW_EXPERIMENT_NAME, else Default. mlflow is imported when a store is opened,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
@@ -17,9 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlparse
+from urllib.request import getproxies, proxy_bypass
 
+from repro import locks
 from repro.errors import InputError, ReproError
+from repro.tracking.places import Moved, moved, quoted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +60,20 @@ class Store:
     """The file of a sqlite store."""
     inode: tuple[int, int] | None
     """Device and inode of that file when it was opened."""
+    moved: Moved | None = None
+    """Where a sqlite store keeps its files, if that is not where it says."""
+
+    def settle(self) -> list[str]:
+        """Records where the files are, for a store that is written to; returns what was changed, a line each."""
+        changed = []
+        while self.database is not None and (found := moved(self.database)) is not None:
+            with self.errors():
+                changed.append(found.record(self.database))
+        return changed
+
+    def places(self, artifact_uri: str) -> list[str]:
+        """Where the files of a run may be, which is recorded at `artifact_uri`: the likeliest place first."""
+        return [*([self.moved.place(artifact_uri)] if self.moved else []), artifact_uri]
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -99,7 +115,9 @@ def connect(uri: str | None = None) -> Store:
             _probe(uri)
         client = MlflowClient(tracking_uri=uri)
         experiment_id = _experiment(client, uri)
-    return Store(uri, client, experiment_id, database, _inode(database) if database else None)
+    if database is None:
+        return Store(uri, client, experiment_id, None, None)
+    return Store(uri, client, experiment_id, database, _inode(database), moved(database))
 
 
 def resolve(uri: str | None) -> str:
@@ -108,14 +126,20 @@ def resolve(uri: str | None) -> str:
     Raises:
         InputError: not a URI of a store that can be used.
     """
-    given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    given = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI).strip() or DEFAULT_URI
     if (path := sqlite_path(given)) is not None:
         return _sqlite_uri(path)
     scheme, separator, _ = given.partition("://")
     if not separator or scheme in {"file", "sqlite"}:
         raise InputError(
-            f"tracking URI {given!r} is not a store that MLflow keeps runs in"
+            f"tracking URI {shown(given)!r} is not a store that MLflow keeps runs in"
             " (examples: sqlite:///mlflow.db or http://127.0.0.1:5000)"
+        )
+    user, _, _ = given.partition("://")[2].rpartition("@")
+    if set(user) & set("/?#@ "):  # URL parsers would end the server's name there
+        raise InputError(
+            f"tracking URI {shown(given)!r}: its user or password has characters that must be written as codes"
+            " (/ as %2F, ? as %3F, # as %23, @ as %40)"
         )
     return given.rstrip("/") if scheme in {"http", "https"} else given
 
@@ -131,8 +155,35 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """The URI without the password that it may hold, for messages and reports."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+    """The URI for messages and reports: no password, no token, no options of a database; a short plain login name stays."""
+    if uri.startswith("sqlite:"):
+        return uri
+    scheme, separator, rest = uri.partition("://") if "://" in uri else ("", "", uri)
+    user, at, place = rest.rpartition("@")
+    place, question, _ = place.partition("?")
+    name = re.match(r"[A-Za-z][\w.-]{0,19}:(?=.)", user)
+    return f"{scheme}{separator}{name[0] if name else ''}{at and '***@'}{place}{question and '?***'}"
+
+
+def link(uri: str) -> str:
+    """The URI of a server for links to its pages: without a user part."""
+    scheme, separator, rest = shown(uri).partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _hidden(uri: str, text: str) -> str:
+    """A message of another library without the parts of a URI's credentials, however they are written."""
+    if uri.startswith("sqlite:") or "://" not in uri:
+        return text
+    user, _, place = uri.partition("://")[2].rpartition("@")
+    name, _, password = user.partition(":")
+    options = [value for _, value in parse_qsl(place.partition("?")[2])]
+    secrets = {user, password, *options, *([] if f"{name}:" in shown(uri) else [name])}
+    secrets |= {form(secret) for secret in secrets for form in (unquote, quote, quote_plus)}
+    text = text.replace(uri, shown(uri))
+    for secret in sorted(secrets - {""}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w]){re.escape(secret)}(?![\w])", "***", text)
+    return text
 
 
 def _sqlite_uri(path: Path) -> str:
@@ -147,7 +198,11 @@ def errors(uri: str) -> Iterator[None]:
     except ReproError:
         raise
     except (OSError, sqlite3.Error, ImportError) as error:  # an import: the driver of another database
-        raise TrackingError(f"{shown(uri)}: {_line(error)}") from None
+        raise TrackingError(f"{shown(uri)}: {_hidden(uri, _line(error))}") from None
+    except ValueError as error:
+        if " for MLFLOW_" not in str(error):
+            raise
+        raise InputError(_line(error)) from None  # a variable of MLflow's that is not what it must be
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise  # a mistake of ours, not of the store
@@ -159,14 +214,21 @@ def _line(error: Exception) -> str:
 
 
 def _explained(uri: str, error: Exception) -> str:
-    line, text, uri = _line(error), str(error), shown(uri)
+    line, text, server, uri = _hidden(uri, _line(error)), str(error), urlparse(uri), shown(uri)
     if uri.startswith("http") and ("failed with exception" in text or "failed with timeout" in text):
         reason = (
             "connection refused" if "refused" in text else "timed out" if "timed out" in text else "connection failed"
         )
+        remedy = "start it"
+        if server.scheme in getproxies() and server.hostname and not proxy_bypass(server.hostname):
+            remedy = (
+                f"a proxy is set ({server.scheme.upper()}_PROXY): except the server with NO_PROXY={server.hostname}"
+            )
         return (
-            f"tracking server {uri} does not answer ({reason}); start it, or name another store (MLFLOW_TRACKING_URI)"
+            f"tracking server {uri} does not answer ({reason}); {remedy}, or name another store (MLFLOW_TRACKING_URI)"
         )
+    if "must be in the 'active' state" in line and (run := re.search(r"[0-9a-f]{32}", line)):
+        return f"{uri}: run {run[0]} is deleted there; `mlflow runs restore --run-id {run[0]}` brings it back"
     if "out-of-date database schema" in line:
         found = line.partition("found version ")[2].partition(",")[0]
         return (
@@ -189,13 +251,16 @@ def _prepared(database: Path, uri: str) -> Iterator[None]:
     """Holds the database's lock, in which a missing one is created and MLflow brings an older one up to date."""
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with database.with_name(f"{database.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.alone(database.with_name(f"{database.name}.lock")):
             if database.exists():
                 _check(database)
             else:
                 _create(database, uri)
             yield
+            unread = Path(uri.removeprefix("sqlite:///")).parent
+            if unread != database.parent:
+                with contextlib.suppress(OSError):  # MLflow makes an empty folder of the name with its codes
+                    os.removedirs(unread)
     except OSError as error:
         raise TrackingError(
             f"{uri}: cannot be written ({error.strerror}); name a store in a folder that can (MLFLOW_TRACKING_URI)"
@@ -226,14 +291,18 @@ def _create(database: Path, uri: str) -> None:
     for leftover in (fresh, fresh.with_name(f"{fresh.name}-journal")):
         leftover.unlink(missing_ok=True)
     with errors(uri):
-        store = SqlAlchemyStore(_sqlite_uri(fresh), "./mlruns")  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(_sqlite_uri(fresh), f"{quoted(Path.cwd())}/mlruns")  # type: ignore[no-untyped-call]
         store.engine.dispose()
         SqlAlchemyStore._engine_map.pop(store.db_uri)
         if uri in SqlAlchemyStore._engine_map:  # it may hold a connection to a former file of this name
             SqlAlchemyStore._engine_map[uri].dispose()
-    with contextlib.suppress(FileExistsError):
+    try:
         database.hardlink_to(fresh)
-    fresh.unlink()
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links; others of ours wait for the lock meanwhile
+        fresh.replace(database)
+    fresh.unlink(missing_ok=True)
 
 
 def _probe(uri: str) -> None:
@@ -250,6 +319,11 @@ def _experiment(client: MlflowClient, uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
     given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if given and not given.isdecimal():
+        raise InputError(
+            f"MLFLOW_EXPERIMENT_ID: {given!r} is not the id of an experiment (allowed: a number, as MLflow's pages show"
+            " it; MLFLOW_EXPERIMENT_NAME takes a name)"
+        )
     if not given and name:
         found = client.get_experiment_by_name(name)
         if found is None:

@@ -7,22 +7,26 @@ FINISHED run is a complete one. A failure is a `TrackingError`; the same call ma
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from repro import journal, studies
+from repro import journal, locks, studies
+from repro.errors import InputError
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment
 from repro.studies import Plan
 from repro.tracking import api, entries, owner, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
 from repro.tracking.runs import NO_SUCH_RUN, Runs, cut
-from repro.tracking.store import Store
+from repro.tracking.store import Store, connect
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 State: TypeAlias = Literal["running", "killed", "failed"]
 """What the publisher knows of a run that is not at its end."""
@@ -30,6 +34,8 @@ Status: TypeAlias = Literal["FINISHED", "KILLED", "FAILED"]
 
 MESSAGE_LENGTH = 2000
 _STATUS = {"running": "RUNNING", "killed": "KILLED", "failed": "FAILED"}
+_MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""A name that MLflow gave a run for want of one."""
 _FEW = 20
 """Keys that are looked up one by one on a server."""
 
@@ -40,6 +46,8 @@ class Published:
 
     run_id: str
     points: int
+    files: int = 0
+    """Files that the store had lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,14 @@ class Writer(Runs):
         super().__init__(store)
         self._journals: dict[str, _Known] = {}
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
+
+    @classmethod
+    def opened(cls, uri: str | None, say: Callable[[str], object]) -> Writer:
+        """The writing side of the store at `uri`; `say` is told, a line each, what was changed there for that."""
+        store = connect(uri)
+        for line in store.settle():
+            say(line)
+        return cls(store)
 
     def open_sweep(
         self,
@@ -95,13 +111,16 @@ class Writer(Runs):
             **(entries.computed(environment) if environment else {}),
         }
         with self.store.errors():
-            run_id = self._sweeps.get(content) or self.attached()
+            given, run_id = self._given(), self._sweeps.get(content)
+            if run_id is None and given is not None and self._may_take(given, content):
+                run_id = given.info.run_id
             if run_id is None:
-                tags |= entries.source(environment)
+                tags |= entries.source(environment) | ({Tag.PARENT: given.info.run_id} if given is not None else {})
                 run_id = self._create_run(plan.name, tags)
             else:
                 self._log(run_id, tags=tags)
-                self.store.client.update_run(run_id, name=plan.name)
+                if given is not None and given.info.run_id == run_id and _MADE_UP.fullmatch(given.info.run_name or ""):
+                    self.store.client.update_run(run_id, name=plan.name)
             self._sweeps[content] = run_id
         self.log_files(
             run_id, {"sweep.json": content.encode(), "reused.json": json.dumps(dict(reused), indent=1).encode()}
@@ -122,25 +141,37 @@ class Writer(Runs):
         self.log_files(parent, files)
         with self.store.errors():
             self._log(parent, tags={Tag.CLOSED: status, **({Tag.NOTE: cut(description)} if description else {})})
-            if parent != os.environ.get("MLFLOW_RUN_ID"):
+            if parent != self.attached():
                 self.store.client.set_terminated(parent, status)
         self._sweeps = {content: run for content, run in self._sweeps.items() if run != parent}
 
     def attached(self) -> str | None:
-        """The run that `mlflow run` has made for this process, where it is one of this store."""
+        """The run that `mlflow run` has made for this process, where it is one of this store and not at its end."""
+        with self.store.errors():
+            given = self._given()
+        return given.info.run_id if given is not None else None
+
+    def _given(self) -> Run | None:
+        """The run that MLFLOW_RUN_ID names; None for one that is not `mlflow run`'s, or not RUNNING any more."""
         from mlflow.exceptions import MlflowException
 
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if not run_id:
             return None
-        with self.store.errors():
-            try:
-                self.store.client.get_run(run_id)
-                return run_id
-            except MlflowException as error:
-                if error.error_code not in NO_SUCH_RUN:
-                    raise
-                return None
+        try:
+            run: Run = self.store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in NO_SUCH_RUN:
+                raise
+            return None
+        made = run.data.tags.get(Tag.SOURCE_TYPE) == "PROJECT" and run.info.lifecycle_stage == "active"
+        return run if made and run.info.status == "RUNNING" else None
+
+    def _may_take(self, given: Run, content: str) -> bool:
+        """Whether a run of `mlflow run` may hold a plan: it holds none yet, or this one."""
+        if given.data.tags.get(Tag.KIND) != "sweep":
+            return True
+        return self.artifact(given.info.run_id, "sweep.json") in {None, content.encode()}
 
     def publish(
         self, folder: Path, *, parent: str | None, state: State = "running", message: str | None = None
@@ -157,16 +188,23 @@ class Writer(Runs):
             ReproError: the journal was changed by hand.
             TrackingError: the store is away; call again later.
         """
-        known = journal.read(folder)
-        if known is None:
+        if not (folder / journal.NAME).is_file():
             return Published("", 0)
         with self.store.errors(), _one_publisher(folder):
+            known = journal.read(folder)
+            if known is None:
+                return Published("", 0)
             # forgotten until all went well: after a failure the store itself is asked how far it came
-            before = self._journals.pop(known.id, None) or self._find(known) or self._create(known, parent)
-            after = before if before.status == "FINISHED" else self._publish(known, before, parent, state, message)
+            remembered = self._journals.pop(known.id, None)
+            before = remembered or self._find(known) or self._create(known, parent)
+            files = 0
+            if before.status != "FINISHED":
+                after = self._publish(known, before, parent, state, message)
+            else:
+                after, files = before, 0 if remembered else self._add_missing(known, before.run_id)
             self._journals[known.id] = after
         points = len(EPOCH_METRICS) * (after.epochs - before.epochs)
-        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result))
+        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result), files)
 
     def status(self, journal_id: str) -> str | None:
         """The status of a journal's run as this writer left it; None for one that it has not published."""
@@ -177,10 +215,11 @@ class Writer(Runs):
         """Key -> run id of the finished runs among `keys`, in any experiment; the newest where there are several."""
         wanted = set(keys)
         with self.store.errors():
+            found = None
             if self.store.database is not None:
                 with sqlite.reading(self.store.database) as connection:
-                    found = sqlite.finished(connection)
-            else:
+                    found = sqlite.finished(connection) if sqlite.unknown_schema(connection) is None else None
+            if found is None:
                 conditions = [api.FINISHED]
                 if len(wanted) <= _FEW:  # a small sweep in a large store
                     conditions = [f"{api.FINISHED} AND tags.`{Tag.KEY}` = '{key}'" for key in wanted]
@@ -210,6 +249,14 @@ class Writer(Runs):
             and bool(run.inputs.dataset_inputs),
             parent=Tag.PARENT in run.data.tags,
         )
+
+    def _add_missing(self, known: Journal, run_id: str) -> int:
+        """Stores again those files of a finished run that the store has lost; returns how many."""
+        there = {file.path for file in self.store.client.list_artifacts(run_id)}
+        files = {name: known.folder / name for name in RUN_ARTIFACTS if name not in there}
+        files = {name: file for name, file in files.items() if file.is_file()}
+        self.log_files(run_id, files)
+        return len(files)
 
     def _create(self, known: Journal, parent: str | None) -> _Known:
         tags = entries.tags(known) | ({Tag.PARENT: parent} if parent else {})
@@ -280,7 +327,8 @@ def _asked(plan: Plan, reused: Mapping[str, str], journals: Collection[str]) -> 
 def _one_publisher(folder: Path) -> Iterator[None]:
     """Lets one process at a time publish a journal; a sweep, `sync` and `reap` may meet, and two would create two runs."""
     path = folder / journal.NAME
-    with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:  # NFS locks only what may be written
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(InputError):  # without locks: nothing was trained there, it is published from there
+            mode = "r+b" if os.access(path, os.W_OK) else "rb"  # NFS locks only what may be written
+            stack.enter_context(locks.alone(path, mode))
         yield

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
+import platform
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from repro import journal
+from repro.cli import main
 from repro.execution.publisher import draw
+from repro.tracking import api
 from repro.tracking import reap as reaping
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
@@ -124,7 +132,8 @@ def test_a_folder_that_may_not_be_entered_is_left_alone(fresh, runs, trained, le
 def test_the_parent_that_mlflow_run_left(fresh, runs, trained, left, dump, monkeypatch) -> None:
     place = fresh()
     writer = Writer(connect(place.uri))
-    given, ended, foreign = (writer.store.client.create_run("0").info.run_id for _ in range(3))
+    by_mlflow = {"mlflow.source.type": "PROJECT"}
+    given, ended, foreign = (writer.store.client.create_run("0", tags=by_mlflow).info.run_id for _ in range(3))
     for parent in (given, ended):
         monkeypatch.setenv("MLFLOW_RUN_ID", parent)
         assert left(writer, trained(runs))[0] == parent
@@ -182,3 +191,77 @@ def test_the_double_of_a_run_is_closed(fresh, runs, trained, left, dump) -> None
     assert dump(place.database, run_id).run["status"] == "KILLED"
     stored = dump(place.database, double)
     assert (stored.run["status"], stored.tags["repro.message"]) == ("FAILED", f"a double of run {run_id}")
+
+
+def test_a_run_that_cannot_be_closed_is_in_nobodys_way(fresh, runs, trained, left, dump, monkeypatch) -> None:
+    place, stuck, other = fresh(), trained(runs), trained(runs)
+    writer = Writer(connect(place.uri))
+    sweep, stuck_id = left(writer, stuck)
+    _, other_id = left(writer, other)
+    writer = Writer(connect(place.uri))
+    end = writer.store.client.set_terminated
+
+    def forbidden(run_id, *words):
+        if run_id in {sweep, stuck_id}:
+            raise MlflowException("403: forbidden")
+        return end(run_id, *words)
+
+    monkeypatch.setattr(writer.store.client, "set_terminated", forbidden)
+    problems = {one.run_id: str(one) for one in reap(writer, runs) if one.problem}
+    assert set(problems) == {sweep, stuck_id}
+    assert all("cannot close" in line and "403: forbidden" in line for line in problems.values())
+    assert dump(place.database, other_id).run["status"] == "KILLED"
+
+
+def test_only_runs_of_ours_are_fetched(fresh, runs, monkeypatch) -> None:
+    store = connect(fresh().uri)
+    store.client.create_run("0")
+    fetched = []
+    search = api.search
+    monkeypatch.setattr(api, "search", lambda *words: [fetched.append(run) or run for run in search(*words)])
+    assert reap(Writer(store), runs) == [] and fetched == []
+
+
+class TestSync:
+    """`repro sync` on journals of other hosts, and on folders that cannot be read."""
+
+    def sync(self, place) -> tuple[int, str]:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            code = main(["sync", "--tracking-uri", place.uri])
+        return code, out.getvalue()
+
+    def status(self, place, run) -> str:
+        query = "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'repro.key' AND tags.value = ?"
+        with contextlib.closing(sqlite3.connect(place.database)) as store:
+            return store.execute(query, (run.key,)).fetchone()[0]
+
+    @pytest.mark.parametrize(
+        ("host", "minutes", "seconds", "status"),
+        [
+            ("elsewhere", 5, 1.5, "RUNNING"),
+            ("elsewhere", 90, 1.5, "KILLED"),
+            ("elsewhere", 90, 3000.0, "RUNNING"),
+            (platform.node(), 5, 1.5, "KILLED"),
+        ],
+    )
+    def test_a_run_of_another_host_is_closed_once_it_is_silent(
+        self, fresh, runs, trained, host, minutes, seconds, status
+    ) -> None:
+        place, run = fresh(), trained(runs)
+        run.clock = round(time.time() * 1000) - minutes * 60_000
+        run.start(host=host)
+        run.train(1, epoch_seconds=seconds)
+        assert self.sync(place)[0] == 0
+        assert self.status(place, run) == status
+
+    def test_a_folder_that_cannot_be_read_keeps_no_other_away(self, fresh, runs, trained) -> None:
+        place, *made = fresh(), *(trained(runs) for _ in range(3))
+        for run in made:
+            run.train(1)
+            run.finish()
+        first, *others = sorted(made, key=lambda run: run.key)
+        (first.folder / "lock").mkdir()
+        code, said = self.sync(place)
+        assert code == 1 and f"runs/{first.key}: " in said and "2 runs in step" in said
+        assert {self.status(place, run) for run in others} == {"FINISHED"}

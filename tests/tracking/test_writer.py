@@ -7,14 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
-from repro import journal, studies
+from repro import journal, locks, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
 from repro.spec import flatten, merged, resolve
-from repro.tracking import entries, names
+from repro.tracking import entries, names, sqlite
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.stored import param
 from repro.tracking.writer import Published, Writer
@@ -113,6 +114,7 @@ def test_killed_after_any_call(fresh, runs, trained, dump, program, call) -> Non
 import os, signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))
@@ -434,6 +436,7 @@ def test_full_disk(fresh, runs, trained, dump, program, what) -> None:
 import resource, signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))
@@ -456,3 +459,71 @@ except TrackingError as error:
     assert stored.run["status"] == "FINISHED"
     assert Writer(connect(place.uri)).artifact(done.run_id, "model.pt") == (run.folder / "model.pt").read_bytes()
     assert len(connect(place.uri).client.search_runs(["0"])) == 1
+
+
+class TestRunOfMlflow:
+    """Which run of MLflow a sweep takes for its own: that of `mlflow run`, as long as it goes on."""
+
+    made: ClassVar = {"mlflow.source.type": "PROJECT"}
+
+    @pytest.mark.parametrize("left", ["finished", "deleted", "another's"])
+    def test_a_run_id_that_was_left_in_the_environment(self, fresh, trained, runs, dump, monkeypatch, left) -> None:
+        place, run = fresh(), trained(runs)
+        client = connect(place.uri).client
+        tags = {"mlflow.note.content": "of mine"} | (self.made if left != "another's" else {})
+        foreign = client.create_run("0", run_name="serious-skink-1", tags=tags).info.run_id
+        if left == "finished":
+            client.set_terminated(foreign)
+        if left == "deleted":
+            client.delete_run(foreign)
+        before = dump(place.database, foreign)
+        monkeypatch.setenv("MLFLOW_RUN_ID", foreign)
+        writer = Writer(connect(place.uri))
+        sweep = writer.open_sweep(run.plan, reused={})
+        writer.close_sweep(sweep, "FINISHED", {}, "described")
+        assert sweep != foreign and writer.attached() is None
+        assert dump(place.database, foreign) == before
+        assert dump(place.database, sweep).run["status"] == "FINISHED"
+
+    def test_two_commands_under_one_run_keep_their_own_plans(self, fresh, trained, runs, dump, monkeypatch) -> None:
+        place, first, second = fresh(), trained(runs), trained(runs)
+        given = connect(place.uri).client.create_run("0", run_name="serious-skink-1", tags=self.made).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", given)
+        ids = [Writer(connect(place.uri)).open_sweep(run.plan, reused={}) for run in (first, first, second)]
+        assert ids[0] == ids[1] == given != ids[2]
+        assert dump(place.database, ids[2]).tags["mlflow.parentRunId"] == given
+        Writer(connect(place.uri)).close_sweep(ids[2], "FINISHED", {})
+        assert dump(place.database, ids[2]).run["status"] == "FINISHED"
+        for run_id, run in zip(ids, (first, first, second), strict=True):
+            plan = Writer(connect(place.uri)).artifact(run_id, "sweep.json")
+            assert plan == studies.dump(run.plan).encode()
+
+    def test_a_name_that_was_given_stays(self, fresh, trained, runs, dump, monkeypatch) -> None:
+        place, run = fresh(), trained(runs)
+        given = connect(place.uri).client.create_run("0", run_name="mine", tags=self.made).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", given)
+        assert Writer(connect(place.uri)).open_sweep(run.plan, reused={}) == given
+        assert dump(place.database, given).run["name"] == "mine"
+
+
+def test_finished_runs_are_found_whatever_the_schema(fresh, trained, runs, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    run.finish()
+    writer = Writer(connect(place.uri))
+    run_id = writer.publish(run.folder, parent=None).run_id
+    monkeypatch.setattr(sqlite, "unknown_schema", lambda _: "runs.end_time")
+    assert writer.finished([run.key]) == {run.key: run_id}
+
+
+def test_what_is_published_is_what_stands_there_once_it_is_ones_turn(fresh, trained, runs, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    writer, alone = Writer(connect(place.uri)), locks.alone
+
+    def another_was_first(*words):
+        run.train(1)
+        return alone(*words)
+
+    monkeypatch.setattr(locks, "alone", another_was_first)
+    assert writer.publish(run.folder, parent=None).points == 2 * len(EPOCH_METRICS)

@@ -1,0 +1,79 @@
+"""How long a sweep waits for its store at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from repro.execution.publisher import Publisher
+from repro.tracking.store import TrackingError
+from repro.tracking.writer import Published
+
+
+class SlowWriter:
+    """A store that takes its time for everything."""
+
+    def __init__(self, each: float, upload: float = 0.0) -> None:
+        self.each, self.upload = each, upload
+        self.uploading = False
+        self.away = False
+
+    def open_sweep(self, *_: object, **__: object) -> str:
+        return "sweep"
+
+    def publish(self, *_: object, **__: object) -> Published:
+        if self.away:
+            raise TrackingError("away")
+        time.sleep(self.each)
+        self.uploading = True
+        time.sleep(self.upload)
+        self.uploading = False
+        return Published("run", 1)
+
+    def close_sweep(self, *_: object, **__: object) -> None:
+        pass
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`made(writer, runs)`: a publisher with as many runs to publish and no table."""
+    monkeypatch.setattr(Publisher, "_conclude", lambda *_: None)
+    monkeypatch.setattr("repro.execution.publisher.draw", lambda _: True)
+
+    def make(writer: SlowWriter, runs: int) -> Publisher:
+        publisher = Publisher(writer, None, {}, None, lambda _: None)  # type: ignore[arg-type]
+        for number in range(runs):
+            publisher.note(tmp_path / str(number))
+        publisher.start()
+        return publisher
+
+    return make
+
+
+def test_patience_counts_from_the_last_progress(made) -> None:
+    publisher = made(SlowWriter(each=0.4), 5)
+    assert publisher.close("FINISHED", 0.9) == 0  # two seconds in all
+    assert publisher.closed
+
+
+def test_a_slow_upload_is_waited_for(made) -> None:
+    publisher = made(SlowWriter(each=0.0, upload=1.5), 1)
+    assert publisher.close("FINISHED", 0.3) == 0
+    assert publisher.closed
+
+
+def test_a_store_that_makes_no_progress_is_given_up(made) -> None:
+    writer = SlowWriter(each=0.0)
+    writer.away = True
+    publisher, began = made(writer, 2), time.monotonic()
+    assert publisher.close("FINISHED", 0.5) == 2
+    assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_sweep_that_is_stopped_does_not_wait_for_an_upload(made) -> None:
+    publisher, began = made(SlowWriter(each=0.0, upload=3.0), 1), time.monotonic()
+    time.sleep(0.2)
+    assert publisher.close("KILLED", 0.5) == 1
+    assert time.monotonic() - began < 2.5
