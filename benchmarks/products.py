@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from benchmarks import asked
 from benchmarks.stopwatch import say
 from repro.training import cpu
-from repro.training.filters import Filters
+from repro.training.fast import Passes
+from repro.training.fast.filters import Filters
 from repro.training.models import build
 from repro.training.models.layers import Linear
-from repro.training.passes import Passes
 
 WARMUP = 3
 

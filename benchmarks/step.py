@@ -16,9 +16,9 @@ from benchmarks.stopwatch import Stopwatch, say
 from repro.records import Progress
 from repro.spec import RunSpec
 from repro.training.data import Data, load, prepare
+from repro.training.fast import Passes
 from repro.training.loop import Training
 from repro.training.models import build, multiplied
-from repro.training.passes import Passes
 
 BLOCK = 10
 """Steps of one kind in a row: short enough that both meet the same state of the machine."""
@@ -44,10 +44,7 @@ class Bare:
         """One forward and one backward pass."""
         for parameter in self.parameters:
             parameter.grad = None
-        outputs = self.passes.forward(self.images).requires_grad_()
-        functional.cross_entropy(outputs.float(), self.labels).backward()
-        assert outputs.grad is not None
-        self.passes.backward(outputs.grad)
+        functional.cross_entropy(self.passes(self.images).float(), self.labels).backward()
 
 
 def whole_steps(spec: RunSpec, data: Data) -> Iterator[Progress]:

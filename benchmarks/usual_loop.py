@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks import asked, peer_data
 from benchmarks.stopwatch import Stopwatch, say
-from repro.spec import AdaBoundSpec, flatten
+from repro.recipe import AdaBoundSpec
+from repro.spec import flatten
 from repro.training.models import build
 
 

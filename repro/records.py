@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["finished", "diverged", "chance"]
+Step = Literal["fast", "autograd", "cuda graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class RunResult:
     """The end of a run that came to its end: by its budget or patience, or because it diverged."""
 
     outcome: Outcome
-    """diverged: a loss was not finite; chance: best validation accuracy at most 1/classes + 0.02."""
+    """diverged: a loss was not finite; chance: best validation accuracy at most 0.02 above 1 / classes of the data set."""
     test_loss: float
     test_accuracy: float
     """Of the best epoch's weights on the test split, which is read here and nowhere else; nan where no epoch was complete."""
@@ -99,6 +100,11 @@ class Environment:
     side_by_side: int
     """How many runs the sweep trained at a time."""
     deterministic: bool
+    step: Step | Literal[""] = ""
+    """How a step was computed: by the passes written out for a CPU, by plain autograd, or as a CUDA graph; "" where the
+    journal is of a version that did not say."""
+    step_reason: str = ""
+    """Why it was by plain autograd."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,21 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from repro.errors import InputError, shown, unknown
+from repro.recipe import AdaBoundSpec, OptimizerSpec, TrainingSpec
 from repro.validation import Strict, validated
 
 TRAINING_SEMANTICS = 1
 """Version of what training computes. It is part of every key: raise it when the same spec would train differently."""
 
-ADDED_LATER: Mapping[str, object] = MappingProxyType({})
+ADDED_LATER: Mapping[str, object] = MappingProxyType(
+    {
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_epochs": 0.0,
+        "optimizer.step_epochs": [],
+        "optimizer.step_factor": 0.1,
+        "training.label_smoothing": 0.0,
+    }
+)
 """Dotted name -> value at which the field stays out of the hash, for every field added after the first release."""
 
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
@@ -174,57 +183,12 @@ class DataSpec(Strict):
         return given if known is None else {"digest": known.digest, "split_digest": known.split_digest, **given}
 
 
-class AdaBoundSpec(Strict):
-    """AdaBound (Luo et al. 2019). The paper's "learning rate" is `final_lr`; `lr` is the rate of the Adam phase."""
-
-    name: Literal["adabound"]
-    lr: float = Field(1e-3, gt=0, le=100)
-    final_lr: float = Field(0.04, gt=0, le=100)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    gamma: float = Field(1e-3, gt=0, lt=1)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: float = Field(0.0, ge=0, le=10)
-    amsbound: Literal[False] = False
-
-
-class AdamSpec(Strict):
-    """Adam (Kingma and Ba 2014)."""
-
-    name: Literal["adam"]
-    lr: float = Field(1e-3, gt=0, le=100)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: float = Field(0.0, ge=0, le=10)
-
-
-class SGDSpec(Strict):
-    """Stochastic gradient descent with momentum (torch's convention: v = momentum * v + g, w = w - lr * v)."""
-
-    name: Literal["sgd"]
-    lr: float = Field(0.01, gt=0, le=100)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0, le=10)
-
-
-class TrainingSpec(Strict):
-    """How long, in what batches, in which arithmetic."""
-
-    epochs: int = Field(100, ge=1, le=100_000)
-    patience: int = Field(15, ge=1, le=100_000)
-    """Training stops after this many epochs without a better validation accuracy."""
-    batch_size: int = Field(50, ge=1, le=100_000)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: convolutions and linear layers in bfloat16 as under autocast, weights and optimizer in float32."""
-
-
 class RunSpec(Strict):
     """One run, fully resolved. Equal specs have equal keys, and on one machine with one set of versions equal weights."""
 
     model: SqueezeNetSpec | AlexNetSpec = Field(discriminator="name")
     data: DataSpec = DataSpec()
-    optimizer: AdaBoundSpec | AdamSpec | SGDSpec = Field(AdaBoundSpec(name="adabound"), discriminator="name")
+    optimizer: OptimizerSpec = Field(AdaBoundSpec(name="adabound"), discriminator="name")
     training: TrainingSpec = TrainingSpec()
     seed: int = Field(0, ge=0, le=2**31 - 1)
     semantics: int = Field(TRAINING_SEMANTICS, ge=1, le=TRAINING_SEMANTICS)
@@ -252,17 +216,19 @@ class RunSpec(Strict):
     @property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of the question asked."""
-        asked = {
-            name: value + 0.0 if isinstance(value, float) else value  # -0.0 is 0.0
-            for name, value in flatten(self).items()
-            if not _stays_out(name, value)
-        }
-        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        canonical = json.dumps(
+            hashed(flatten(self)), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _stays_out(name: str, value: object) -> bool:
-    return name in ADDED_LATER and ADDED_LATER[name] == value
+def hashed(flat: Mapping[str, Value]) -> dict[str, Value]:
+    """What counts of some settings, in the one form that is hashed: -0.0 as 0.0."""
+    return {
+        name: value + 0.0 if isinstance(value, float) else value
+        for name, value in flat.items()
+        if name not in ADDED_LATER or ADDED_LATER[name] != value
+    }
 
 
 def flatten(spec: BaseModel) -> dict[str, Value]:

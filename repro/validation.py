@@ -20,6 +20,16 @@ class Strict(BaseModel):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+def described(group: str, *declarations: type[BaseModel]) -> dict[str, str]:
+    """`group.field` -> what it means, as the first of some declarations with that field describes it."""
+    found: dict[str, str] = {}
+    for declaration in declarations:
+        for name, field in declaration.model_fields.items():
+            if field.description is not None:
+                found.setdefault(f"{group}.{name}", field.description)
+    return found
+
+
 def validated(model: type[_Model], given: Any, where: str) -> _Model:
     """`given` as `model`, or one line: where, which key, what is wrong, what is allowed."""
     try:

@@ -22,6 +22,7 @@ ORDER = [
     "locks",
     "declarations",
     "validation",
+    "recipe",
     "spec",
     "layout",
     "published",
@@ -44,7 +45,7 @@ HOMES = {
     "matplotlib": ["reporting/drawing.py", "reporting/figures.py", "reporting/pictures.py", "reporting/style.py"],
     "mlflow": ["tracking/"],
     "numpy": ["training/", "rows.py", "reporting/", "tracking/", "execution/predictions.py", "cli/reports.py"],
-    "pydantic": ["validation.py", "spec.py", "published.py", "studies.py", "reporting/statements.py"],
+    "pydantic": ["validation.py", "recipe.py", "spec.py", "published.py", "studies.py", "reporting/statements.py"],
     "pydantic_core": ["spec.py"],
     "rich": ["cli/"],
     "scipy": ["reporting/stats.py"],
@@ -293,7 +294,7 @@ def test_a_library_that_is_not_installed_is_noticed():
 HEAVY = ("torch", "torchvision", "sklearn", "mlflow", "matplotlib", "scipy", "pandas")
 SCREEN = ("click", "rich")
 LOADS_WITHOUT = {
-    ("errors", "declarations", "validation", "spec", "published", "studies", "records", "journal"): (
+    ("errors", "declarations", "validation", "recipe", "spec", "published", "studies", "records", "journal"): (
         *HEAVY,
         *SCREEN,
         "numpy",

@@ -34,7 +34,7 @@ def _first_steps(model, folder):
     training = Training(asked, data, device="cpu", deterministic=True)
     weights = {name: value.clone() for name, value in training.module.state_dict().items()}
     batches, logits = [], []
-    forward = training._passes.forward
+    forward = training._forward
 
     def watched(images):
         output = forward(images)
@@ -42,7 +42,7 @@ def _first_steps(model, folder):
         logits.append(output.clone())
         return output
 
-    training._passes.forward = watched
+    training._forward = watched
     points = iter(training)
     while len(logits) < STEPS:
         next(points)

@@ -13,16 +13,13 @@ from pydantic import Field, ValidationError
 
 from repro import spec as spec_module
 from repro.errors import InputError
+from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, SGDSpec, TrainingSpec
 from repro.spec import (
     DATASETS,
-    AdaBoundSpec,
-    AdamSpec,
     AlexNetSpec,
     DataSpec,
     RunSpec,
-    SGDSpec,
     SqueezeNetSpec,
-    TrainingSpec,
     flatten,
     merged,
     nest,
@@ -56,6 +53,8 @@ OTHER_VALUE = {  # another legal value, where it does not follow from the defaul
     "data.digest": "0" * 64,
     "data.split_digest": "0" * 64,
     "training.precision": "bf16",
+    "optimizer.schedule": "cosine",
+    "optimizer.step_epochs": [7],
 }
 
 BASES = {
@@ -65,6 +64,7 @@ BASES = {
     TrainingSpec: SQUEEZENET_BN,
     AdaBoundSpec: {**SQUEEZENET_BN, "optimizer.name": "adabound"},
     AdamSpec: {**SQUEEZENET_BN, "optimizer.name": "adam"},
+    AdamWSpec: {**SQUEEZENET_BN, "optimizer.name": "adamw"},
     SGDSpec: {**SQUEEZENET_BN, "optimizer.name": "sgd"},
 }
 GROUPS = {SqueezeNetSpec: "model", AlexNetSpec: "model", DataSpec: "data", TrainingSpec: "training"}
@@ -100,6 +100,8 @@ def other_value(field: str, value):
 
 def other_spec(field: str, base) -> RunSpec:
     wanted = {**base, field: other_value(field, flatten(resolve(base, "test"))[field])}
+    if field == "optimizer.step_epochs":  # only one schedule has such
+        wanted["optimizer.schedule"] = "steps"
     if field == "model.input_size":  # legal for the model, though no known data set has such images
         model = type(resolve(base, "test").model).model_validate(nest(wanted)["model"])
         return resolve(base, "test").model_copy(update={"model": model})
@@ -131,7 +133,7 @@ def test_the_walk_over_the_fields_meets_each_of_them():
 
 def test_another_model_or_optimizer_has_another_key():
     keys = {resolve(base, "test").key for base in BASES.values()}
-    assert len(keys) == 4  # SqueezeNet with AdaBound stands four times
+    assert len(keys) == 5  # SqueezeNet with AdaBound stands four times
 
 
 def test_keys_are_what_they_were_when_these_runs_were_trained():
@@ -333,7 +335,7 @@ BAD = [  # settings, what the line says
     ),
     (
         {"training.epoch": 3},
-        "training: unknown key 'epoch'; did you mean 'epochs'? (allowed: batch_size, epochs, patience,",
+        "training: unknown key 'epoch'; did you mean 'epochs'? (allowed: batch_size, epochs, label_smoothing, patience,",
     ),
     ({"model.name": "alexnet"}, "model: unknown key 'pools'"),
     (
@@ -474,7 +476,7 @@ def test_a_bad_setting_is_one_line_that_says_what_is_allowed(changes, said):
         ({"model.dropout": 0.5}, "test: model.name: is required (allowed: alexnet, squeezenet)"),
         (
             {"model.name": "alexnet", "optimizer.name": None},
-            "optimizer.name: unknown value None (allowed: adabound, adam, sgd)",
+            "optimizer.name: unknown value None (allowed: adabound, adam, adamw, sgd)",
         ),
         (
             {"model.name": "alexnet", "model.batch_norm": "fire"},

@@ -24,6 +24,11 @@ class Process:
         env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are counted as nvidia-smi counts them
+        if env.get("CUBLAS_WORKSPACE_CONFIG") not in {
+            ":4096:8",
+            ":16:8",
+        }:  # those with which a GPU repeats its products
+            env["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), env.get("PYTHONPATH", "")]))
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._popen = subprocess.Popen(

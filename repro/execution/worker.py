@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -100,7 +100,14 @@ def run(job: Job, stop: _Stop) -> Exit:
 
 def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochRecord]) -> Exit:
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
-    resumed = _resumed(job, checkpoints.load(), len(known))
+    resumed, training, failure = None, None, None
+    try:
+        resumed = _resumed(job, checkpoints.load(), len(known))
+        training = resumed or _training(job, None)
+        way = training.way
+        job = replace(job, environment=replace(job.environment, step=way.step, step_reason=way.reason))
+    except Exception as error:
+        failure = error
     writer.append(
         journal.Attempt(
             journal=writer.journal_id,
@@ -113,7 +120,9 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
         )
     )
     try:
-        return _go_on(job, stop, writer, known, checkpoints, resumed or _training(job, None))
+        if failure is not None or training is None:
+            raise failure or AssertionError
+        return _go_on(job, stop, writer, known, checkpoints, training)
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk does not take this either
             writer.append(journal.Stop("failed", _line(error)))

@@ -20,7 +20,7 @@ from repro.errors import InputError, unknown
 from repro.published import Published
 from repro.records import RESULT_METRICS
 from repro.rows import Contents, RunRow
-from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, merged, resolve
+from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, hashed, merged, resolve
 from repro.studies import Plan, PlannedRun, Study
 
 REFERENCE = "reproducibility/alexnet"
@@ -249,7 +249,7 @@ def setting_of(plan: Plan) -> dict[str, Value]:
 
 def setting_id(setting: Mapping[str, Value]) -> str:
     """Eight hexadecimal digits that name a setting: what `--setting` takes."""
-    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(hashed(setting), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def describe(setting: Mapping[str, Value]) -> str:

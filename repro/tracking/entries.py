@@ -65,6 +65,8 @@ def tags(known: Journal) -> dict[str, str]:
         **computed(last.environment),
         **source(last.environment),
     }
+    if last.environment.step:
+        found[Tag.STEP] = last.environment.step
     return {str(tag): value for tag, value in found.items()}
 
 

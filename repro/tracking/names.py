@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import get_args
 
+from repro.recipe import OptimizerSpec, TrainingSpec
 from repro.records import EPOCH_METRICS, RESULT_METRICS
+from repro.validation import described
 
 
 class Tag(StrEnum):
@@ -33,6 +36,7 @@ class Tag(StrEnum):
     COMMIT = "repro.commit"
     DIRTY = "repro.dirty"
     HARDWARE = "repro.hardware"
+    STEP = "repro.step"
     THREADS = "repro.threads"
     SIDE_BY_SIDE = "repro.side_by_side"
     PARENT = "mlflow.parentRunId"
@@ -78,20 +82,8 @@ PARAMS: Mapping[str, str] = MappingProxyType(
         "data.normalisation": "How pixels are normalised: `channel`, by mean and deviation of the training split.",
         "data.augmentation": "Augmentation of the training images.",
         "data.fold": "Fold of a cross-validation; null for the fixed split.",
-        "optimizer.name": "Optimizer: `adabound`, `adam` or `sgd`.",
-        "optimizer.lr": "Learning rate (with AdaBound that of its Adam phase).",
-        "optimizer.final_lr": "AdaBound's final learning rate: the paper's \"learning rate\".",
-        "optimizer.beta1": "Decay of the first moment.",
-        "optimizer.beta2": "Decay of the second moment.",
-        "optimizer.gamma": "Speed at which AdaBound's bounds close.",
-        "optimizer.eps": "Term added to the denominator.",
-        "optimizer.momentum": "Momentum of SGD.",
-        "optimizer.weight_decay": "L2 penalty.",
-        "optimizer.amsbound": "Whether AdaBound keeps the maximum of the second moment.",
-        "training.epochs": "Epochs at most.",
-        "training.patience": "Epochs without a better validation accuracy after which training stops.",
-        "training.batch_size": "Images a step.",
-        "training.precision": "Arithmetic of the forward pass: `fp32` or `bf16`.",
+        **described("optimizer", *get_args(OptimizerSpec)),
+        **described("training", TrainingSpec),
         "seed": "Seed of initialisation, dropout and order.",
         "semantics": "Version of what training computes.",
     }
@@ -138,6 +130,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.COMMIT: "Git commit of the code, of the last attempt.",
         Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); they are in diff.patch.",
         Tag.HARDWARE: "Processor or GPU that computed.",
+        Tag.STEP: "How a step was computed: `fast`, `autograd` or `cuda graph`; environment.txt says why it is autograd.",
         Tag.THREADS: "Threads the run computed on.",
         Tag.SIDE_BY_SIDE: "Runs that the sweep trained at a time.",
         Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -13,6 +11,9 @@ from torch import Tensor
 
 from repro.errors import unknown
 
+_ALLOWED = 0.05
+"""Largest difference of a replayed step from an eager one, in the length of the step: both are the same operations, and
+without deterministic algorithms their sums may be added up in another order."""
 _WARM_UP_STEPS = 3
 """Steps before a capture, in which libraries choose algorithms and allocate; PyTorch's notes on CUDA graphs ask for them."""
 
@@ -36,18 +37,17 @@ def prepare(device: torch.device, deterministic: bool) -> None:
     torch.backends.cudnn.set_flags(True, not deterministic, 10, deterministic, False)  # type: ignore[no-untyped-call]
     # sums in bfloat16 as a CPU makes them: in float32, whatever a product is split into
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # On by default, it fills all new memory, to show reads of it; nothing here reads what it has not written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class GraphedStep:
-    """A step that is captured the first time it is called with a full batch, and replayed from then on.
+    """A step that `capture` makes a CUDA graph of; from then on each full batch replays it.
 
     Its launch then costs one call in place of some hundreds. A smaller last batch runs eagerly, as does everything where
-    the capture fails. Dropout stays random: a graph takes its offsets from the default generator of the device.
+    there is no graph. Dropout stays random: a graph takes its offsets from the default generator of the device.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class GraphedStep:
 
         Args:
             step: takes image numbers (N,) int64 on `device`; it keeps its results in tensors that stay where they are.
-            state: every tensor that a step changes: the warm-up must leave no trace in them.
+            state: every tensor that a step changes: the capture must leave no trace in them.
             batch_size: length of a full batch.
             device: a CUDA device.
         """
@@ -70,25 +70,51 @@ class GraphedStep:
         self._indices = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._device = device
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._captured = False
 
     def __call__(self, indices: Tensor) -> None:
         """One step on the images `indices`."""
-        if indices.shape != self._indices.shape:
+        if self._graph is None or indices.shape != self._indices.shape:
             self._step(indices)
             return
         self._indices.copy_(indices)
-        if not self._captured:
-            self._capture()
-            self._captured = True
-        if self._graph is None:
-            self._step(self._indices)
-        else:
-            self._graph.replay()
+        self._graph.replay()
 
-    def _capture(self) -> None:
+    def capture(self, batch: Tensor) -> str:
+        """Captures the step, and holds a replay on `batch` against an eager step from the same state.
+
+        Returns:
+            Why steps stay eager, on one line; "" where they are replayed.
+
+        Raises:
+            torch.OutOfMemoryError: the device's memory is full, which says nothing of the capture.
+        """
+        if batch.shape != self._indices.shape:
+            return "no batch is full"
+        self._indices.copy_(batch)
         before = [tensor.clone() for tensor in self._state()]
         generator = torch.cuda.get_rng_state(self._device)
+
+        def restore() -> None:
+            for tensor, value in zip(self._state(), before, strict=True):
+                tensor.copy_(value)
+            torch.cuda.set_rng_state(generator, self._device)
+
+        failure = self._warm_up_and_capture()
+        restore()
+        if self._graph is None:
+            return failure
+        self._step(self._indices)
+        eager = [tensor.clone() for tensor in self._state()]
+        restore()
+        self._graph.replay()
+        worst = max(_distance(*three) for three in zip(self._state(), eager, before, strict=True))
+        restore()
+        if not worst <= _ALLOWED:
+            self._graph = None
+            return f"a replay differs from an eager step by {worst:.1%}"
+        return ""
+
+    def _warm_up_and_capture(self) -> str:
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
         failure = ""
@@ -101,17 +127,26 @@ class GraphedStep:
                     self._step(self._indices)
                 self._graph = graph
             except RuntimeError as error:
-                failure = str(error)
+                if _out_of_memory(error):
+                    raise
+                failure = " ".join(str(error).split())
                 self._failed = graph  # before torch 2.13 the allocator may still ask it whose memory is whose
         torch.cuda.current_stream(self._device).wait_stream(side)
         if failure:  # before torch 2.13 the generator still takes itself for captured, and would refuse to draw
             ours = torch.cuda.default_generators[self._device.index or 0]
             ours.graphsafe_set_state(torch.Generator(self._device))
-        for tensor, value in zip(self._state(), before, strict=True):
-            tensor.copy_(value)
-        torch.cuda.set_rng_state(generator, self._device)
-        if failure:
-            warnings.warn(f"no CUDA graph, steps are slower: {failure}", stacklevel=2)
+        return failure
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is of full memory, or arose while one was handled: the end of a capture raises one of its own."""
+    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _out_of_memory(error.__context__))
+
+
+def _distance(replayed: Tensor, eager: Tensor, before: Tensor) -> float:
+    """How far two results of a step are apart, in the length of the step."""
+    apart, length = (float((one.double() - eager.double()).norm()) for one in (replayed, before))
+    return apart / length if length else apart
 
 
 class Pace:

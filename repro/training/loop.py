@@ -9,7 +9,6 @@ a resumed run ends in the same bits as an undisturbed one; on a GPU it does in d
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import statistics
 import time
@@ -26,9 +25,9 @@ from torch.nn import functional as F
 from repro.errors import ReproError
 from repro.records import Architecture, EpochRecord, Outcome, Progress, RunResult
 from repro.spec import RunSpec
-from repro.training import cpu, cuda, models, optim
+from repro.training import cpu, cuda, fast, models, optim, schedule, ways
+from repro.training.batches import Batches
 from repro.training.data import Data
-from repro.training.passes import Passes
 
 Event: TypeAlias = Progress | EpochRecord | RunResult
 
@@ -101,35 +100,39 @@ class Training:
         self._architecture = models.describe(module, spec.model)
         self.module = module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
-        rounded = () if self._dtype is torch.float32 else models.multiplied(self.module)
-        self.optimizer = optim.make(spec.optimizer, self.module.parameters(), rounded=rounded)
-        self._passes = Passes(self.module) if self._on_cpu else None
-        self._idle = models.without_gradient(self.module)
-        self._images = data.images.flatten(1).to(self._device)
-        self._labels = data.labels.to(self._device)
-        pixels = data.images[0].numel() // 3
-        # Whole images as rows: operations on rows of three channels would spend their time between the rows.
-        self._scale = (1 / (255 * data.std.double())).float().repeat(pixels).to(self._device)
-        self._shift = (-data.mean.double() / data.std.double()).float().repeat(pixels).to(self._device)
+        self.optimizer = self._make_optimizer()
+        self._source = Batches(spec, data, self._device, self._dtype)
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         """Loss and correct answers, summed over the images of the epoch so far."""
-        self._run_step: Callable[[Tensor], None] = self._step
-        self._pace: cuda.Pace | None = None
-        if not self._on_cpu:
-            self._pace = cuda.Pace(self._device)
-            self._run_step = cuda.GraphedStep(self._step, self._changed_by_step, spec.training.batch_size, self._device)
-        batch, images = spec.training.batch_size, len(data.train)
-        if images % batch == 1 and 1 < batch < images:
-            images -= 1  # one image alone cannot be batch-normalised
-        self._images_used, self._steps = images, -(-images // batch)
         self._at = _Position()
         self._best: dict[str, Tensor] | None = None
         self.predictions: dict[str, NDArray[np.unsignedinteger]] | None = None
         """What the best weights predict, once the run has ended: classes as arrays `val_predicted`, `val_true`,
         `test_predicted` and `test_true`, each (images of the split,), in the order of the split."""
         self._resumed = time.perf_counter()
+        self._run_step: Callable[[Tensor], None] = self._step
+        self._pace: cuda.Pace | None = None
+        self.module.train()
+        self._forward: Callable[[Tensor], Tensor] = self.module
+        if self._on_cpu:
+            self._forward, self.way = ways.forward_on_cpu(self.module, self._source)
         if resume is not None:
             self._restore(resume)
+        if not self._on_cpu:
+            self._pace = cuda.Pace(self._device)
+            self._run_step = cuda.GraphedStep(self._step, self._changed_by_step, spec.training.batch_size, self._device)
+            self.way = ways.graphed(self._run_step, self._source.of_epoch(1)[0])
+
+    def _make_optimizer(self) -> optim.Optimizer:
+        parameters = list(self.module.parameters())
+        still = [bias for bias in fast.before_norm(self.module) if bias.requires_grad]
+        for bias in still:
+            bias.requires_grad_(False)
+        rounded = () if self._dtype is torch.float32 else models.multiplied(self.module)
+        optimizer = optim.make(self.spec.optimizer, parameters, rounded=rounded, still=still)
+        if not schedule.is_constant(self.spec.optimizer):
+            optimizer.factor = torch.ones((), dtype=torch.float64, device=self._device)
+        return optimizer
 
     def __iter__(self) -> Iterator[Event]:
         """Trains on from where the run stands."""
@@ -207,7 +210,8 @@ class Training:
         self._sums.copy_(snapshot["sums"])
         self._load_state(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
-        self._best = snapshot["best"]
+        best = snapshot["best"]
+        self._best = None if best is None else {name: tensor.to(self._device) for name, tensor in best.items()}
         torch.set_rng_state(snapshot["generator"].cpu())
         if not self._on_cpu and snapshot["cuda_generator"] is not None:
             torch.cuda.set_rng_state(snapshot["cuda_generator"].cpu(), self._device)
@@ -255,49 +259,37 @@ class Training:
         return test
 
     def _train_epoch(self) -> Iterator[Event]:
-        batches = self._batches()
+        batches, steps = self._source.of_epoch(self._epoch), self._source.steps
         every = 1 if self._on_cpu else _CUDA_PROGRESS_STEPS
         self.module.train()
-        for step in range(self._at.step, self._steps):
+        for step in range(self._at.step, steps):
+            self._set_rates(step)
             self._run_step(batches[step])
             self._at.step = step + 1
             if self._on_cpu and not math.isfinite(self._sums[0]):
                 self._at.diverged = True  # nothing but nan would follow; on a GPU looking costs more than going on
                 return
-            if self._at.step % every == 0 or self._at.step == self._steps:
+            if self._at.step % every == 0 or self._at.step == steps:
                 if self._pace is not None:
                     self._pace.keep()
-                yield Progress(self._epoch, self._at.step, self._steps)
+                yield Progress(self._epoch, self._at.step, steps)
         self._at.diverged = not math.isfinite(self._sums[0])
 
-    def _batches(self) -> tuple[Tensor, ...]:
-        """The image numbers of each step of the epoch in work, in an order that depends on seed and epoch alone."""
-        name = f"{self.spec.seed}:order:{self._epoch}"
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(seed))
-        return torch.split(self.data.train[order[: self._images_used]].to(self._device), self.spec.training.batch_size)
+    def _set_rates(self, step: int) -> None:
+        if self.optimizer.factor is not None:  # on the device, where a CUDA graph reads it
+            steps, epochs = self._source.steps, self.spec.training.epochs
+            done = (self._epoch - 1) * steps + step
+            self.optimizer.factor.fill_(schedule.factor(self.spec.optimizer, done, steps, epochs))
 
     def _step(self, indices: Tensor) -> None:
         """One update by the images `indices`. Under a CUDA graph this runs once and is replayed."""
-        images, labels = self._batch(indices)
+        images, labels = self._source.load(indices)
         self.optimizer.zero_grad()
-        outputs = self.module(images) if self._passes is None else self._passes.forward(images).requires_grad_()
-        logits = outputs.float()
-        loss = F.cross_entropy(logits, labels)
+        logits = self._forward(images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.training.label_smoothing)
         torch.autograd.backward(loss)
-        if self._passes is not None:
-            assert outputs.grad is not None
-            self._passes.backward(outputs.grad)
-        elif self._idle:  # what autograd gives is rounding, of which AdaBound would make steps as large as its rate
-            torch._foreach_zero_([bias.grad for bias in self._idle if bias.grad is not None])
         self.optimizer.step()
         self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
-
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W), normalised, channels last, and labels (N,)."""
-        rows = torch.addcmul(self._shift, self._images.index_select(0, indices).float(), self._scale)
-        images = rows.view(-1, *self.data.images.shape[1:]).permute(0, 3, 1, 2)  # as it lies in memory: channels last
-        return images.to(self._dtype), self._labels.index_select(0, indices)
 
     def _changed_by_step(self) -> list[Tensor]:
         rounded = [] if self.optimizer.rounded is None else [self.optimizer.rounded]
@@ -312,19 +304,19 @@ class Training:
         batches = torch.split(numbers.to(self._device), _EVALUATION_BATCH)
         for position, indices in enumerate(batches):
             with torch.inference_mode():
-                images, labels = self._batch(indices)
+                images, labels = self._source.load(indices)
                 logits = self.module(images).float()
                 sums += _sums(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
                 predicted.append(logits.argmax(1))
             if position + 1 < len(batches):
-                yield Progress(epoch, self._steps, self._steps)
+                yield Progress(epoch, self._source.steps, self._source.steps)
         loss, correct = (sums / len(numbers)).tolist()
         return _Evaluation(loss, correct, torch.cat(predicted).cpu())
 
     def _complete_epoch(self, validation: _Evaluation | None) -> EpochRecord:
         """Closes the epoch in work: its record, and the best weights where it has them."""
         at = self._at
-        loss, correct = (self._sums / self._images_used).tolist()
+        loss, correct = (self._sums / self._source.images).tolist()
         record = EpochRecord(
             epoch=self._epoch,
             train_loss=loss if validation else math.nan,
@@ -337,11 +329,18 @@ class Training:
         at.since_best += 1
         if not at.diverged and not record.val_accuracy <= at.best_accuracy:
             at.best_epoch, at.best_accuracy, at.since_best = record.epoch, record.val_accuracy, 0
-            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._state().items()}
+            self._keep_best()
         at.epoch_seconds.append(record.epoch_seconds)
         at.step, at.seconds, self._resumed = 0, 0.0, time.perf_counter()
         self._sums.zero_()
         return record
+
+    def _keep_best(self) -> None:
+        state = {name: tensor.detach() for name, tensor in self._state().items()}
+        if self._best is None:
+            self._best = {name: tensor.clone() for name, tensor in state.items()}
+        for name, tensor in self._best.items():
+            tensor.copy_(state[name])
 
     def _result(self, test: _Evaluation | None) -> RunResult:
         at, best = self._at, self.best_state()
@@ -349,7 +348,7 @@ class Training:
         outcome: Outcome = "finished"
         if at.diverged:
             outcome = "diverged"
-        elif at.best_accuracy <= 1 / classes + 0.02:
+        elif at.best_accuracy <= 1 / len(self.data.classes) + 0.02:
             outcome = "chance"
         confusion: tuple[tuple[int, ...], ...] = ()
         if test:

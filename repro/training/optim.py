@@ -1,4 +1,4 @@
-"""AdaBound, Adam and SGD over one flat buffer of weights.
+"""AdaBound, Adam, AdamW and SGD over one flat buffer of weights.
 
 The parameters become views into one buffer, and an optimizer's state lies in buffers of the same layout. An update goes
 through them in chunks that stay in the processor's cache, so each value comes from memory once a step, not once for each of
@@ -17,12 +17,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from repro.spec import AdaBoundSpec, AdamSpec, SGDSpec
+from repro.errors import ReproError
+from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, OptimizerSpec, SGDSpec
 
 _CHUNK = 2**18
 """Elements of a chunk: 1 MiB of each buffer, small enough for a processor's cache and large enough for the calls."""
@@ -52,20 +54,30 @@ class Optimizer(ABC):
     """Steps over parameters that it moved into one flat buffer, on their device.
 
     Args:
-        parameters: they keep shape, strides and values, but lie in the flat buffer afterwards.
-        weight_decay: L2 penalty, added to the gradient.
+        parameters: they keep shape, strides and values, but lie in the flat buffer afterwards. Frozen ones stay as they are.
+        spec: rates and decays.
         rounded: those of the parameters that become bfloat16.
+        still: those that get no gradient since it is always 0; they decay as the others do, which frozen ones do not.
     """
 
     slots: ClassVar[tuple[str, ...]]
     """Names of the state buffers."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], weight_decay: float, rounded: Collection[nn.Parameter]
+        self,
+        parameters: Iterable[nn.Parameter],
+        spec: Any,
+        rounded: Collection[nn.Parameter] = (),
+        still: Collection[nn.Parameter] = (),
     ) -> None:
-        self.parameters = sorted(parameters, key=lambda parameter: parameter.numel() >= _LARGE)
-        self.weight_decay = weight_decay
+        resting = set(still)
+        moving = {one: one.requires_grad or one in resting for one in parameters}
+        self.parameters = sorted(moving, key=lambda parameter: (not moving[parameter], parameter.numel() >= _LARGE))
+        self.spec = spec
+        self.weight_decay = spec.weight_decay
         first = self.parameters[0]
+        self.factor: Tensor | None = None
+        """What a schedule multiplies every rate with in this step: a 0-d tensor on the device; None where they are constant."""
         self._on_cpu = first.device.type == "cpu"
         offsets, size = [], 0
         for parameter in self.parameters:
@@ -89,20 +101,26 @@ class Optimizer(ABC):
 
         self._scratch = self.weights.new_empty(min(_CHUNK, size) if self._on_cpu else size)
         self._cast = torch.empty_like(self._scratch) if rounded and self._on_cpu else None
-        gathered = sum(not (self._on_cpu and parameter.numel() >= _LARGE) for parameter in self.parameters)
+        trained = sum(moving.values())
+        gathered = sum(not (self._on_cpu and one.numel() >= _LARGE) for one in self.parameters[:trained])
         end = [*offsets, size][gathered]
         self._gathered = self.weights.new_zeros(end)
+        self._zeros: list[Tensor] = []
         by_type: dict[torch.dtype, tuple[list[Tensor], list[nn.Parameter]]] = {}
         for parameter, offset in zip(self.parameters[:gathered], offsets, strict=False):
+            view = self._gathered.as_strided(parameter.size(), parameter.stride(), offset)
+            if parameter in resting:
+                self._zeros.append(view)
+                continue
             views, of_type = by_type.setdefault(parameter.dtype, ([], []))
-            views.append(self._gathered.as_strided(parameter.size(), parameter.stride(), offset))
+            views.append(view)
             of_type.append(parameter)
         self._gathered_by_type = list(by_type.values())
         """Where gradients are gathered, and whose: on a GPU those of one type are one copy, and others one copy each."""
         self._gathered_chunks = self._chunks(0, end)
         self._large_chunks = [
             (parameter, self._chunks(offset, offset + parameter.numel()))
-            for parameter, offset in zip(self.parameters[gathered:], offsets[gathered:], strict=True)
+            for parameter, offset in zip(self.parameters[gathered:trained], offsets[gathered:trained], strict=True)
         ]
 
     def _chunks(self, start: int, stop: int) -> list[Chunk]:
@@ -137,6 +155,8 @@ class Optimizer(ABC):
         self._begin_step()
         for views, parameters in self._gathered_by_type:
             torch._foreach_copy_(views, [_gradient(parameter) for parameter in parameters])
+        if self._zeros and self.weight_decay:  # the decay of the step before was added there
+            torch._foreach_zero_(self._zeros)
         self._update_chunks(self._gathered, self._gathered_chunks)
         for parameter, chunks in self._large_chunks:
             self._update_chunks(_in_memory_order(_gradient(parameter), parameter), chunks)
@@ -151,6 +171,10 @@ class Optimizer(ABC):
             self._update(chunk, part)
             if chunk.rounded is not None:
                 chunk.rounded.copy_(chunk.weights)
+
+    def _now(self, rate: float) -> Any:
+        """A rate in this step."""
+        return rate if self.factor is None else rate * self.factor
 
     def _begin_step(self) -> None:  # noqa: B027 - nothing depends on the number of steps in SGD
         """Works out what the updates of this step share."""
@@ -181,18 +205,12 @@ class AdaBound(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], spec: AdaBoundSpec, rounded: Collection[nn.Parameter] = ()
-    ) -> None:
-        super().__init__(parameters, spec.weight_decay, rounded)
-        self.spec = spec
-
     def _begin_step(self) -> None:
         spec, steps = self.spec, self.steps
-        self._inverse_rate = (1 - spec.beta1**steps) / (spec.lr * (1 - spec.beta2**steps).sqrt())
+        self._inverse_rate = (1 - spec.beta1**steps) / (self._now(spec.lr) * (1 - spec.beta2**steps).sqrt())
         self._eps = spec.eps * self._inverse_rate
         fastest, slowest = 1 + 1 / (spec.gamma * steps), 1 - 1 / (spec.gamma * steps + 1)
-        band = [1 / (spec.final_lr * bound) for bound in (fastest, slowest)]
+        band = [1 / (self._now(spec.final_lr) * bound) for bound in (fastest, slowest)]
         self._band: Any = [bound.item() if self._on_cpu else self._cast_once(bound) for bound in band]
         self._inverse_rate, self._eps = self._cast_once(self._inverse_rate), self._cast_once(self._eps)
 
@@ -209,14 +227,8 @@ class Adam(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], spec: AdamSpec, rounded: Collection[nn.Parameter] = ()
-    ) -> None:
-        super().__init__(parameters, spec.weight_decay, rounded)
-        self.spec = spec
-
     def _begin_step(self) -> None:
-        inverse_rate = (1 - self.spec.beta1**self.steps) / self.spec.lr
+        inverse_rate = (1 - self.spec.beta1**self.steps) / self._now(self.spec.lr)
         self._factor = self._cast_once(inverse_rate / (1 - self.spec.beta2**self.steps).sqrt())
         self._eps = self._cast_once(self.spec.eps * inverse_rate)
 
@@ -228,25 +240,43 @@ class Adam(Optimizer):
         chunk.weights.addcdiv_(mean, divisor, value=-1)
 
 
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.weight_decay = 0.0
+
+    def _begin_step(self) -> None:
+        super()._begin_step()
+        kept = 1 - self._now(self.spec.lr) * self.spec.weight_decay
+        self._kept = kept if self.factor is None else self._cast_once(kept)
+
+    def _update(self, chunk: Chunk, gradient: Tensor) -> None:
+        if self.spec.weight_decay:
+            chunk.weights.mul_(self._kept)
+        super()._update(chunk, gradient)
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum as torch.optim.SGD computes it."""
 
     slots = ("momentum",)
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], spec: SGDSpec, rounded: Collection[nn.Parameter] = ()
-    ) -> None:
-        super().__init__(parameters, spec.weight_decay, rounded)
-        self.spec = spec
-
     def _update(self, chunk: Chunk, gradient: Tensor) -> None:
         (velocity,) = chunk.state
         velocity.mul_(self.spec.momentum).add_(gradient)
-        chunk.weights.add_(velocity, alpha=-self.spec.lr)
+        if self.factor is None:
+            chunk.weights.add_(velocity, alpha=-self.spec.lr)
+        else:
+            chunk.weights.addcmul_(velocity, self._cast_once(self._now(self.spec.lr)), value=-1)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None, "every parameter takes part in the loss"
+    if parameter.grad is None:
+        raise ReproError(
+            f"a parameter of shape {tuple(parameter.shape)} takes no part in the loss; freeze it (requires_grad_(False))"
+        )
     return parameter.grad
 
 
@@ -266,17 +296,17 @@ def _sqrt(square: Tensor, factor: Tensor, out: Tensor) -> Tensor:
     return torch.div(factor, torch.rsqrt(square, out=out), out=out)
 
 
+_OPTIMIZERS: Mapping[type[OptimizerSpec], type[Optimizer]] = MappingProxyType(
+    {AdaBoundSpec: AdaBound, AdamSpec: Adam, AdamWSpec: AdamW, SGDSpec: SGD}
+)
+
+
 def make(
-    spec: AdaBoundSpec | AdamSpec | SGDSpec,
+    spec: OptimizerSpec,
     parameters: Iterable[nn.Parameter],
     *,
     rounded: Collection[nn.Parameter] = (),
+    still: Collection[nn.Parameter] = (),
 ) -> Optimizer:
-    """The optimizer that `spec` declares, over `parameters`, moved into flat buffers; the `rounded` ones become bfloat16."""
-    match spec:
-        case AdaBoundSpec():
-            return AdaBound(parameters, spec, rounded)
-        case AdamSpec():
-            return Adam(parameters, spec, rounded)
-        case SGDSpec():
-            return SGD(parameters, spec, rounded)
+    """The optimizer that `spec` declares, over `parameters`; what it takes is said with `Optimizer`."""
+    return _OPTIMIZERS[type(spec)](parameters, spec, rounded, still)

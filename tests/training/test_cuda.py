@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from repro.records import EpochRecord, Progress
 from repro.spec import merged, resolve
-from repro.training import cuda, data, models
+from repro.training import cuda, data, fast, ways
 from repro.training.loop import Training
 
 SETTINGS = {
@@ -61,12 +61,21 @@ class StandIn:
     @contextlib.contextmanager
     def graph(self, graph, stream):
         yield
-        if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing")
+        if self.fails is not None:
+            raise self.fails
 
     def replay(self):
         self.replays += 1
         self.step()
+
+
+def graphed_by(stand_in, training, monkeypatch):
+    """The step of a training on the CPU, to be captured by a stand-in."""
+    monkeypatch.setattr(cuda, "torch", SimpleNamespace(**vars(torch) | {"cuda": stand_in}))
+    graphed = cuda.GraphedStep(training._step, training._changed_by_step, 200, torch.device("cpu"))
+    stand_in.step = lambda: training._step(graphed._indices)
+    monkeypatch.setattr(training, "_run_step", graphed)
+    return graphed
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -74,17 +83,59 @@ def test_warming_up_and_capturing_leave_no_trace(loaded, monkeypatch, fails):
     spec = resolve(SETTINGS, "test")
     expected = outcome(Training(spec, loaded))
     training = Training(spec, loaded)
-    stand_in = StandIn(fails)
-    expects = pytest.warns(UserWarning, match="no CUDA graph") if fails else contextlib.nullcontext()
-    monkeypatch.setattr(cuda, "torch", SimpleNamespace(**vars(torch) | {"cuda": stand_in}))
-    graphed = cuda.GraphedStep(training._step, training._changed_by_step, 200, torch.device("cpu"))
-    stand_in.step = lambda: training._step(graphed._indices)
-    monkeypatch.setattr(training, "_run_step", graphed)
-    with expects:
-        assert outcome(training) == expected
-    assert stand_in.replays == (0 if fails else 2 * 7)  # the eighth batch is smaller, and runs eagerly
+    stand_in = StandIn(RuntimeError("operation not permitted\n when stream is capturing") if fails else None)
+    way = ways.graphed(graphed_by(stand_in, training, monkeypatch), training._source.of_epoch(1)[0])
+    reason = "no CUDA graph: operation not permitted when stream is capturing"
+    assert way == (ways.Way("autograd", reason) if fails else ways.Way("cuda graph"))
+    assert outcome(training) == expected
+    assert stand_in.replays == (0 if fails else 1 + 2 * 7)  # the check, then all but the eighth batch, which is smaller
     assert len(stand_in.generators) == fails, "one that was in a failed capture is replaced"
     assert gc.isenabled()
+
+
+def test_a_graph_that_computes_something_else_is_not_taken(loaded, monkeypatch):
+    spec = resolve(SETTINGS, "test")
+    expected, training = outcome(Training(spec, loaded)), Training(spec, loaded)
+    stand_in = StandIn(None)
+    graphed = graphed_by(stand_in, training, monkeypatch)
+
+    def step():
+        training._step(graphed._indices)
+        training.optimizer.weights.mul_(1.001)
+
+    stand_in.step = step
+    reason = graphed.capture(training._source.of_epoch(1)[0])
+    assert reason.startswith("a replay differs from an eager step by ")
+    assert outcome(training) == expected
+    assert stand_in.replays == 1
+
+
+def test_full_memory_is_no_failed_capture(loaded, monkeypatch):
+    """Neither by itself nor behind what the end of a capture then raises."""
+    training = Training(resolve(SETTINGS, "test"), loaded)
+    behind = RuntimeError("capture was invalidated")
+    behind.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), behind):
+        graphed = graphed_by(StandIn(error), training, monkeypatch)
+        with pytest.raises(RuntimeError) as raised:
+            graphed.capture(training._source.of_epoch(1)[0])
+        assert raised.value is error
+
+
+def test_a_data_set_without_a_full_batch_is_not_captured(loaded):
+    training = Training(resolve(SETTINGS, "test"), loaded)
+    graphed = cuda.GraphedStep(training._step, training._changed_by_step, 2_000, torch.device("cpu"))
+    assert ways.graphed(graphed, training._source.of_epoch(1)[0]).reason == "no CUDA graph: no batch is full"
+
+
+def test_strict_determinism_is_asked_for_and_its_workspace_is_in_the_workers_environment(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *given, **more: asked.append((given, more)))
+    for name in ("set_device", "set_float32_matmul_precision"):
+        monkeypatch.setattr(torch.cuda if name == "set_device" else torch, name, lambda *_: None)
+    monkeypatch.setattr(torch.backends.cudnn, "set_flags", lambda *_: None)
+    cuda.prepare(torch.device("cuda:0"), True)
+    assert asked == [((True,), {})]
 
 
 def test_the_host_is_never_two_calls_ahead(monkeypatch):
@@ -128,6 +179,7 @@ def on_meta(monkeypatch):
     """Trainings for a device other than the CPU that holds no values: whoever looks at one fails, as a capture would."""
     monkeypatch.setattr(cuda, "find_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(cuda, "prepare", lambda device, deterministic: None)
+    monkeypatch.setattr(ways, "graphed", lambda step, batch: ways.Way("autograd", "no CUDA graph: there is no GPU"))
 
 
 def test_looking_at_a_value_fails_on_the_meta_device():
@@ -155,7 +207,7 @@ def test_a_step_stays_on_its_device(loaded, on_meta, settings):
     spec = resolve(({} if "model.name" in settings else SETTINGS) | settings | {"data.dataset": "digits"}, "test")
     training = Training(spec, loaded, device="cuda")
     training.module.train()
-    first, second, *_ = training._batches()
+    first, second, *_ = training._source.of_epoch(1)
     training._step(first)
     before = training._changed_by_step()
     with OnDevice() as watch:
@@ -167,14 +219,14 @@ def test_a_step_stays_on_its_device(loaded, on_meta, settings):
 def test_biases_before_batch_normalization_stay_as_on_a_cpu(loaded):
     spec = resolve(SETTINGS, "test")
     there, here = Training(spec, loaded), Training(spec, loaded)
-    there._passes = None  # by autograd, as on a GPU
-    before = [bias.clone() for bias in models.without_gradient(there.module)]
+    there._forward = there.module  # by autograd, as on a GPU
+    before = [bias.clone() for bias in fast.before_norm(there.module)]
     for training in (there, here):
         training.module.train()
-        training._step(training._batches()[0])
+        training._step(training._source.of_epoch(1)[0])
     assert len(before) == 8
     for training in (there, here):
-        assert all(map(torch.equal, before, models.without_gradient(training.module)))
+        assert all(map(torch.equal, before, fast.before_norm(training.module)))
 
 
 needs_gpu = [
@@ -211,7 +263,7 @@ class TestOnGPU:
     def test_a_graph_computes_what_eager_steps_do(self, loaded, spec_on_gpu):
         graphed = Training(spec_on_gpu, loaded, device="cuda")
         found = outcome(graphed)
-        assert graphed._run_step._graph is not None
+        assert graphed.way == ways.Way("cuda graph")
         eager = Training(spec_on_gpu, loaded, device="cuda")
         eager._run_step = eager._step
         assert outcome(eager) == found
@@ -235,18 +287,18 @@ class TestOnGPU:
     @variants
     def test_steps_are_eager_where_a_capture_fails(self, loaded, spec_on_gpu, monkeypatch):
         expected = outcome(Training(spec_on_gpu, loaded, device="cuda"))
-        training = Training(spec_on_gpu, loaded, device="cuda")
-        step = training._step
+        step = Training._step
 
-        def looks(indices):
-            step(indices)
+        def looks(training, indices):
+            step(training, indices)
             if torch.cuda.is_current_stream_capturing():
                 training._sums.sum().item()  # which no capture allows
 
-        monkeypatch.setattr(training._run_step, "_step", looks)
-        with pytest.warns(UserWarning, match="no CUDA graph"):
-            assert outcome(training) == expected
-        assert training._run_step._graph is None
+        monkeypatch.setattr(Training, "_step", looks)
+        training = Training(spec_on_gpu, loaded, device="cuda")
+        assert training.way.step == "autograd"
+        assert "capturing" in training.way.reason
+        assert outcome(training) == expected
 
     def test_learns_as_the_cpu_does(self, loaded):
         spec = resolve(SETTINGS | {"training.epochs": 6, "training.batch_size": 50}, "test")
@@ -259,15 +311,14 @@ class TestOnGPU:
         spec = resolve(SETTINGS | {"training.epochs": 6, "training.batch_size": 50}, "test")
         training = Training(spec, loaded, device="cuda", deterministic=False)
         losses, _ = outcome(training)
-        assert training._run_step._graph is not None
+        assert training.way == ways.Way("cuda graph")
         assert max(losses[-1]) < 1.8
 
     def test_an_epoch_never_waits_for_what_is_queued(self, loaded, monkeypatch):
         monkeypatch.setattr("repro.training.loop._CUDA_PROGRESS_STEPS", 3)
         training = Training(resolve(SETTINGS, "test"), loaded, device="cuda")
-        training._run_step(training._batches()[0])
-        batches = training._batches()
-        monkeypatch.setattr(training, "_batches", lambda: batches)  # their copy to the device is the epoch's start
+        batches = training._source.of_epoch(1)
+        monkeypatch.setattr(training._source, "of_epoch", lambda epoch: batches)  # their copy is an epoch's start
         steps = training._train_epoch()
         try:
             torch.cuda.set_sync_debug_mode("error")

@@ -235,7 +235,7 @@ def test_every_image_is_used_but_one_that_is_alone(loaded, batch, images, steps)
     norm = "none" if batch == 1 else "all"
     small = replace(loaded, train=loaded.train[:images])
     training = Training(tiny(training__batch_size=batch, training__epochs=1, model__batch_norm=norm), small)
-    seen = [len(part) for part in training._batches()]
+    seen = [len(part) for part in training._source.of_epoch(training._epoch)]
     assert sum(seen) == (images - 1 if images % batch == 1 and batch > 1 else images)
     events = list(training)
     assert sum(isinstance(event, Progress) for event in events) == steps == len(seen)
@@ -246,10 +246,10 @@ def test_every_image_is_used_but_one_that_is_alone(loaded, batch, images, steps)
 
 def test_the_order_changes_with_seed_and_epoch(loaded):
     training = Training(tiny(), loaded)
-    first = torch.cat(training._batches())
+    first = torch.cat(training._source.of_epoch(training._epoch))
     training._at.epoch_seconds.append(1.0)
-    second = torch.cat(training._batches())
-    other = torch.cat(Training(tiny(seed=1), loaded)._batches())
+    second = torch.cat(training._source.of_epoch(training._epoch))
+    other = torch.cat(Training(tiny(seed=1), loaded)._source.of_epoch(1))
     assert not torch.equal(first, second)
     assert not torch.equal(first, other)
     for order in (first, second, other):
@@ -260,7 +260,7 @@ def test_images_reach_the_network_normalised_and_as_they_lie_in_memory(loaded):
     training = Training(tiny(), loaded)
     seen = []
     training.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    training.module(training._batch(loaded.train)[0])
+    training.module(training._source.load(loaded.train)[0])
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert seen[0].mean((0, 2, 3)).abs().max() < 1e-5
     assert (seen[0].std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from repro.spec import AdaBoundSpec, AdamSpec, SGDSpec
+from repro.errors import ReproError
+from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, SGDSpec
 from repro.training import optim
 
 ADABOUND = AdaBoundSpec(name="adabound", lr=1e-3, final_lr=0.04)
@@ -41,6 +42,8 @@ def reference(spec, params):
             )
         case AdamSpec():
             return torch.optim.Adam(params, spec.lr, betas, spec.eps, spec.weight_decay)
+        case AdamWSpec():
+            return torch.optim.AdamW(params, spec.lr, betas, spec.eps, spec.weight_decay)
         case SGDSpec():
             return torch.optim.SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
 
@@ -54,6 +57,8 @@ def reference(spec, params):
         ),
         AdamSpec(name="adam"),
         AdamSpec(name="adam", lr=0.04, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1),
+        AdamWSpec(name="adamw"),
+        AdamWSpec(name="adamw", lr=0.04, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1),
         SGDSpec(name="sgd"),
         SGDSpec(name="sgd", lr=0.04, momentum=0.0, weight_decay=0.1),
     ],
@@ -84,15 +89,88 @@ def test_every_field_of_a_spec_changes_the_weights():
             {"lr": 0.02, "final_lr": 0.5, "beta1": 0.5, "beta2": 0.5, "gamma": 0.1, "eps": 0.1, "weight_decay": 0.1},
         ),
         (AdamSpec(name="adam"), {"lr": 0.02, "beta1": 0.5, "beta2": 0.5, "eps": 0.1, "weight_decay": 0.1}),
+        (AdamWSpec(name="adamw"), {"lr": 0.02, "beta1": 0.5, "beta2": 0.5, "eps": 0.1, "weight_decay": 0.1}),
         (SGDSpec(name="sgd"), {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.1}),
     ):
-        assert set(changes) == set(type(base).model_fields) - {"name", "amsbound"}
+        of_schedules = {"schedule", "warmup_epochs", "step_epochs", "step_factor"}  # tests/training/test_schedule.py
+        assert set(changes) == set(type(base).model_fields) - {"name", "amsbound"} - of_schedules
         results = []
         for change in ({}, *({name: value} for name, value in changes.items())):
             params = parameters(torch.float32, ((4, 3),))
             spec = base.model_copy(update=change)
             results.append(run(optim.make(spec, params).step, params, 5, torch.float32))
         assert all(not torch.equal(results[0], changed) for changed in results[1:])
+
+
+@pytest.mark.parametrize("where", ["cpu", "device"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ADABOUND,
+        AdamSpec(name="adam", weight_decay=0.1),
+        AdamWSpec(name="adamw", weight_decay=0.1),
+        SGDSpec(name="sgd", weight_decay=0.1),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_a_factor_multiplies_every_rate(spec, where):
+    """As the reference with rates that change; the adabound package has its final rate follow the first one by itself."""
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    optimizer, by_reference = optim.make(spec, ours), reference(spec, theirs)
+    optimizer._on_cpu = where == "cpu"
+    optimizer.factor = torch.ones((), dtype=torch.float64)
+    factors = [0.1, 0.5, 1.0, 0.7, 1e-3]
+
+    def scheduled(step, put):
+        left = iter(factors)
+
+        def one():
+            put(next(left))
+            step()
+
+        return one
+
+    def put(factor):
+        for group in by_reference.param_groups:
+            group["lr"] = spec.lr * factor
+
+    found = run(scheduled(optimizer.step, optimizer.factor.fill_), ours, len(factors), torch.float64)
+    expected = run(scheduled(by_reference.step, put), theirs, len(factors), torch.float64)
+    assert torch.linalg.norm(found - expected) <= 1e-10 * torch.linalg.norm(expected)
+
+
+def test_frozen_parameters_stay_and_the_others_do_as_without_them():
+    spec = AdamSpec(name="adam", weight_decay=0.1)
+    shapes = ((4, 3), (70_000,), (5,), (80_000,))
+    alone = [one for number, one in enumerate(parameters(torch.float32, shapes)) if number % 2 == 0]
+    together = parameters(torch.float32, shapes)
+    for one in together[1::2]:
+        one.requires_grad_(False)
+    frozen = [one.detach().clone() for one in together[1::2]]
+    optimizer = optim.make(spec, together, rounded=[together[1]])
+    run(optim.make(spec, alone).step, alone, 3, torch.float32)
+    run(optimizer.step, together[::2], 3, torch.float32)
+    assert all(map(torch.equal, alone, together[::2]))
+    assert all(torch.equal(optimizer.exact[one], value) for one, value in zip(together[1::2], frozen, strict=True))
+    assert together[1].dtype is torch.bfloat16
+
+
+def test_parameters_that_get_no_gradient_decay_as_if_it_were_0():
+    spec = AdamSpec(name="adam", weight_decay=0.1)
+    ours, theirs = parameters(torch.float32, ((4, 3), (5,))), parameters(torch.float32, ((4, 3), (5,)))
+    ours[1].requires_grad_(False)
+    optimizer, other = optim.make(spec, ours, still=[ours[1]]), optim.make(spec, theirs)
+    for _ in range(4):
+        ours[0].grad, theirs[0].grad, theirs[1].grad = torch.ones(4, 3), torch.ones(4, 3), torch.zeros(5)
+        optimizer.step()
+        other.step()
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_a_parameter_without_a_gradient_is_one_line():
+    params = parameters(torch.float32, ((4, 3),))
+    with pytest.raises(ReproError, match=r"shape \(4, 3\) takes no part in the loss; freeze it"):
+        optim.make(ADABOUND, params).step()
 
 
 def test_parameters_keep_values_shapes_and_strides():
@@ -105,7 +183,9 @@ def test_parameters_keep_values_shapes_and_strides():
         assert optimizer.weights.data_ptr() <= new.data_ptr() < optimizer.weights.data_ptr() + optimizer.weights.nbytes
 
 
-@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [ADABOUND, AdamSpec(name="adam"), AdamWSpec(name="adamw"), SGDSpec(name="sgd")], ids=lambda spec: spec.name
+)
 def test_goes_on_exactly_from_its_state(spec):
     whole = parameters(torch.float32)
     optimizer = optim.make(spec, whole)
@@ -119,7 +199,9 @@ def test_goes_on_exactly_from_its_state(spec):
     assert optimizer.state_dict()["steps"] == 5
 
 
-@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [ADABOUND, AdamSpec(name="adam"), AdamWSpec(name="adamw"), SGDSpec(name="sgd")], ids=lambda spec: spec.name
+)
 def test_rounded_parameters_show_exact_weights(spec, monkeypatch):
     """Their weights move by what is lost on bfloat16: as those of an optimizer that sees the same gradients in float32."""
     monkeypatch.setattr(optim, "_CHUNK", 1000)
@@ -152,7 +234,9 @@ def test_weights_written_from_outside_are_rounded_anew():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("spec", [ADABOUND, AdamSpec(name="adam"), SGDSpec(name="sgd")], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [ADABOUND, AdamSpec(name="adam"), AdamWSpec(name="adamw"), SGDSpec(name="sgd")], ids=lambda spec: spec.name
+)
 def test_the_gpu_computes_what_the_cpu_does(spec):
     params = parameters(torch.float64)
     on_gpu = [nn.Parameter(parameter.detach().cuda()) for parameter in params]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.training.models.alexnet import AlexNet
 from repro.training.models.architecture import describe
-from repro.training.models.layers import Convolution
 from repro.training.models.squeezenet import SqueezeNet
 from repro.training.models.state import saved, state_bytes, weights_digest
 
-__all__ = ["build", "describe", "multiplied", "saved", "state_bytes", "weights_digest", "without_gradient"]
+__all__ = ["build", "describe", "multiplied", "saved", "state_bytes", "weights_digest"]
 
 
 def build(spec: SqueezeNetSpec | AlexNetSpec) -> nn.Sequential:
@@ -23,12 +22,6 @@ def build(spec: SqueezeNetSpec | AlexNetSpec) -> nn.Sequential:
         InputError: the settings leave a layer without filters or without pixels: one line.
     """
     return SqueezeNet(spec) if isinstance(spec, SqueezeNetSpec) else AlexNet(spec)
-
-
-def without_gradient(module: nn.Module) -> tuple[Tensor, ...]:
-    """The biases of convolutions in front of batch normalization, whose gradient is 0: the mean is subtracted again."""
-    parts = (part for part in module.modules() if isinstance(part, Convolution) and hasattr(part, "bn"))
-    return tuple(part.conv.bias for part in parts if part.conv.bias is not None)
 
 
 def multiplied(module: nn.Module) -> tuple[nn.Parameter, ...]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from repro.training import winograd
+from repro.training.fast import winograd
 
 SIZES = [3, 4, 6, 8]
 IMAGES, CHANNELS, FILTERS = 5, 32, 24

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro.spec import AlexNetSpec, SqueezeNetSpec
-from repro.training import models, passes
+from repro.training import models
+from repro.training.fast import Passes, passes
 from repro.training.models.layers import Dropout, Linear
-from repro.training.passes import Passes
 
 SMALL = {"name": "squeezenet", "base_e": 16, "incr_e": 16, "squeeze_ratio": 0.5, "first_filters": 16}
 IMAGES = 6
@@ -135,7 +135,7 @@ def test_the_gradient_of_a_linear_layers_input_is_that_of_autograd():
 
 def test_a_pool_comes_before_the_relu_of_its_convolution():
     """Fewer values then meet the ReLU; `test_the_same_as_autograd` shows that they are the same."""
-    first, pool, *_ = Passes(network(SPECS["norm"], torch.float64))._blocks
+    first, pool, *_ = Passes(network(SPECS["norm"], torch.float64).to(memory_format=torch.channels_last))._blocks
     assert (first.relu, pool.relu) == (False, True)
 
 

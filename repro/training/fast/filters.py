@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.training import winograd
+from repro.training.fast import winograd
 
 _convolution_backward = torch.ops.aten.convolution_backward.default
 
@@ -94,8 +94,7 @@ class _Product:
             self.weight.grad[:, :, self.at, self.at] = found
         if onto is None:
             return as_images(rows @ self.middle, images)
-        as_rows(onto).addmm_(rows, self.middle)
-        return onto
+        return as_images(as_rows(onto).addmm_(rows, self.middle), images)
 
 
 class _Winograd:
@@ -150,8 +149,9 @@ class _Direct:
 
 
 def as_rows(images: Tensor) -> Tensor:
-    """(N, C, H, W), channels last, as (N * H * W, C): the same memory."""
+    """(N, C, H, W) as (N * H * W, C): the same memory where they lie channels last, as they do in every covered network."""
     number, channels, height, width = images.shape
+    images = images.contiguous(memory_format=torch.channels_last)
     return images.as_strided((number * height * width, channels), (channels, 1))
 
 
@@ -165,8 +165,9 @@ def as_images(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _in_rows(images: Tensor) -> Tensor:
-    """(N, C, H, W), channels last, as (N, H * W, C): the same memory."""
+    """(N, C, H, W) as (N, H * W, C): the same memory where they lie channels last."""
     number, channels, height, width = images.shape
+    images = images.contiguous(memory_format=torch.channels_last)
     return images.as_strided((number, height * width, channels), (height * width * channels, channels, 1))
 
 

@@ -1,9 +1,10 @@
 """Forward and backward passes of a network on a CPU, written out where the time goes.
 
 A network is a chain of blocks. Convolutions and linear layers with what stands around them, Fire modules and max pools have
-passes of their own here; any other block is left to autograd. The arithmetic is that of the modules, up to rounding. What is
-spared is what stands around it: a small network calls hundreds of operators a step, and the way through modules and autograd
-costs more than some of them compute. A Fire module keeps its output once and not its halves, too.
+passes of their own here; the blocks beside them (`coverage` lists both) go through autograd one by one. The arithmetic is
+that of the modules, up to rounding; `check` holds them to it before a run trains. What is spared is what stands around it: a
+small network calls hundreds of operators a step, and the way through modules and autograd costs more than some of them
+compute. A Fire module keeps its output once and not its halves, too.
 
 The bias of a convolution in front of batch normalization has gradient 0, since the mean is subtracted again. Adding up the
 gradients gives the same but for rounding, of which AdaBound would make steps as large as its rate.
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.training.filters import Filters, Saved, as_rows
+from repro.errors import ReproError
+from repro.training.fast.coverage import uncovered
+from repro.training.fast.filters import Filters, Saved, as_rows
 from repro.training.models.layers import Convolution, Linear
 from repro.training.models.squeezenet import Fire
 
@@ -36,11 +39,18 @@ class Passes:
     """The passes of one network in training mode.
 
     Args:
-        network: on the CPU, channels last, its weights where they will stay: once the optimizer has moved them. Hooks on
-            parts of convolutions and Fire modules are not called.
+        network: on the CPU, channels last, its weights where they will stay: once the optimizer has moved them. What it
+            computes must not be changed afterwards: neither mode nor weights' places nor which of them are frozen.
+
+    Raises:
+        ValueError: a part of the network is not covered.
     """
 
     def __init__(self, network: nn.Sequential) -> None:
+        if reason := uncovered(network):
+            raise ValueError(reason)
+        self._parts, self._parameters = list(network.modules()), list(network.parameters())
+        self._stands = self._standing()
         self._blocks = [_block(part, first=number == 0) for number, part in enumerate(network)]
         for block, following in itertools.pairwise(self._blocks):
             if isinstance(block, _Convolution) and isinstance(following, _MaxPool):
@@ -49,9 +59,23 @@ class Passes:
         norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
         self._batches_seen = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits of `forward`; `backward` follows where autograd goes back through them."""
+        logits = self.forward(images).requires_grad_()
+        logits.register_hook(self.backward)  # type: ignore[no-untyped-call]
+        return logits
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, H, W), channels last, to logits (N, classes) in the type of the weights; statistics move on."""
+        """(N, channels, H, W), channels last, to logits (N, classes) in the type of the weights; statistics move on.
+
+        Raises:
+            ReproError: the network was changed since these passes were made.
+        """
+        if self._standing() != self._stands:
+            raise ReproError(
+                "the network was changed since its passes were made: its mode, its weights or what is frozen"
+            )
         self._tape.clear()
         for block in self._blocks:
             images, saved = block.forward(images)
@@ -65,6 +89,11 @@ class Passes:
         """Sets the `grad` of every parameter, from the gradient of the last forward pass's logits; they must have none yet."""
         for block in reversed(self._blocks):
             gradient = block.backward(gradient, *self._tape.pop())
+
+    def _standing(self) -> tuple[list[bool], list[tuple[int, bool]]]:
+        """What the blocks took from the network for good."""
+        weights = [(parameter.data_ptr(), parameter.requires_grad) for parameter in self._parameters]
+        return [part.training for part in self._parts], weights
 
 
 class _Block(Protocol):
@@ -141,7 +170,8 @@ class _Convolution:
 
     def __init__(self, module: Convolution, first: bool = False) -> None:
         conv = module.conv
-        self.bias, self.width = conv.bias, conv.out_channels
+        self.bias = conv.bias if conv.bias is not None and conv.bias.requires_grad else None
+        self.width = conv.out_channels
         self.filters = Filters(conv, first)
         norm = getattr(module, "bn", None)
         self.norm = None if norm is None else _Norm(norm)

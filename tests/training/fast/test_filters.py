@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.training import filters
-from repro.training.filters import Filters
+from repro.training.fast import filters
+from repro.training.fast.filters import Filters
 
 
 def convolution(side, stride, padding, *, channels=4, bias=True, dtype=torch.float64):
