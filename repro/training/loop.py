@@ -157,7 +157,7 @@ class Training:
 
     def pace(self) -> tuple[float, float]:
         """Mean training loss of the epoch in work so far (nan before its first step), and images per second."""
-        images = min(self._at.step * self.spec.training.batch_size, self._images_used)
+        images = min(self._at.step * self.spec.training.batch_size, self._source.images)
         loss = float(self._sums[0]) / images if images else math.nan
         return loss, images / self._at.seconds if self._at.seconds else 0.0
 

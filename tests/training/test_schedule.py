@@ -37,7 +37,7 @@ EXPECTED = {
     "cosine": ({}, lambda opt: SCHEDULES.CosineAnnealingLR(opt, STEPS * EPOCHS)),
     "onecycle": (
         {},
-        lambda opt: SCHEDULES.OneCycleLR(opt, 1.0, total_steps=STEPS * EPOCHS + 1 - 1, cycle_momentum=False),
+        lambda opt: SCHEDULES.OneCycleLR(opt, 1.0, total_steps=STEPS * EPOCHS, cycle_momentum=False),
     ),
     "steps": (
         {"step_epochs": [2, 5], "step_factor": 0.3},
