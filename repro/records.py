@@ -113,7 +113,7 @@ class Layer:
 
     name: str
     kind: str
-    """conv, batch_norm, relu, max_pool, avg_pool, dropout, linear, concat or add."""
+    """conv, batch_norm, relu, max_pool, avg_pool, dropout, linear, concat or add; of another layer with weights, its type."""
     module: str
     """The block it belongs to: conv1, fire2, fire3_2 (a replica), conv10, fc1 ..."""
     input: tuple[int, ...]

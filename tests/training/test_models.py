@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import cache
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from torch import nn
 from repro.errors import InputError
 from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.training.models import build, describe, weights_digest
-from repro.training.models.layers import Dropout
+from repro.training.models.layers import Add, Dropout
 from repro.training.torchvision_shim import import_torchvision
 
 
@@ -287,6 +288,36 @@ def test_networks_that_cannot_be_are_refused_in_one_line(settings, named):
     assert str(refused.value).startswith(named)
     assert "allowed: " in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_parameters_are_those_of_the_module_whatever_its_layers_are():
+    class Own(nn.Conv2d):
+        pass
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add = Add()
+
+        def forward(self, images):
+            return self.add(images, images)
+
+    spec = squeezenet(classes=10)
+    module = nn.Sequential(
+        OrderedDict(
+            own=Own(3, 6, 3, padding=1),
+            grouped=nn.Conv2d(6, 6, 3, groups=3),
+            norm=nn.LayerNorm([6, 30, 30]),
+            around=Around(),
+        )
+    )
+    module.own.bias.requires_grad_(False)
+    found = describe(module, spec)
+    assert found.parameters == sum(one.numel() for one in module.parameters()) - 6
+    assert [layer.kind for layer in found.layers] == ["Own", "conv", "LayerNorm", "add"]
+    assert found.layers[0].multiply_adds == 6 * 32 * 32 * 3 * 9
+    assert found.layers[1].multiply_adds == 6 * 30 * 30 * 2 * 9
+    assert found.residual == ()
 
 
 def test_describing_leaves_no_trace():

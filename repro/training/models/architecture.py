@@ -38,16 +38,17 @@ def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architect
     def record(name: str, part: nn.Module) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             layers.append(_layer(name, part, inputs[0], output))
-            if isinstance(part, Add):
+            if isinstance(part, Add) and hasattr(around := module.get_submodule(name.rpartition(".")[0]), "bypass"):
                 block = name.partition(".")[0]
-                kind = "identity" if isinstance(module.get_submodule(f"{block}.bypass"), nn.Identity) else "conv1x1"
-                edges.append((block, kind, block))
+                edges.append((block, "identity" if isinstance(around.bypass, nn.Identity) else "conv1x1", block))
 
         return hook
 
     shape = (3, spec.input_size, spec.input_size)
     handles = [
-        part.register_forward_hook(record(name, part)) for name, part in module.named_modules() if type(part) in _KINDS
+        part.register_forward_hook(record(name, part))
+        for name, part in module.named_modules()
+        if type(part) in _KINDS or (name and not any(part.children()) and list(part.parameters()))
     ]
     try:
         with torch.no_grad(), _evaluating(module):
@@ -60,7 +61,7 @@ def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architect
         input=shape,
         layers=tuple(layers),
         residual=tuple(edges),
-        parameters=sum(layer.parameters for layer in layers),
+        parameters=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
         multiply_adds=sum(layer.multiply_adds for layer in layers),
     )
 
@@ -79,12 +80,12 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def _layer(name: str, part: nn.Module, given: Tensor, output: Tensor) -> Layer:
     multiply_adds = 0
     if isinstance(part, nn.Conv2d):
-        multiply_adds = output.numel() * part.in_channels * part.kernel_size[0] * part.kernel_size[1]
+        multiply_adds = output.numel() * (part.in_channels // part.groups) * part.kernel_size[0] * part.kernel_size[1]
     elif isinstance(part, nn.Linear):
         multiply_adds = part.in_features * part.out_features
     return Layer(
         name=name,
-        kind=_KINDS[type(part)],
+        kind=_KINDS.get(type(part), type(part).__name__),
         module=name.partition(".")[0],
         input=tuple(given.shape[1:]),
         output=tuple(output.shape[1:]),
