@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from repro.validation import Strict
 
@@ -23,6 +24,14 @@ class Published(Strict):
     size: float | None = Field(None, gt=0)
     text: Mapping[str, float] = Field(default_factory=dict)
     """What the running text says of the same row where it differs: accuracy, epochs, epoch_seconds or size."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_a_point(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if str(name).isdecimal():  # {accuracy: 74,1}
+                raise ValueError(f"published: {name} stands alone, as after a decimal comma (allowed: 74.1)")
+        return given
 
     @field_validator("accuracy", "accuracy_at_most", "test_accuracy")
     @classmethod

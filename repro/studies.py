@@ -131,7 +131,7 @@ def load(source: str | Path) -> Study:
         InputError: no such study, broken YAML, or a declaration that is not valid: one line naming file and key.
     """
     path = Path(source)
-    if path.suffix not in {".yaml", ".yml"}:
+    if path.suffix.lower() not in {".yaml", ".yml"}:
         if str(source) not in _declared():
             raise unknown("study", str(source), _declared())
         path = DECLARATIONS / f"{source}.yaml"

@@ -6,16 +6,19 @@ too (`--offline` alone is `--offline true`), for `mlflow run . -P name=value` pa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from repro import __version__
-from repro.errors import ReproError
+from repro.errors import InputError, ReproError
 
 _COMMANDS = {
     "demo": "sweeps",
@@ -83,10 +86,14 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: `repro plan >&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without some character shows another one
     try:
+        _check_names(args if args is not None else sys.argv[1:])
         code = cli.main(args, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -96,12 +103,23 @@ def main(args: list[str] | None = None) -> int:
         return _fail(" ".join(error.format_message().split()), 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # which click makes of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
         return 0
     except OSError as error:  # a full disk, a folder that is gone: what was recorded stays readable
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; nothing recorded is lost, the same command goes on", 1)
+
+
+def _check_names(args: Sequence[str]) -> None:
+    """Refuses names that are not UTF-8, which neither MLflow's stores nor JSON can hold."""
+    with contextlib.suppress(FileNotFoundError):  # a working folder that is gone is said where it is needed
+        args = [*args, str(Path.cwd())]
+    for name in args:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{name!a}: is not UTF-8; use a folder and files of another name") from None
 
 
 def _fail(message: str, code: int) -> int:

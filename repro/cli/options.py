@@ -25,6 +25,23 @@ class _Number(click.types.IntParamType):
         return None if value == "" else super().convert(value, param, ctx)
 
 
+class Folder(click.types.StringParamType):
+    """A folder's path: `~` is the user's, and an empty one is none."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it is meant."""
+        if not value.strip():
+            raise InputError(
+                f"--{param.name if param else 'folder'} is empty (allowed: a folder's path)".replace("_", "-")
+            )
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError:
+            raise InputError(f"{value}: this user has no home folder; give the path in full") from None
+
+
 def training(
     *, dataset: str | None = None, seeds: str = "0,1,2", epochs: int | None = None
 ) -> Callable[[_Command], _Command]:
@@ -84,12 +101,12 @@ def switch(flag: str, default: bool, text: str) -> Callable[[_Command], _Command
 
 def data_dir() -> Callable[[_Command], _Command]:
     """Where the data sets lie."""
-    return click.option("--data-dir", default="data", show_default=True, help="Folder of the data sets.")
+    return click.option("--data-dir", type=Folder(), default="data", show_default=True, help="Folder of the data sets.")
 
 
 def runs_dir() -> Callable[[_Command], _Command]:
     """Where the journals lie."""
-    return click.option("--runs-dir", default="runs", show_default=True, help="Folder of the journals.")
+    return click.option("--runs-dir", type=Folder(), default="runs", show_default=True, help="Folder of the journals.")
 
 
 def tracking_uri() -> Callable[[_Command], _Command]:
@@ -163,7 +180,10 @@ def prepared(dataset: str, folder: Path) -> Path:
         command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
-            message = made.stderr.strip().splitlines()[-1].removeprefix("repro: ")
+            words = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
+            message = words[-1].removeprefix("repro: ")
+            if made.returncode < 0:  # most often for want of memory
+                message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
             raise (InputError if made.returncode == 2 else ReproError)(message)
     return cache
 

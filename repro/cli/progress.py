@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -178,7 +180,11 @@ class Progress:
         if self._live is not None:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
-            click.echo(text)
+            try:
+                click.echo(text)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                click.echo("repro: the output was closed by its reader; training goes on", err=True)
 
 
 def shortened(name: str, width: int) -> str:

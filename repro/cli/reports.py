@@ -29,7 +29,13 @@ _Value = TypeVar("_Value")
 
 @click.command()
 @click.option("--study", default="all", show_default=True, help="Studies of the store, comma-separated, or all.")
-@click.option("--out", default="report", show_default=True, help="Folder for tables, figures and index.html.")
+@click.option(
+    "--out",
+    type=options.Folder(),
+    default="report",
+    show_default=True,
+    help="Folder for tables, figures and index.html.",
+)
 @click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest that has runs]")
 @click.option("--figures", type=bool, default=True, show_default=True, help="Draw the figures, too.")
 @click.option("--ui-url", default=None, help="Address of `mlflow ui`, to link the runs to.")
@@ -123,7 +129,7 @@ def _slug(name: str) -> str:
     """The slug of a study that is named by its slug or by its YAML file."""
     from repro import studies
 
-    if Path(name).suffix in {".yaml", ".yml"}:
+    if Path(name).suffix.lower() in {".yaml", ".yml"}:
         return studies.load(name).study
     return name
 

@@ -96,7 +96,7 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 
 
 @click.command()
-@click.argument("folder", default="runs")
+@click.argument("folder", type=options.Folder(), default="runs")
 @options.data_dir()
 @options.tracking_uri()
 def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
