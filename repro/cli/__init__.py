@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from repro import __version__
+from repro.cli.place import leave_clone
 from repro.errors import InputError, ReproError
 
 _COMMANDS = {
@@ -93,6 +94,8 @@ def main(args: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without some character shows another one
     try:
+        if "MLFLOW_RUN_ID" in os.environ and (line := leave_clone()):
+            click.echo(f"repro: {line}", err=True)
         _check_names(args if args is not None else sys.argv[1:])
         code = cli.main(args, standalone_mode=False)
         sys.stdout.flush()

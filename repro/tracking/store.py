@@ -8,6 +8,7 @@ MLFLOW_EXPERIMENT_NAME, else Default. mlflow is imported when a store is opened,
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sqlite3
@@ -273,11 +274,25 @@ def _check(database: Path) -> None:
         pass
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=PROBE_SECONDS)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master")
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "experiments" in tables and not _tables() <= tables:  # MLflow is about to upgrade it
+                kept = database.with_name(f"{database.name}.former")
+                with contextlib.closing(sqlite3.connect(kept)) as copy:
+                    connection.backup(copy)
+                logging.getLogger(__name__).warning(
+                    "%s is of an earlier MLflow and is brought up to date; as it was, it is kept as %s", database, kept
+                )
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             raise TrackingError(f"{database}: another program has been writing to it; try again") from None
         raise TrackingError(f"{database}: {error}; move it away, or name another store (MLFLOW_TRACKING_URI)") from None
+
+
+def _tables() -> set[str]:
+    """The tables that the installed MLflow wants in a store."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlRun  # type: ignore[attr-defined]
+
+    return set(SqlRun.metadata.tables)
 
 
 def _create(database: Path, uri: str) -> None:

@@ -191,3 +191,35 @@ def test_where_set_up_never_ran_mlflow_builds_the_environment_from_the_pins(clon
         if "==" in line:
             name, version = line.split("==")
             assert f"{name}=={version}" in frozen, line
+
+
+def test_a_project_from_git_leaves_nothing_in_its_temporary_clone(
+    clone: Path, linked: dict[str, str], tmp_path: Path
+) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    source = shutil.copytree(
+        clone, tmp_path / "source", ignore=shutil.ignore_patterns("mlruns", "runs", "data", "*.db*")
+    )
+    identity = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "All of it"]):
+        subprocess.run(["git", *words], cwd=source, env=os.environ | identity, check=True)
+    url = "https://git.invalid/project.git"
+    here = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{source}.insteadOf", "GIT_CONFIG_VALUE_0": url}
+    asked = given("model=squeezenet", "batchnorm=on", "epochs=1", "dataset=digits", "seeds=0")
+    words = [MLFLOW, "run", url, "--env-manager", "local", "-e", "reproducibility", *asked]
+    for trains in ("trains 1", "reused 1"):
+        done = subprocess.run(
+            words, cwd=home, env=linked | here | {"TMPDIR": str(temporary)}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert trains in done.stdout
+        assert f"runs, data and reports are kept in {home}" in done.stderr
+    assert {path.name for path in home.iterdir()} >= {"runs", "data", "mlflow.db", "mlruns"}
+    assert not [path for name in ("runs", "data", "mlflow.db") for path in temporary.glob(f"tmp*/{name}")]

@@ -241,3 +241,24 @@ def test_mlflow_is_imported_late(program) -> None:
         "import sys, repro.tracking.reader, repro.tracking.writer, repro.tracking.reap\nprint('mlflow' in sys.modules)"
     )
     assert program(text).communicate(timeout=60) == ("False\n", "")
+
+
+def test_a_store_of_an_earlier_mlflow_is_kept_and_said_before_it_is_upgraded(here: Path, caplog) -> None:
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    Base.metadata.create_all(create_sqlalchemy_engine(f"sqlite:///{here}/mlflow.db"))
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        database.execute("INSERT INTO experiments VALUES (0, 'Default', ?, 'active')", (f"{here}/mlruns/0",))
+    before = tables(here / "mlflow.db")
+    assert connect().client.create_run("0")
+    assert len(tables(here / "mlflow.db")) > len(before) == len(tables(here / "mlflow.db.former"))
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("repro")]
+    assert "is of an earlier MLflow" in line and "mlflow.db.former" in line
+    caplog.clear()
+    assert connect() and not [record for record in caplog.records if record.name.startswith("repro")]
+
+
+def tables(database: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(database)) as store:
+        return {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
