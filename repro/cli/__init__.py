@@ -36,6 +36,7 @@ _COMMANDS = {
     "verify": "runs",
     "sync": "runs",
     "reap": "runs",
+    "register": "registry",
 }
 
 

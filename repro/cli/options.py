@@ -89,6 +89,8 @@ def running() -> Callable[[_Command], _Command]:
             show_default=True,
             help="Seconds to wait at the end for a tracking store that makes no progress.",
         ),
+        experiment(),
+        models(),
         runs_dir(),
         tracking_uri(),
     )
@@ -107,6 +109,25 @@ def data_dir() -> Callable[[_Command], _Command]:
 def runs_dir() -> Callable[[_Command], _Command]:
     """Where the journals lie."""
     return click.option("--runs-dir", type=Folder(), default="runs", show_default=True, help="Folder of the journals.")
+
+
+def experiment() -> Callable[[_Command], _Command]:
+    """Where new runs go."""
+    return click.option(
+        "--experiment", default=None, help="MLflow's experiment.  [default: $MLFLOW_EXPERIMENT_NAME, squeezenet-repro]"
+    )
+
+
+def models() -> Callable[[_Command], _Command]:
+    """Which runs get a model in MLflow."""
+    return click.option(
+        "--models",
+        type=click.Choice(["best", "all", "none"]),
+        default="best",
+        envvar="REPRO_MODELS",
+        show_default=True,
+        help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [or $REPRO_MODELS].",
+    )
 
 
 def tracking_uri() -> Callable[[_Command], _Command]:
@@ -158,6 +179,8 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
         fresh=asked["fresh"],
         offline=asked["offline"],
         uri=asked["tracking_uri"],
+        experiment=asked["experiment"] or None,
+        models=asked["models"],
         checkpoint_seconds=asked["checkpoint_seconds"],
         patience_seconds=asked["store_patience"],
     )

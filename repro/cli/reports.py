@@ -107,7 +107,7 @@ def _writer(tracking_uri: str | None) -> Writer:
     from repro.tracking.store import connect
     from repro.tracking.writer import Writer
 
-    return Writer(connect(tracking_uri))
+    return Writer(connect(tracking_uri, create=False))
 
 
 def _findings(paper: Paper) -> tuple[Finding, ...]:

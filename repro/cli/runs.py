@@ -13,6 +13,7 @@ from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
     from repro.journal import Journal
+    from repro.tracking.models import Which
 
 _FEWEST_DIGITS = 4  # by which a run may be named
 
@@ -98,8 +99,10 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 @click.command()
 @click.argument("folder", type=options.Folder(), default="runs")
 @options.data_dir()
+@options.experiment()
+@options.models()
 @options.tracking_uri()
-def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
+def sync(folder: str, data_dir: str, experiment: str | None, models: Which, tracking_uri: str | None) -> None:
     """Bring journals into the store: what a server missed, or what was trained elsewhere with --offline true.
 
     May be repeated: a point is never stored twice, and each keeps the time it was recorded at. A finished run of an
@@ -111,15 +114,18 @@ def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
     """
     from repro import journal
     from repro.execution import predictions, publisher
+    from repro.tracking import models as logged
+    from repro.tracking import reader
     from repro.tracking.reap import gone
     from repro.tracking.store import TrackingError
     from repro.tracking.writer import Writer
 
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder (it holds one folder a run, each with a {journal.NAME})")
-    writer = Writer.opened(tracking_uri, click.echo)
+    writer = Writer.opened(tracking_uri, click.echo, experiment or None)
     runs = points = files = broken = 0
     former = ""
+    with_model = set()
     for one in journal.find(Path(folder)):
         try:
             if journal.held(one) or (known := journal.read(one)) is None:
@@ -134,12 +140,17 @@ def sync(folder: str, data_dir: str, tracking_uri: str | None) -> None:
             done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
             runs, points, files = runs + 1, points + done.points, files + done.files
             former = ""
+            if (one / logged.PROGRAM).is_file():
+                with_model.add(known.spec.key)
         except (ReproError, OSError) as error:
             if isinstance(error, TrackingError) and str(error) == former:
                 raise  # it is not this journal, but the store
             former = str(error)
             broken += 1
             click.echo(f"{one}: {error}", err=True)
+    if with_model and models != "none":
+        for line in logged.ship(writer, reader.read(tracking_uri).runs, with_model, Path(folder), models):
+            click.echo(line)
     lost = f", {files} files that the store had lost" if files else ""
     click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}")
     if broken:

@@ -136,7 +136,7 @@ def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:
         return {}
     from repro.tracking.writer import Writer
 
-    return Writer(store.connect(uri)).finished(keys)
+    return Writer(store.connect(uri, create=False)).finished(keys)
 
 
 def _labelled(name: str, labels: dict[str, str], asked: dict[str, Any]) -> Plan:

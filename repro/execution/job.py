@@ -42,6 +42,8 @@ class Job:
     diff: str
     checkpoint_seconds: float
     """Least time between two checkpoints."""
+    export: bool = False
+    """Whether to keep the best weights as an exported program, too: what MLflow loads and serves."""
     until: int | None = None
     """Stop after this many epochs without ending the run, for a verification of its beginning."""
 

@@ -19,8 +19,8 @@ from repro.records import Environment
 from repro.reporting.report import sweep_table
 from repro.rows import Curve
 from repro.studies import Plan
-from repro.tracking import reader
-from repro.tracking.store import TrackingError
+from repro.tracking import models, reader
+from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
 from repro.tracking.writer import State, Status, Writer
 
 _SHARE = 0.01
@@ -48,6 +48,9 @@ class Publisher:
         reused: Mapping[str, str],
         environment: Environment,
         say: Callable[[str], None],
+        *,
+        runs: Path = Path("runs"),
+        models: models.Which = "none",
     ) -> None:
         self._writer = writer
         self._plan = plan
@@ -56,6 +59,7 @@ class Publisher:
         """Keys of the runs that are finished in their journals alone; to be named before `start`."""
         self._environment = environment
         self._say = say
+        self._runs, self._models = runs, models
         self.parent: str | None = None
         """MLflow's id of the sweep, once it has one."""
         self.table = ""
@@ -70,6 +74,15 @@ class Publisher:
         self._closing: Status | None = None
         self._progress = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    @property
+    def link(self) -> str:
+        """Where MLflow's UI shows the runs; and how it is started, where the store is a file."""
+        store = self._writer.store
+        if store.database is None:
+            return store.link
+        flags = "" if store.uri == resolve(DEFAULT_URI) else f" --backend-store-uri {store.uri}"
+        return f"{store.link} (once `mlflow ui{flags}` is started)"
 
     def start(self) -> None:
         """Begins to publish."""
@@ -168,6 +181,10 @@ class Publisher:
             self._writer.close_sweep(self.parent, status, {})
             return
         contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
+        for line in models.ship(
+            self._writer, contents.runs, {run.key for run in self._plan.runs}, self._runs, self._models
+        ):
+            self._say(line)
         table = sweep_table(self._plan, contents.runs)
         self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
         self.table = table

@@ -30,6 +30,7 @@ from repro.studies import Plan, PlannedRun
 
 if TYPE_CHECKING:
     from repro.execution.publisher import Publisher
+    from repro.tracking.models import Which
 
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
@@ -58,6 +59,10 @@ class Settings:
     offline: bool = False
     """Train with the journals alone, without MLflow."""
     uri: str | None = None
+    experiment: str | None = None
+    """Name of MLflow's experiment; None is that of the environment, else the project's."""
+    models: Which = "none"
+    """Which finished runs get a model in MLflow: the best seed of each variant, all, or none."""
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 60.0
     """How long to wait for the tracking store at the end, from its last progress."""
@@ -148,6 +153,8 @@ class _Sweep:
                     rows=len(self.plan.runs),
                     workers=self.workers,
                 )
+                if self.publisher is not None:
+                    yield Notice(f"runs in MLflow: {self.publisher.link}")
                 for run, message in split.damaged:
                     yield Failed(run, message, again=False)
                 if self.publisher is not None:
@@ -198,13 +205,15 @@ class _Sweep:
         from repro.tracking.writer import Writer
 
         try:
-            writer = Writer.opened(self.settings.uri, self.notices.put)
+            writer = Writer.opened(self.settings.uri, self.notices.put, self.settings.experiment)
             for closed in reap(writer, self.settings.runs, draw):
                 self.notices.put(str(closed))
             stored = {} if self.settings.fresh else writer.finished([run.key for run in self.plan.unique])
         except TrackingError as error:
             raise ReproError(f"{error}; or train with --offline true, and `repro sync` later") from None
-        self.publisher = Publisher(writer, self.plan, stored, self.env, self.notices.put)
+        self.publisher = Publisher(
+            writer, self.plan, stored, self.env, self.notices.put, runs=self.settings.runs, models=self.settings.models
+        )
         return stored
 
     def _train(self, state: _State) -> Iterator[Event]:
@@ -255,6 +264,7 @@ class _Sweep:
                 environment=self.env,
                 diff=environment.code().diff,
                 checkpoint_seconds=self.settings.checkpoint_seconds,
+                export=self.settings.models != "none",
             )
         )
 
@@ -361,6 +371,7 @@ class _Sweep:
             if self.stopping and not self.publisher.closed:
                 raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
             parent, table = self.publisher.parent, self.publisher.table
+            yield Notice(f"runs in MLflow: {self.publisher.link}")
         yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(

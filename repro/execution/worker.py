@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -32,6 +31,7 @@ from repro.execution.beat import Beat, Pulse
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
 from repro.records import EpochRecord, Progress, RunResult
+from repro.training import export
 from repro.training.data import load
 from repro.training.loop import Training
 
@@ -182,7 +182,7 @@ def _go_on(
                 if record.epoch == job.until:
                     return Exit.DONE
             case RunResult():
-                _keep(job.folder, training, record)
+                _keep(job, training, record)
                 writer.append(record)
     checkpoints.remove()
     pulse.stop()
@@ -206,12 +206,17 @@ def _describe(job: Job, training: Training) -> None:
         disk.write(job.folder / name, content)
 
 
-def _keep(folder: Path, training: Training, result: RunResult) -> None:
-    """What a run leaves at its end: the best weights, their predictions and the confusion matrix."""
-    state: dict[str, Any] = training.best_state()
+def _keep(job: Job, training: Training, result: RunResult) -> None:
+    """What a run leaves at its end: the best weights, their program, their predictions and the confusion matrix."""
+    folder, state = job.folder, training.best_state()
     buffer = io.BytesIO()
     torch.save(state, buffer)
     disk.write(folder / "model.pt", buffer.getvalue())
+    if job.export and result.best_epoch:
+        try:
+            disk.write(folder / "model.pt2", export.exported(job.spec, state, training.data))
+        except Exception as error:  # torch may trace no such network; the run is finished all the same
+            disk.write(folder / "not_exported.txt", _line(error).encode() + b"\n")
     if training.predictions is not None:
         predictions.write(folder, training.predictions)
     classes = training.data.classes

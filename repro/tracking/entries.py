@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
-from collections.abc import Mapping
+import math
 from typing import TYPE_CHECKING
 
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import DATASETS, PROTOCOL, changes, flatten
 from repro.tracking import owner
-from repro.tracking.names import DATASET_CONTEXT, SCHEMA, Tag
+from repro.tracking.names import DATASET_CONTEXTS, SCHEMA, Tag
 from repro.tracking.stored import param
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
 
 _DIGEST_LENGTH = 36  # what MLflow takes for a data set's; the whole digest is a param
+_URLS = {"cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"}
 
 
 def name(known: Journal) -> str:
@@ -40,7 +42,8 @@ def metrics(known: Journal, epochs: int, result: bool) -> list[Metric]:
         if isinstance(record, EpochRecord) and record.epoch > epochs:
             points += [Metric(one, getattr(record, one), entry.time_ms, record.epoch) for one in EPOCH_METRICS]
         elif isinstance(record, RunResult) and result:
-            points += [Metric(one, getattr(record, one), entry.time_ms, record.epochs_run) for one in RESULT_METRICS]
+            # at step 0 MLflow's UI draws them as bars
+            points += [Metric(one, getattr(record, one), entry.time_ms, 0) for one in RESULT_METRICS]
     return points
 
 
@@ -91,23 +94,58 @@ def source(environment: Environment | None) -> dict[str, str]:
     return found
 
 
-def dataset(known: Journal) -> DatasetInput:
-    """The data set as a logged input."""
+def datasets(known: Journal) -> list[DatasetInput]:
+    """The training, validation and test split as logged inputs, each with a digest of its own."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    data, last = known.spec.data, known.attempts[-1].environment
+    declared = DATASETS.get(data.dataset)
+    if data.dataset in _URLS:
+        source_type, source = "http", json.dumps({"url": _URLS[data.dataset]})
+    else:
+        made = {Tag.SOURCE_NAME: f"repro data --dataset {data.dataset}", Tag.SOURCE_COMMIT: last.commit}
+        source_type, source = "code", json.dumps({"tags": made})
+    side = known.spec.model.input_size
+    schema = {"features": tensor("uint8", -1, side, side, 3), "targets": tensor("int64", -1)}
+    profile = {"digest": data.digest, "split_digest": data.split_digest}
+    inputs = []
+    for place, (split, context) in enumerate(DATASET_CONTEXTS.items()):
+        images = {"images": declared.images[place]} if declared is not None and data.fold is None else {}
+        inputs.append(
+            DatasetInput(
+                Dataset(
+                    *split_of(known, split),
+                    source_type=source_type,
+                    source=source,
+                    schema=json.dumps({"mlflow_tensorspec": schema}),
+                    profile=json.dumps(images | profile),
+                ),
+                [InputTag("mlflow.data.context", context)],
+            )
+        )
+    return inputs
+
+
+def split_of(known: Journal, split: str) -> tuple[str, str]:
+    """Name and digest of one split of a run's data set, as MLflow knows it."""
     data = known.spec.data
-    images: Mapping[str, int] = {}
-    if (declared := DATASETS.get(data.dataset)) is not None:
-        images = dict(zip(("train", "validation", "test"), declared.images, strict=True))
-    return DatasetInput(
-        Dataset(
-            name=data.dataset,
-            digest=data.digest[:_DIGEST_LENGTH],
-            source_type="repro",
-            source=json.dumps(
-                {"dataset": data.dataset, "digest": data.digest, "split_digest": data.split_digest}, sort_keys=True
-            ),
-            profile=json.dumps({"images": images}),
-        ),
-        [InputTag("mlflow.data.context", DATASET_CONTEXT)],
-    )
+    digest = hashlib.sha256(json.dumps([data.model_dump(mode="json"), split], sort_keys=True).encode()).hexdigest()
+    return f"{data.dataset} {split}", digest[:_DIGEST_LENGTH]
+
+
+def of_model(known: Journal, model_id: str) -> list[Metric]:
+    """The points of the result that are finite, as those of a model on the split that each was measured on."""
+    from mlflow.entities import Metric
+
+    points = []
+    for point in metrics(known, epochs=len(known.epochs), result=True):
+        split = {"test": "test", "best_val": "validation"}.get(point.key.rpartition("_")[0])
+        name, digest = split_of(known, split) if split else (None, None)
+        if math.isfinite(point.value):
+            points.append(Metric(point.key, point.value, point.timestamp, point.step, model_id, name, digest))
+    return points
+
+
+def tensor(dtype: str, *shape: int) -> str:
+    """The schema of one array as MLflow writes it; a size of -1 is any."""
+    return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])

@@ -39,6 +39,8 @@ class Tag(StrEnum):
     STEP = "repro.step"
     THREADS = "repro.threads"
     SIDE_BY_SIDE = "repro.side_by_side"
+    GROUP = "repro.group"
+    BEST = "repro.best"
     PARENT = "mlflow.parentRunId"
     NAME = "mlflow.runName"
     NOTE = "mlflow.note.content"
@@ -109,7 +111,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "multiply_adds": "Multiply-adds of one image's forward pass.",
     }
 )
-"""Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at the last epoch's step."""
+"""Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at step 0."""
 
 RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
     {
@@ -142,6 +144,15 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
     }
 )
 
+MODEL_TAGS: Mapping[Tag, str] = MappingProxyType(
+    {
+        Tag.GROUP: "The same for the models of one variant's seeds.",
+        Tag.BEST: "`true` for the seed with the best validation accuracy, `false` for one that was it before or never.",
+        Tag.KEY: "Key of the run.",
+        Tag.SEED: "Seed of the run.",
+    }
+)
+
 SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
     {
         Tag.KIND: "`sweep`.",
@@ -168,6 +179,7 @@ RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
         "journal.jsonl": "The journal: everything the run said, with its times.",
         "model.pt": "State dict of the best epoch's weights.",
         "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
+        "not_exported.txt": "Why there is no model of the run, where torch could not export it.",
         "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
         "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
         "curves.png": "Loss and accuracy over the epochs.",
@@ -184,8 +196,10 @@ SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-DATASET_CONTEXT = "training"
-"""MLflow's word for what a run uses its data set for."""
+DATASET_CONTEXTS: Mapping[str, str] = MappingProxyType(
+    {"train": "training", "validation": "validation", "test": "test"}
+)
+"""Split -> MLflow's word for what a run uses it for."""
 
 
 def markdown() -> str:
@@ -198,6 +212,7 @@ def markdown() -> str:
         ("Metrics at the end", "metric", finals),
         ("Tags of a run", "tag", RUN_TAGS),
         ("Artifacts of a run", "artifact", RUN_ARTIFACTS),
+        ("Tags of a model", "tag", MODEL_TAGS),
         ("Tags of a sweep", "tag", SWEEP_TAGS),
         ("Artifacts of a sweep", "artifact", SWEEP_ARTIFACTS),
     ]

@@ -54,7 +54,7 @@ def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[st
             if missing is None:
                 misplaced = moved(database)
                 notes += [f"{uri}: {misplaced}"] if misplaced else []
-                store = cache(lambda: connect(uri))
+                store = cache(lambda: connect(uri, create=False))
                 source = _Source(
                     found,
                     lambda run: _beside(store, misplaced, run),
@@ -62,7 +62,7 @@ def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[st
                 )
                 return _contents(uri, source, curves, studies, notes)
         notes.append(f"{uri}: its schema has no {missing}; read through MLflow, which takes longer")
-    opened = connect(uri)
+    opened = connect(uri, create=False)
     with opened.errors():
         source = _Source(
             api.runs(opened),

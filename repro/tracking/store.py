@@ -1,8 +1,9 @@
 """The connection to a tracking store: which one, made ready once, and its failures as one line each.
 
 Which store: the URI given, else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder, so that
-`mlflow run` and `mlflow ui` without a flag agree with it. Which experiment: MLFLOW_EXPERIMENT_ID, else
-MLFLOW_EXPERIMENT_NAME, else Default. mlflow is imported when a store is opened, not before (it takes a second).
+`mlflow run` and `mlflow ui` without a flag agree with it. Which experiment: the name given, else MLFLOW_EXPERIMENT_ID
+(which `mlflow run` sets), else MLFLOW_EXPERIMENT_NAME, else one named after the project. mlflow is imported when a store
+is opened, not before (it takes a second).
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-DEFAULT_EXPERIMENT = "0"
+EXPERIMENT = "squeezenet-repro"
+"""The experiment of runs for which no other is named."""
 PROBE_SECONDS = 8
 """How long a tracking server may take to answer at all."""
+
+_EXPERIMENT_TAGS = {
+    "mlflow.note.content": "Variants of a published comparison of SqueezeNet and AlexNet, trained by `repro`: a parent run"
+    " for each sweep, a child for each variant and seed. To compare, group by `repro.variant` and `repro.setting`.",
+    "mlflow.experimentKind": "custom_model_development",  # so that MLflow's UI opens on the runs
+}
 
 _SETTINGS = {
     # MLflow retries for about four minutes; here the journals keep everything, so a failure is said at once and tried
@@ -76,6 +84,12 @@ class Store:
         """Where the files of a run may be, which is recorded at `artifact_uri`: the likeliest place first."""
         return [*([self.moved.place(artifact_uri)] if self.moved else []), artifact_uri]
 
+    @property
+    def link(self) -> str:
+        """Where MLflow's UI shows the runs of the experiment; for a file, where `mlflow ui` would show them."""
+        address = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{shown(address)}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turns what MLflow, the network or the disk raise inside into `TrackingError`; a sqlite file must still be there."""
@@ -93,8 +107,13 @@ class Store:
             raise TrackingError(f"{self.uri}: the database file was deleted or replaced; put it back, or start again")
 
 
-def connect(uri: str | None = None) -> Store:
+def connect(uri: str | None = None, experiment: str | None = None, *, create: bool = True) -> Store:
     """Opens a store, creating a sqlite one that does not exist.
+
+    Args:
+        uri: the store; None is MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
+        experiment: name of the experiment that new runs go to; None is that of the environment, else `EXPERIMENT`.
+        create: whether to create an experiment that does not exist, as what writes runs does.
 
     Raises:
         InputError: a URI that cannot be one of a store, or an experiment that does not exist.
@@ -115,7 +134,7 @@ def connect(uri: str | None = None) -> Store:
         if uri.startswith(("http://", "https://")):
             _probe(uri)
         client = MlflowClient(tracking_uri=uri)
-        experiment_id = _experiment(client, uri)
+        experiment_id = _experiment(client, uri, experiment, create)
     if database is None:
         return Store(uri, client, experiment_id, None, None)
     return Store(uri, client, experiment_id, database, _inode(database), moved(database))
@@ -329,35 +348,40 @@ def _probe(uri: str) -> None:
     http_request(credentials, "/version", "GET", timeout=PROBE_SECONDS, raise_on_status=False)  # type: ignore[no-untyped-call]
 
 
-def _experiment(client: MlflowClient, uri: str) -> str:
+def _experiment(client: MlflowClient, uri: str, given: str | None, create: bool) -> str:
     """Id of the experiment that new runs go to; one that is named and does not exist is created, as `mlflow run` does."""
     from mlflow.exceptions import MlflowException
 
-    given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if given and not given.isdecimal():
+    number, found = os.environ.get("MLFLOW_EXPERIMENT_ID"), None
+    if given and os.environ.get("MLFLOW_RUN_ID"):
+        raise InputError(f"--experiment {given!r}: `mlflow run` chooses it; give it --experiment-name, and this not")
+    if number and not given and not number.isdecimal():
         raise InputError(
-            f"MLFLOW_EXPERIMENT_ID: {given!r} is not the id of an experiment (allowed: a number, as MLflow's pages show"
+            f"MLFLOW_EXPERIMENT_ID: {number!r} is not the id of an experiment (allowed: a number, as MLflow's pages show"
             " it; MLFLOW_EXPERIMENT_NAME takes a name)"
         )
-    if not given and name:
+    if number and not given:
+        try:
+            found = client.get_experiment(number)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise InputError(f"{shown(uri)}: has no experiment with the id {number!r} (MLFLOW_EXPERIMENT_ID)") from None
+    else:
+        name = given or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         found = client.get_experiment_by_name(name)
+        if found is None and not create:
+            return ""
         if found is None:
             try:
-                return client.create_experiment(name)
+                return client.create_experiment(name, tags=_EXPERIMENT_TAGS if name == EXPERIMENT else None)
             except MlflowException as error:  # another sweep may have been faster
                 found = client.get_experiment_by_name(name)
                 if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-    else:
-        try:
-            found = client.get_experiment(given or DEFAULT_EXPERIMENT)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise InputError(f"{shown(uri)}: has no experiment with the id {given!r} (MLFLOW_EXPERIMENT_ID)") from None
     if found.lifecycle_stage != "active":
         raise InputError(
             f"{shown(uri)}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"
-            " brings it back, MLFLOW_EXPERIMENT_NAME names another one"
+            " brings it back, --experiment or MLFLOW_EXPERIMENT_NAME names another one"
         )
     return found.experiment_id

@@ -75,9 +75,9 @@ class Writer(Runs):
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
 
     @classmethod
-    def opened(cls, uri: str | None, say: Callable[[str], object]) -> Writer:
+    def opened(cls, uri: str | None, say: Callable[[str], object], experiment: str | None = None) -> Writer:
         """The writing side of the store at `uri`; `say` is told, a line each, what was changed there for that."""
-        store = connect(uri)
+        store = connect(uri, experiment)
         for line in store.settle():
             say(line)
         return cls(store)
@@ -284,7 +284,7 @@ class Writer(Runs):
         points = entries.metrics(known, run.epochs, result=not run.result)
         self._log(run.run_id, points, {} if run.described else entries.params(known), tags)
         if not run.described:
-            self.store.client.log_inputs(run.run_id, [entries.dataset(known)])
+            self.store.client.log_inputs(run.run_id, entries.datasets(known))
         if status == "FINISHED":
             files = {name: known.folder / name for name in RUN_ARTIFACTS}
             self.log_files(run.run_id, {name: file for name, file in files.items() if file.is_file()})

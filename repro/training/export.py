@@ -27,6 +27,8 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, data: Data, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network
+        self.scale: Tensor
+        self.shift: Tensor
         self._dtype = dtype
         self.register_buffer("scale", (1 / (255 * data.std.double())).float())
         self.register_buffer("shift", (-data.mean.double() / data.std.double()).float())
@@ -64,9 +66,7 @@ def exported(spec: RunSpec, state: Mapping[str, Tensor], data: Data) -> bytes:
     example = data.images[data.test[:2]]  # of one image alone, the size would be taken for a constant
     about = {"classes": list(data.classes), "example": example.tolist()}
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
-        program = torch.export.export(
-            classifier, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},)
-        )
+        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about)})
     return buffer.getvalue()

@@ -25,7 +25,7 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_tag_is_explained() -> None:
-    assert set(names.RUN_TAGS) | set(names.SWEEP_TAGS) == set(names.Tag)
+    assert set(names.RUN_TAGS) | set(names.SWEEP_TAGS) | set(names.MODEL_TAGS) == set(names.Tag)
 
 
 def test_the_document_is_up_to_date() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.tracking import store
-from repro.tracking.store import TrackingError, connect, resolve
+from repro.tracking.store import EXPERIMENT, TrackingError, connect, resolve
 
 CONNECT = "from repro.tracking.store import connect\nstore = connect()\n"
 
@@ -23,9 +23,37 @@ def test_default_is_where_mlflow_looks(here: Path) -> None:
     import mlflow
 
     assert opened.uri == mlflow.get_tracking_uri() == f"sqlite:///{here}/mlflow.db"
-    assert opened.experiment_id == "0"
     run = opened.client.create_run(opened.experiment_id)
-    assert run.info.artifact_uri == f"{here}/mlruns/0/{run.info.run_id}/artifacts"
+    assert run.info.artifact_uri == f"{here}/mlruns/{opened.experiment_id}/{run.info.run_id}/artifacts"
+
+
+def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
+    assert connect(create=False).experiment_id == "", "reading creates none"
+    opened = connect()
+    experiment = opened.client.get_experiment(opened.experiment_id)
+    assert experiment.name == EXPERIMENT == "squeezenet-repro"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "repro.variant" in experiment.tags["mlflow.note.content"]
+    assert connect().experiment_id == opened.experiment_id
+    assert opened.link == f"http://127.0.0.1:5000/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning"
+    opened.client.delete_experiment(opened.experiment_id)
+    with pytest.raises(InputError, match="mlflow experiments restore"):
+        connect()
+    assert connect(experiment="mine").experiment_id != opened.experiment_id
+
+
+def test_an_experiment_that_is_given_goes_before_the_environments_but_not_before_mlflow_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    opened = connect(experiment="mine")
+    assert opened.client.get_experiment(opened.experiment_id).name == "mine"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert connect(experiment="mine").experiment_id == opened.experiment_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)
+    assert connect().experiment_id == "0"
+    with pytest.raises(InputError, match="--experiment 'mine'.*--experiment-name"):
+        connect(experiment="mine")
 
 
 @pytest.mark.parametrize("name", ["what? 50% off", "a%20b", "ünï"])

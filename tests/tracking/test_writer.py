@@ -28,8 +28,7 @@ def expected(folder: Path) -> list[tuple[str, int, int, float]]:
         if isinstance(entry.record, EpochRecord):
             points += [(name, entry.record.epoch, entry.time_ms, getattr(entry.record, name)) for name in EPOCH_METRICS]
         elif isinstance(entry.record, RunResult):
-            step = entry.record.epochs_run
-            points += [(name, step, entry.time_ms, float(getattr(entry.record, name))) for name in RESULT_METRICS]
+            points += [(name, 0, entry.time_ms, float(getattr(entry.record, name))) for name in RESULT_METRICS]
     return sorted(points)
 
 
@@ -53,7 +52,12 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     assert stored.tags["repro.dirty"] == "true"
     assert stored.tags["mlflow.parentRunId"] == sweep
     digest = run.run.spec.data.digest
-    assert stored.inputs == [("cifar10", digest[:36], "training")]
+    assert [(name, use) for name, _, use in stored.inputs] == [
+        ("cifar10 train", "training"),
+        ("cifar10 validation", "validation"),
+        ("cifar10 test", "test"),
+    ]
+    assert len({digest for _, digest, _ in stored.inputs}) == 3
     assert stored.params["data.digest"] == digest
     files = {file.path for file in writer.store.client.list_artifacts(done.run_id)}
     assert files == set(names.RUN_ARTIFACTS)
@@ -131,7 +135,8 @@ writer.publish(Path({str(run.folder)!r}), parent="p")
     done = Writer(connect(place.uri)).publish(run.folder, parent="p")
     at_once = Writer(connect(whole.uri)).publish(run.folder, parent="p")
     assert dump(place.database, done.run_id).comparable() == dump(whole.database, at_once.run_id).comparable()
-    assert len(connect(place.uri).client.search_runs(["0"])) == 1
+    opened = connect(place.uri)
+    assert len(opened.client.search_runs([opened.experiment_id])) == 1
 
 
 def test_asynchronous_logging_is_not_for_journals(fresh, runs, trained, dump, monkeypatch) -> None:
@@ -458,7 +463,7 @@ except TrackingError as error:
     assert [point[:4] for point in stored.metrics] == expected(run.folder)
     assert stored.run["status"] == "FINISHED"
     assert Writer(connect(place.uri)).artifact(done.run_id, "model.pt") == (run.folder / "model.pt").read_bytes()
-    assert len(connect(place.uri).client.search_runs(["0"])) == 1
+    assert len(connect(place.uri).client.search_runs([connect(place.uri).experiment_id])) == 1
 
 
 class TestRunOfMlflow:
