@@ -379,6 +379,7 @@ def _experiment(client: MlflowClient, uri: str, given: str | None, create: bool)
                 found = client.get_experiment_by_name(name)
                 if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
+    assert found is not None
     if found.lifecycle_stage != "active":
         raise InputError(
             f"{shown(uri)}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"

@@ -35,7 +35,9 @@ def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert "repro.variant" in experiment.tags["mlflow.note.content"]
     assert connect().experiment_id == opened.experiment_id
-    assert opened.link == f"http://127.0.0.1:5000/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning"
+    assert (
+        opened.link == f"http://127.0.0.1:5000/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning"
+    )
     opened.client.delete_experiment(opened.experiment_id)
     with pytest.raises(InputError, match="mlflow experiments restore"):
         connect()
@@ -52,7 +54,7 @@ def test_an_experiment_that_is_given_goes_before_the_environments_but_not_before
     assert connect(experiment="mine").experiment_id == opened.experiment_id
     monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)
     assert connect().experiment_id == "0"
-    with pytest.raises(InputError, match="--experiment 'mine'.*--experiment-name"):
+    with pytest.raises(InputError, match=r"--experiment 'mine'.*--experiment-name"):
         connect(experiment="mine")
 
 
