@@ -15,8 +15,9 @@ from benchmarks import asked
 from benchmarks.processes import session_pss_mib
 from benchmarks.stopwatch import say
 from repro.records import EpochRecord, Progress
-from repro.training.data import load, prepare
+from repro.training.data import load
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 SHARE = 4
 """A quarter of the epochs is the beginning, and another one the end."""

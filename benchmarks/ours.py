@@ -15,8 +15,9 @@ import torch
 from benchmarks import asked
 from benchmarks.stopwatch import Stopwatch, say
 from repro.records import EpochRecord, Progress
-from repro.training.data import load, prepare
+from repro.training.data import load
 from repro.training.loop import Event, Training
+from repro.training.prepare import prepare
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from repro.spec import DataSpec
-from repro.training.data import load, prepare
+from repro.datasets import DataSpec
+from repro.training.data import load
+from repro.training.prepare import prepare
 from repro.training.torchvision_shim import import_torchvision
 
 torchvision = import_torchvision()

@@ -12,8 +12,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks import asked
 from benchmarks.stopwatch import Stopwatch, say
 from repro.records import Progress
-from repro.training.data import load, prepare
+from repro.training.data import load
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 OPTIMIZER = "optimizer"
 KINDS = {

@@ -245,7 +245,7 @@ def main(words: list[str]) -> int:
 
 
 def _prepare(options: Options) -> None:
-    from repro.training.data import prepare  # torch, which reading the record must not wait for
+    from repro.training.prepare import prepare  # torch, which reading the record must not wait for
 
     prepare(options.dataset, options.data_dir)
     prepare("digits", options.data_dir)  # for the run of many epochs

@@ -15,10 +15,11 @@ from benchmarks import asked
 from benchmarks.stopwatch import Stopwatch, say
 from repro.records import Progress
 from repro.spec import RunSpec
-from repro.training.data import Data, load, prepare
+from repro.training.data import Data, load
 from repro.training.fast import Passes
 from repro.training.loop import Training
 from repro.training.models import build, multiplied
+from repro.training.prepare import prepare
 
 BLOCK = 10
 """Steps of one kind in a row: short enough that both meet the same state of the machine."""

@@ -1,4 +1,7 @@
-"""YAML as the project reads it: safe, strict about doubled keys, and with 1e-3 a number (YAML 1.1 calls it a string)."""
+"""YAML as the project reads it: safe, strict about doubled keys, and with 1e-3 a number (YAML 1.1 calls it a string).
+
+What an option takes in words is read here, too: settings and seeds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import Any
 import yaml
 
 from repro.errors import InputError, shown
+
+_LAST_SEED = 2**31 - 1
+_MOST_SEEDS = 10_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,6 +67,49 @@ def read(path: Path) -> Any:
 def parse_value(text: str, where: str) -> Any:
     """One value as YAML: "5" is a number, "[fire3, fire5]" a list, "simple" a string."""
     return _load(text, f"{where}: {shown(text)} (examples: 5, 0.25, simple, [fire3, fire5])")
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """`model.first_kernel=5,model.pools=[conv1, fire4]` as dotted settings; commas inside brackets do not split."""
+    parts: list[str] = []
+    depth = 0
+    for piece in text.split(","):
+        if depth:
+            parts[-1] += "," + piece
+        else:
+            parts.append(piece)
+        depth += sum(piece.count(c) for c in "[{(") - sum(piece.count(c) for c in "]})")
+    overrides: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in parts)):
+        dotted, equals, value = part.partition("=")
+        if not equals or not dotted.strip():
+            raise InputError(
+                f"set: {shown(part)} is not name=value (example: model.first_kernel=5,model.residual=simple)"
+            )
+        dotted = dotted.strip()
+        if dotted in {"seed", "semantics"}:
+            raise InputError(f"set: {dotted} is not set here; use --seeds for seeds")
+        if dotted in overrides:
+            raise InputError(f"set: {shown(dotted)} is given twice")
+        overrides[dotted] = parse_value(value.strip(), f"set: {shown(dotted)}")
+    return overrides
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2`, `0-9` or `0,3,7-9` as seeds, in order, each once."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        bounds = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:-\s*([0-9]{1,10})\s*)?", part)
+        if not bounds:
+            raise InputError(f"seeds: {shown(text)} is not a list of whole numbers from 0 (examples: 0,1,2 or 0-9)")
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if last < first or last > _LAST_SEED or len(seeds) + last - first >= _MOST_SEEDS:
+            raise InputError(
+                f"seeds: {part.strip()!r} is out of range (allowed: ascending, up to {_LAST_SEED}, at most {_MOST_SEEDS}"
+                " seeds; examples: 0,1,2 or 0-9)"
+            )
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return tuple(seeds)
 
 
 def _load(text: str, where: str) -> Any:

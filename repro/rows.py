@@ -59,6 +59,8 @@ class RunRow:
     """The final metrics (`records.RESULT_METRICS`); one that is missing or not finite is left out."""
     curve: Curve | None
     """None where the histories were not asked for."""
+    fold: int | None = None
+    """The fold of a cross-validation; None for the fixed split."""
 
 
 @dataclass(frozen=True, slots=True)

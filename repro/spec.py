@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
+from repro.datasets import DATASETS, DataSpec, KnownData, kind_of
 from repro.errors import InputError, shown, unknown
 from repro.recipe import AdaBoundSpec, OptimizerSpec, TrainingSpec
 from repro.validation import Strict, validated
@@ -28,6 +29,8 @@ TRAINING_SEMANTICS = 1
 
 ADDED_LATER: Mapping[str, object] = MappingProxyType(
     {
+        "data.image_size": 32,
+        "data.folds": None,
         "optimizer.schedule": "constant",
         "optimizer.warmup_epochs": 0.0,
         "optimizer.step_epochs": [],
@@ -35,43 +38,11 @@ ADDED_LATER: Mapping[str, object] = MappingProxyType(
         "training.label_smoothing": 0.0,
     }
 )
-"""Dotted name -> value at which the field stays out of the hash, for every field added after the first release."""
+"""Dotted name -> value at which the field stays out of every hash (keys and the ids of settings), for every field added
+after the first release."""
 
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 """What a setting may hold: whatever YAML says."""
-
-
-class KnownData(BaseModel):
-    """The constants of a data set that planning and comparing need without its files."""
-
-    model_config = ConfigDict(frozen=True)
-
-    digest: str
-    """SHA-256 over the images (N, 32, 32, 3) uint8 and the labels (N,) uint8, in that order."""
-    split_digest: str
-    """SHA-256 over the three index arrays (train, validation, test) as little-endian int64."""
-    classes: tuple[str, ...]
-    images: tuple[int, int, int]
-    """Number of images in the training, validation and test split."""
-
-
-DATASETS: Mapping[str, KnownData] = MappingProxyType(
-    {
-        "cifar10": KnownData(
-            digest="795f1793d7b8f8883c578442a02455d2469d49685325e98ea0621b15f4a88d69",
-            split_digest="50e892e7915c712b30809446b846fef4d352d3a192ee29680817c98e242440dd",
-            classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            images=(50_000, 5_000, 5_000),
-        ),
-        "digits": KnownData(
-            digest="d5959d0b8bfed833d936ef995040499160cfa8d61c2bb7d6be7a04c100bb7e2c",
-            split_digest="20651c3948a8432f6738de80bee8bc4be80cf7b956551fd82c0ce25a0892b946",
-            classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-            images=(1_437, 180, 180),
-        ),
-    }
-)
-"""Every data set the project knows; `repro data` checks the files against these constants."""
 
 
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # takes a YAML list
@@ -163,26 +134,6 @@ class AlexNetSpec(Strict):
     input_size: int = Field(32, ge=16, le=1024)
 
 
-class DataSpec(Strict):
-    """Which images are seen, and how. The digests are filled in for the data sets in `DATASETS`."""
-
-    dataset: Literal["cifar10", "digits"] = "cifar10"
-    digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
-    split_digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
-    normalisation: Literal["channel"] = "channel"
-    """Per channel, by mean and standard deviation of the training split."""
-    augmentation: Literal["none"] = "none"
-    fold: None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_digests(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        known = DATASETS.get(str(given.get("dataset", "cifar10")))
-        return given if known is None else {"digest": known.digest, "split_digest": known.split_digest, **given}
-
-
 class RunSpec(Strict):
     """One run, fully resolved. Equal specs have equal keys, and on one machine with one set of versions equal weights."""
 
@@ -195,23 +146,39 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _fits_data(self) -> Self:
-        known = DATASETS[self.data.dataset]
-        if self.model.classes < len(known.classes):
+        side = self.data.image_size
+        if self.model.input_size != side:
             raise ValueError(
-                f"model.classes: {self.model.classes} is fewer than the {len(known.classes)} classes of {self.data.dataset}"
+                f"model.input_size: {self.data.dataset} has images of {side}x{side}, got {self.model.input_size}"
             )
-        if self.model.input_size != 32:
-            raise ValueError(f"model.input_size: {self.data.dataset} has images of 32x32, got {self.model.input_size}")
-        if self.training.batch_size > known.images[0]:
-            raise ValueError(
-                f"training.batch_size: {self.training.batch_size} is larger than the training split of {self.data.dataset}"
-                f" (allowed: 1 to {known.images[0]})"
-            )
+        if self.data.dataset in DATASETS:
+            self.fits(DATASETS[self.data.dataset])
         if self.training.batch_size == 1 and self.model.batch_norm != "none":
             raise ValueError(
                 "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
             )
         return self
+
+    def fits(self, known: KnownData) -> None:
+        """Raises a ValueError of one line where the run cannot be trained on a data set of these classes and images."""
+        if self.model.classes < len(known.classes):
+            raise ValueError(
+                f"model.classes: {self.model.classes} is fewer than the {len(known.classes)} classes of {known.name}"
+            )
+        images, folds = known.images[0], self.data.folds
+        if folds is not None:
+            both = sum(known.images[:2])
+            images = both - -(-both // folds)
+            if folds > known.smallest:
+                raise ValueError(
+                    f"data.folds: {folds} folds need {folds} images of every class; one of {known.name} has"
+                    f" {known.smallest} for training and validation (allowed: 2 to {known.smallest})"
+                )
+        if self.training.batch_size > images:
+            raise ValueError(
+                f"training.batch_size: {self.training.batch_size} is larger than the training split of {known.name}"
+                f" (allowed: 1 to {images})"
+            )
 
     @property
     def key(self) -> str:
@@ -221,11 +188,26 @@ class RunSpec(Strict):
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    def of(self, seed: int, fold: int | None) -> RunSpec:
+        """The same question under another seed, on another fold of its folds."""
+        data = self.data if fold == self.data.fold else self.data.model_copy(update={"fold": fold})
+        return self.model_copy(update={"seed": seed, "data": data})
+
+    def run_name(self, variant: str) -> str:
+        """The run's name: `residual seed 0`, with `fold 2` behind it where it is of a cross-validation."""
+        return f"{variant} seed {self.seed}" + ("" if self.data.fold is None else f" fold {self.data.fold}")
+
 
 def hashed(flat: Mapping[str, Value]) -> dict[str, Value]:
-    """What counts of some settings, in the one form that is hashed: -0.0 as 0.0."""
+    """What counts of some settings, in the one form that is hashed: -0.0 as 0.0, a folder's name left out."""
+
+    def one_form(name: str, value: Value) -> Value:
+        if name == "data.dataset":
+            return kind_of(str(value))  # the digest says which images they are, wherever they lie
+        return value + 0.0 if isinstance(value, float) else value
+
     return {
-        name: value + 0.0 if isinstance(value, float) else value
+        name: one_form(name, value)
         for name, value in flat.items()
         if name not in ADDED_LATER or ADDED_LATER[name] != value
     }
@@ -264,8 +246,21 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def resolve(settings: Mapping[str, Any], where: str) -> RunSpec:
-    """A spec from dotted settings, the defaults filling the rest; `where` stands at the head of an error's line."""
+def resolve(settings: Mapping[str, Any], where: str, known: KnownData | None = None) -> RunSpec:
+    """A spec from dotted settings, the defaults filling the rest; `where` stands at the head of an error's line.
+
+    With the data set's `known`, its digests are pinned into the spec, and the network has its classes and side.
+    """
+    if known is not None:
+        settings = {
+            "model.classes": len(known.classes),
+            "model.input_size": known.side,
+            "data.digest": known.digest,
+            "data.split_digest": known.split_digest,
+            **settings,
+            "data.dataset": known.name,
+            "data.image_size": known.side,
+        }
     if any(name.startswith("optimizer.") for name in settings):
         settings = {"optimizer.name": "adabound", **settings}
     try:
@@ -299,6 +294,7 @@ PROTOCOL: Mapping[str, Value] = MappingProxyType(
 def changes(setting: Mapping[str, Value]) -> tuple[str, ...]:
     """How a setting differs from the protocol, as `name=value`; empty where it is that of the paper's tables."""
     differing = {name: value for name, value in setting.items() if name not in PROTOCOL or value != PROTOCOL[name]}
+    differing.pop("data.fold", None)  # the folds of a cross-validation are one setting
     if "data.dataset" in differing:
         differing = {name: value for name, value in differing.items() if not name.endswith("digest")}
     return tuple(f"{name}={value}" for name, value in differing.items())

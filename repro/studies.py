@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_serializer, model_validator
 
-from repro import declarations, layout
+from repro import declarations, grids, layout
+from repro.datasets import DATASETS, KnownData
 from repro.errors import InputError, shown, unknown
 from repro.published import Published
 from repro.spec import RunSpec, SqueezeNetSpec, Value, flatten, merged, resolve
@@ -29,22 +28,27 @@ _BESIDE = Path(__file__).parent / "experiments"  # where a wheel carries the dec
 DECLARATIONS = _BESIDE if _BESIDE.is_dir() else Path(__file__).parent.parent / "experiments"
 """The folder of the studies that come with the project."""
 
-_LAST_SEED = 2**31 - 1
-_MOST_SEEDS = 10_000
+_DATA_SET = ("data.dataset", "data.digest", "data.split_digest", "data.image_size", "data.folds")
+"""What a variant cannot set itself: a plan is on one data set."""
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=grids.LONGEST)]
 
 
 class Variant(Strict):
     """One row of a study."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     title: str = Field(min_length=1)
+    """What stands in the table."""
     base: str | None = None
     """The variant this one differs from; None is no other than the study's own base."""
     set: Mapping[str, Any] = Field(default_factory=dict)
     """Dotted settings that differ from the base's."""
     labels: Mapping[str, str] = Field(default_factory=dict)
+    """Names that entry points choose by, as `fire: removed`."""
     published: Published = Published()
+    """The numbers published for this row: `accuracy` and `size`, and those that [report.md](report.md) explains."""
     note: str = ""
     """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
 
@@ -52,9 +56,14 @@ class Variant(Strict):
 class Study(Strict):
     """One question and its variants, in the order of the paper's table."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     study: Slug
+    """Its name, for commands and files: lower-case letters, digits and underscores."""
     title: str = Field(min_length=1)
+    """The heading of its table."""
     question: str = Field(min_length=1)
+    """What its table answers."""
     section: str = ""
     """The section of the paper that reports it."""
     table: int | None = None
@@ -65,47 +74,66 @@ class Study(Strict):
     """The variant that all rows are compared with where it is not their base: of this study or `study/variant`."""
     axis: str | None = None
     """The swept hyperparameter as a dotted name, for the studies that sweep one."""
+    include_base: bool = True
+    """Whether a study of one's own trains and shows its base as the first row, where it is not one of its variants."""
+    folds: int | None = Field(None, ge=2, le=1000)
+    """Number of folds of a cross-validation: each row is trained once for each fold and seed."""
+    grid: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields with lists of values: every combination is a variant, and every field a column of the table."""
+    zip: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields with lists of values of one length, which go side by side; each combination with one of the grid's."""
     variants: Mapping[Slug, Variant] = Field(min_length=1)
+    """Its rows by name; not needed beside `grid` or `zip`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not ({"grid", "zip"} & set(given)):
+            return given
+        named = given.get("variants", {})
+        made = grids.expand(given.get("grid", {}), given.get("zip", {}))
+        return given if not isinstance(named, Mapping) else {**given, "variants": made | dict(named)}
 
     def labels(self, name: str) -> list[str]:
         """The values of label `name` in this study, in order of appearance."""
         return list(dict.fromkeys(variant.labels[name] for variant in self.variants.values() if name in variant.labels))
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
+class PlannedRun(Strict):
     """One run of a plan: a row of a study under one seed."""
 
     study: str
     variant: str
     title: str
     seed: int
-    spec: RunSpec
-    published: Published
+    key: str = Field(pattern=r"^[0-9a-f]{16}$")
+    """The key of the run's spec, as it was when the run was planned."""
     against: str | None
     """`study/variant` that the row is compared with; None for a row that stands for itself."""
+    published: Published
+    spec: RunSpec
 
-    @property
-    def key(self) -> str:
-        """The key of the run's spec."""
-        return self.spec.key
+    @field_serializer("published")
+    def _without_defaults(self, published: Published) -> dict[str, Any]:
+        return published.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def name(self) -> str:
         """The run's name in MLflow."""
-        return f"{self.variant} seed {self.seed}"
+        return self.spec.run_name(self.variant)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Strict):
     """What one sweep asks for, fully resolved. Several rows may have one key: the run is trained once."""
 
     name: str
     """The study's slug, or `paper` for all of them."""
-    studies: tuple[Study, ...]
-    runs: tuple[PlannedRun, ...]
-    overrides: Mapping[str, Value]
+    overrides: Mapping[str, Any]
     """What was set on every variant: dotted name -> value."""
+    data: KnownData | None = None
+    """The data set that all runs see; None in a plan of a version that knew no other than those of `DATASETS`."""
+    studies: Annotated[tuple[Study, ...], Field(strict=False)]
+    runs: Annotated[tuple[PlannedRun, ...], Field(strict=False, min_length=1)]
 
     @property
     def unique(self) -> tuple[PlannedRun, ...]:
@@ -117,11 +145,16 @@ class Plan:
 
     @property
     def setting(self) -> dict[str, Value]:
-        """What all rows of a table must share: data, training budget and what was set on every variant."""
-        shared = {
-            name: value for name, value in flatten(self.runs[0].spec).items() if name.startswith(("data.", "training."))
+        """What all rows of a table must share, as it was resolved: the data set and what was set on every variant."""
+        flat = flatten(self.runs[0].spec)
+        return {name: flat[name] for name in _DATA_SET} | {
+            name: flat.get(name, value) for name, value in self.overrides.items()
         }
-        return shared | dict(self.overrides)
+
+    @property
+    def known(self) -> KnownData:
+        """The data set that all runs see."""
+        return self.data or DATASETS[self.runs[0].spec.data.dataset]
 
 
 def load(source: str | Path) -> Study:
@@ -140,6 +173,8 @@ def load(source: str | Path) -> Study:
         raise InputError(f"{path}: study: {study.study!r} is a study of the project; give your own another name")
     if study.against is not None:
         _row(study, _qualified(study, study.against), f"{path}: against")
+    if study.study not in _declared() and study.include_base and study.base is not None and "/" in study.base:
+        study = _with_base(study, study.base, str(path))
     for slug, variant in study.variants.items():  # what does not exist is said now, not when it is trained
         known = flatten(resolve(settings(study, slug, str(path)), f"{path}: variants.{slug}"))
         if study.axis is not None and study.axis not in known:
@@ -148,6 +183,17 @@ def load(source: str | Path) -> Study:
             allowed = ["accuracy", "epochs", "epoch_seconds", "size"]
             raise InputError(f"{path}: variants.{slug}.published.text: {unknown('number', bad[0], allowed)}")
     return study
+
+
+def _with_base(study: Study, base: str, where: str) -> Study:
+    """The study with its base as the first row, where that is a row of another study."""
+    owner, slug = _row(study, base, f"{where}: base")
+    if owner is study:
+        return study
+    row = owner.variants[slug]
+    own = Variant(title=row.title, base=f"{owner.study}/{slug}", published=row.published, note=row.note)
+    name = slug if slug not in study.variants else f"{owner.study}_{slug}"
+    return study.model_copy(update={"variants": {name: own, **study.variants}})
 
 
 def declared() -> tuple[Study, ...]:
@@ -161,7 +207,7 @@ def declared() -> tuple[Study, ...]:
 def settings(study: Study, slug: str, file: str | None = None, _seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The dotted settings of a variant: its base's, with its own on top; an error's line begins with `file`."""
     where = f"{file or f'{study.study}.yaml'}: variants.{slug}"
-    if data := sorted(name for name in study.variants[slug].set if name.startswith("data.")):
+    if data := sorted({*_DATA_SET, "data.fold"} & set(study.variants[slug].set)):
         raise InputError(f"{where}.set: {data[0]} is not set here; a plan is on one data set (--dataset, --set)")
     if (here := f"{study.study}/{slug}") in _seen:
         raise InputError(f"{where}.base: goes round in a circle ({' -> '.join((*_seen, here))})")
@@ -253,6 +299,7 @@ def plan(
     *,
     seeds: Sequence[int],
     overrides: Mapping[str, Value] | None = None,
+    data: KnownData | None = None,
     name: str | None = None,
 ) -> Plan:
     """The runs of some studies' variants under every seed: all rows with the first seed, then with the next.
@@ -260,129 +307,71 @@ def plan(
     Args:
         chosen: studies with the slugs to train.
         seeds: the seeds, each at least 0.
-        overrides: dotted settings put on every variant.
+        overrides: dotted settings put on every variant; `data.folds` makes it a cross-validation.
+        data: what is known of the data set; needed where it is none of `DATASETS`.
         name: name of the sweep; the study's where there is one.
 
     Raises:
-        InputError: a setting that some chosen variant does not have, a value out of range, or a network that cannot be.
+        InputError: a setting that some chosen variant does not have, a value out of range, a network that cannot be, or
+            more than 10,000 runs.
     """
     chosen = list(chosen)
     overrides = dict(overrides or {})
-    asked = [
-        (study, slug, merged(settings(study, slug), overrides), compared_with(study, slug))
-        for study, slugs in chosen
-        for slug in slugs
-    ]
-    rows = [
-        PlannedRun(
-            study=study.study,
-            variant=slug,
-            title=study.variants[slug].title,
-            seed=seed,
-            spec=resolve({**wanted, "seed": seed}, f"{study.study}/{slug}"),
-            published=study.variants[slug].published,
-            against=against,
+    if "data.fold" in overrides:
+        raise InputError("data.fold: is not set here; a plan runs every fold (--folds 5)")
+    if data is not None:
+        overrides |= {"data.dataset": data.name}
+    folds = overrides.get("data.folds") or next((study.folds for study, _ in chosen if study.folds), None)
+    if isinstance(folds, int):
+        overrides["data.folds"] = folds
+    each = [(seed, fold) for seed in seeds for fold in (range(folds) if isinstance(folds, int) else (None,))]
+    if (count := len(each) * sum(len(slugs) for _, slugs in chosen)) > grids.MOST:
+        raise InputError(
+            f"plan: {count:,} runs (allowed: at most {grids.MOST:,}); choose fewer variants, seeds or folds"
         )
-        for seed in seeds
-        for study, slug, wanted, against in asked
-    ]
-    for run in rows[: len(asked)]:  # those of the first seed
-        if isinstance(run.spec.model, SqueezeNetSpec):
+    asked = []
+    for study, slugs in chosen:
+        for slug in slugs:
+            where = f"{study.study}/{slug}"
+            wanted = merged(settings(study, slug), overrides) | ({"data.fold": 0} if folds else {})
+            spec = resolve(wanted, where, data)
             try:
-                layout.blocks(run.spec.model)
-            except InputError as error:
-                raise InputError(f"{run.study}/{run.variant}: {error}") from None
+                if data is not None:
+                    spec.fits(data)
+                if isinstance(spec.model, SqueezeNetSpec):
+                    layout.blocks(spec.model)
+            except (InputError, ValueError) as error:
+                raise InputError(f"{where}: {error}") from None
+            asked.append((study, slug, spec, compared_with(study, slug)))
+    runs = [
+        planned_run(study, slug, spec.of(seed, fold), against)
+        for seed, fold in each
+        for study, slug, spec, against in asked
+    ]
     studies = tuple(study for study, _ in chosen)
-    return Plan(name or "+".join(study.study for study in studies), studies, tuple(rows), overrides)
+    name = name or "+".join(study.study for study in studies)
+    return Plan(name=name, studies=studies, runs=tuple(runs), overrides=overrides, data=data)
 
 
-def parse_overrides(text: str) -> dict[str, Value]:
-    """`model.first_kernel=5,model.pools=[conv1, fire4]` as dotted settings; commas inside brackets do not split."""
-    parts: list[str] = []
-    depth = 0
-    for piece in text.split(","):
-        if depth:
-            parts[-1] += "," + piece
-        else:
-            parts.append(piece)
-        depth += sum(piece.count(c) for c in "[{(") - sum(piece.count(c) for c in "]})")
-    overrides: dict[str, Value] = {}
-    for part in filter(None, (part.strip() for part in parts)):
-        dotted, equals, value = part.partition("=")
-        if not equals or not dotted.strip():
-            raise InputError(
-                f"set: {shown(part)} is not name=value (example: model.first_kernel=5,model.residual=simple)"
-            )
-        dotted = dotted.strip()
-        if dotted in {"seed", "semantics"}:
-            raise InputError(f"set: {dotted} is not set here; use --seeds for seeds")
-        if dotted in overrides:
-            raise InputError(f"set: {shown(dotted)} is given twice")
-        overrides[dotted] = declarations.parse_value(value.strip(), f"set: {shown(dotted)}")
-    return overrides
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """`0,1,2`, `0-9` or `0,3,7-9` as seeds, in order, each once."""
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        bounds = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:-\s*([0-9]{1,10})\s*)?", part)
-        if not bounds:
-            raise InputError(f"seeds: {shown(text)} is not a list of whole numbers from 0 (examples: 0,1,2 or 0-9)")
-        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
-        if last < first or last > _LAST_SEED or len(seeds) + last - first >= _MOST_SEEDS:
-            raise InputError(
-                f"seeds: {part.strip()!r} is out of range (allowed: ascending, up to {_LAST_SEED}, at most {_MOST_SEEDS}"
-                " seeds; examples: 0,1,2 or 0-9)"
-            )
-        seeds |= dict.fromkeys(range(first, last + 1))
-    return tuple(seeds)
+def planned_run(study: Study, slug: str, spec: RunSpec, against: str | None) -> PlannedRun:
+    """The run of a variant that a spec asks for."""
+    variant = study.variants[slug]
+    return PlannedRun(
+        study=study.study,
+        variant=slug,
+        title=variant.title,
+        seed=spec.seed,
+        key=spec.key,
+        against=against,
+        published=variant.published,
+        spec=spec,
+    )
 
 
 def dump(plan: Plan) -> str:
     """The plan as JSON, as it is stored with a sweep (`sweep.json`); `restore` reads it back."""
-    return json.dumps(
-        {
-            "schema": 1,
-            "name": plan.name,
-            "overrides": dict(plan.overrides),
-            "setting": plan.setting,
-            "studies": [study.model_dump(mode="json") for study in plan.studies],
-            "runs": [
-                {
-                    "study": run.study,
-                    "variant": run.variant,
-                    "title": run.title,
-                    "seed": run.seed,
-                    "key": run.key,
-                    "against": run.against,
-                    "published": run.published.model_dump(mode="json", exclude_defaults=True),
-                    "spec": run.spec.model_dump(mode="json"),
-                }
-                for run in plan.runs
-            ],
-        },
-        indent=1,
-    )
-
-
-class _StoredRun(Strict):
-    study: str
-    variant: str
-    title: str
-    seed: int
-    key: str
-    against: str | None
-    published: Published
-    spec: RunSpec
-
-
-class _StoredPlan(Strict):
-    name: str
-    overrides: Mapping[str, Any]
-    setting: Mapping[str, Any]
-    studies: Annotated[tuple[Study, ...], Field(strict=False)]
-    runs: Annotated[tuple[_StoredRun, ...], Field(strict=False, min_length=1)]
+    stored = {"schema": 1, **plan.model_dump(mode="json"), "setting": plan.setting}
+    return json.dumps(stored, indent=1)
 
 
 def restore(text: str, where: str) -> Plan:
@@ -395,6 +384,5 @@ def restore(text: str, where: str) -> Plan:
         raise InputError(f"{where}: not a sweep's plan (it has no schema)")
     if (schema := stored.pop("schema")) != 1:
         raise InputError(f"{where}: schema {shown(schema)} of a sweep's plan is not known (allowed: 1); update repro")
-    kept = validated(_StoredPlan, stored, where)
-    runs = [{field.name: getattr(run, field.name) for field in fields(PlannedRun)} for run in kept.runs]
-    return Plan(kept.name, kept.studies, tuple(PlannedRun(**run) for run in runs), kept.overrides)
+    stored.pop("setting", None)  # it follows from the rest
+    return validated(Plan, stored, where)

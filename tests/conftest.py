@@ -46,7 +46,7 @@ variants:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that holds the cache of the embedded data set."""
-    from repro.training.data import prepare
+    from repro.training.prepare import prepare
 
     folder = tmp_path_factory.mktemp("data")
     prepare("digits", folder)

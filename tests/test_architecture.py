@@ -22,10 +22,12 @@ ORDER = [
     "locks",
     "declarations",
     "validation",
+    "datasets",
     "recipe",
     "spec",
     "layout",
     "published",
+    "grids",
     "studies",
     "records",
     "training",
@@ -40,12 +42,21 @@ ORDER = [
 
 # Every third-party library with the modules that may import it; one that is not listed may not be imported at all.
 HOMES = {
+    "PIL": ["training/imagefolder.py"],
     "adabound": ["training/"],
     "click": ["cli/"],
     "matplotlib": ["reporting/drawing.py", "reporting/figures.py", "reporting/pictures.py", "reporting/style.py"],
     "mlflow": ["tracking/"],
     "numpy": ["training/", "rows.py", "reporting/", "tracking/", "execution/predictions.py", "cli/reports.py"],
-    "pydantic": ["validation.py", "recipe.py", "spec.py", "published.py", "studies.py", "reporting/statements.py"],
+    "pydantic": [
+        "validation.py",
+        "datasets.py",
+        "recipe.py",
+        "spec.py",
+        "published.py",
+        "studies.py",
+        "reporting/statements.py",
+    ],
     "pydantic_core": ["spec.py"],
     "rich": ["cli/"],
     "scipy": ["reporting/stats.py"],
@@ -294,7 +305,19 @@ def test_a_library_that_is_not_installed_is_noticed():
 HEAVY = ("torch", "torchvision", "sklearn", "mlflow", "matplotlib", "scipy", "pandas")
 SCREEN = ("click", "rich")
 LOADS_WITHOUT = {
-    ("errors", "declarations", "validation", "recipe", "spec", "published", "studies", "records", "journal"): (
+    (
+        "errors",
+        "declarations",
+        "validation",
+        "datasets",
+        "recipe",
+        "spec",
+        "published",
+        "grids",
+        "studies",
+        "records",
+        "journal",
+    ): (
         *HEAVY,
         *SCREEN,
         "numpy",

@@ -12,10 +12,12 @@ import torch
 from benchmarks import ours, processes, record, report, run, start, stopwatch
 from benchmarks.asked import Asked, spec
 from benchmarks.profile import OPTIMIZER, kind_of, parts_ms
+from repro.datasets import DataSpec
 from repro.errors import InputError, ReproError
 from repro.records import EpochRecord, Progress
-from repro.spec import DataSpec, flatten, resolve
-from repro.training.data import load, prepare
+from repro.spec import flatten, resolve
+from repro.training.data import load
+from repro.training.prepare import prepare
 
 STEPS = 8
 

@@ -151,7 +151,7 @@ class TestEveryParameterReachesSomething:
     def test_what_is_not_given_is_what_the_study_sets(self, asked, tmp_path):
         study = tmp_path / "sizes.yaml"
         study.write_text(
-            "{study: sizes, title: Sizes, question: Which, base: reproducibility/squeezenet, variants: {"
+            "{study: sizes, title: Sizes, question: Which, base: reproducibility/squeezenet, include_base: false, variants: {"
             "small: {title: Small, set: {training.batch_size: 16}},"
             "large: {title: Large, set: {training.batch_size: 512, training.epochs: 3}}}}"
         )
@@ -267,7 +267,7 @@ class TestPins:
         ("folder", "needed"), [("repro", PYPROJECT["dependencies"]), ("tests", NEEDED)], ids=["repro", "tests"]
     )
     def test_what_is_imported_is_required(self, folder, needed):
-        known = {"yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
+        known = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
         for path in sorted((PROJECT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

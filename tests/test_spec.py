@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from repro import spec as spec_module
+from repro.datasets import DATASETS, DataSpec
 from repro.errors import InputError
 from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, SGDSpec, TrainingSpec
 from repro.spec import (
-    DATASETS,
     AlexNetSpec,
-    DataSpec,
     RunSpec,
     SqueezeNetSpec,
     flatten,
@@ -32,10 +31,13 @@ ALEXNET = {"model.name": "alexnet"}
 DOES_NOT_COUNT: dict[str, str] = {}
 """Dotted field -> why its value stays out of the key. Every field counts today: what does not count is in no field."""
 
+TOGETHER = {  # fields that are legal beside others only
+    "data.folds": {"data.folds": 5, "data.fold": 0},
+    "data.fold": {"data.folds": 5, "data.fold": 0},
+    "data.image_size": {"data.dataset": "imagefolder:photos", "data.digest": "0" * 64, "data.split_digest": "0" * 64},
+}
+
 ONLY_VALUE = {  # fields that later work needs, with the one value that is legal today
-    "data.normalisation",
-    "data.augmentation",
-    "data.fold",
     "optimizer.amsbound",
     "semantics",
 }
@@ -50,6 +52,9 @@ OTHER_VALUE = {  # another legal value, where it does not follow from the defaul
     "model.batch_norm": "none",
     "model.input_size": 64,  # no data set of that size is declared yet: see `other_spec`
     "data.dataset": "digits",
+    "data.image_size": 64,
+    "data.normalisation": "none",
+    "data.augmentation": "flip",
     "data.digest": "0" * 64,
     "data.split_digest": "0" * 64,
     "training.precision": "bf16",
@@ -102,14 +107,17 @@ def other_spec(field: str, base) -> RunSpec:
     wanted = {**base, field: other_value(field, flatten(resolve(base, "test"))[field])}
     if field == "optimizer.step_epochs":  # only one schedule has such
         wanted["optimizer.schedule"] = "steps"
-    if field == "model.input_size":  # legal for the model, though no known data set has such images
-        model = type(resolve(base, "test").model).model_validate(nest(wanted)["model"])
-        return resolve(base, "test").model_copy(update={"model": model})
+    if field in {"model.input_size", "data.image_size"}:  # legal where both are set
+        group, _, name = field.partition(".")
+        spec = resolve(base, "test")
+        part = getattr(spec, group).model_copy(update={name: OTHER_VALUE[field]})
+        return spec.model_copy(update={group: part})
     return resolve(wanted, "test")
 
 
 @pytest.mark.parametrize(("field", "base"), FIELDS)
 def test_each_field_changes_the_key_or_is_listed(field, base):
+    base = base | TOGETHER.get(field, {})
     before = resolve(base, "test")
     if field in ONLY_VALUE:
         for other in (True, 2, "other", None, 0.5):
@@ -350,9 +358,19 @@ BAD = [  # settings, what the line says
     ),
     (
         {"data.dataset": "cifar"},
-        "data.dataset: unknown value 'cifar'; did you mean 'cifar10'? (allowed: cifar10, digits)",
+        "data.dataset: unknown value 'cifar'; did you mean 'cifar10'? (allowed: cifar10, cifar100, digits, fashion_mnist,",
     ),
-    ({"data.dataset": None}, "data.dataset: unknown value None (allowed: cifar10, digits)"),
+    ({"data.dataset": None}, "data.dataset: unknown value None (allowed: cifar10, cifar100, digits, fashion_mnist,"),
+    ({"data.dataset": "imagefolder:"}, "data.dataset: unknown value 'imagefolder:'"),
+    ({"data.dataset": "mnist"}, "data.digest: is not known; `repro data --dataset mnist` prepares the data set"),
+    ({"data.image_size": 64}, "data.image_size: cifar10 has images of 32x32, got 64"),
+    ({"data.folds": 5}, "data.fold: a plan sets it for each of its folds (give their number: --folds, or folds: 5)"),
+    ({"data.folds": 1, "data.fold": 0}, "data.folds: got 1 (allowed: a whole number, at least 2 and at most 1000)"),
+    ({"data.folds": 5, "data.fold": 5}, "data.fold: 5 is not one of 5 folds (allowed: 0 to 4)"),
+    (
+        {"data.dataset": "digits", "data.folds": 157, "data.fold": 0},
+        "data.folds: 157 folds need 157 images of every class; one of digits has 156 for training and validation",
+    ),
     (
         {"model.residual": "simpel"},
         "model.residual: unknown value 'simpel'; did you mean 'simple'? (allowed: complex, none",
@@ -362,8 +380,11 @@ BAD = [  # settings, what the line says
         {"training.precision": "fp16"},
         "training.precision: unknown value 'fp16'; did you mean 'bf16'? (allowed: bf16, fp32)",
     ),
-    ({"data.augmentation": "flip"}, "data.augmentation: unknown value 'flip' (allowed: none)"),
-    ({"data.fold": 1}, "data.fold: got 1 (allowed: null)"),
+    (
+        {"data.augmentation": "flop"},
+        "data.augmentation: unknown value 'flop'; did you mean 'flip'? (allowed: crop_flip,",
+    ),
+    ({"data.fold": 1}, "data.fold: a plan sets it for each of its folds"),
     ({"data.digest": "zz"}, "data.digest: got 'zz' (allowed: text that matches ^[0-9a-f]{64}$)"),
     ({"model.fire_modules": 0}, "model.fire_modules: got 0 (allowed: a whole number, at least 1 and at most 64)"),
     ({"model.fire_modules": 65}, "model.fire_modules: got 65 (allowed: a whole number, at least 1 and at most 64)"),

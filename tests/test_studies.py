@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import studies
+from repro import declarations, studies
 from repro.errors import InputError
 from repro.spec import flatten
 from repro.studies import Plan, Study
@@ -110,7 +110,7 @@ BAD = [  # what follows the head, what the line says behind the file's name
     ("variants: [a]", "variants: got ['a'] (allowed: a group of settings)"),
     (
         "varaints: {}",
-        "unknown key 'varaints'; did you mean 'variants'? (allowed: against, axis, base, question, section,",
+        "unknown key 'varaints'; did you mean 'variants'? (allowed: against, axis, base,",
     ),
     ("variants: {Bad Slug: {title: A}}", "variants: key 'Bad Slug' (allowed: text that matches ^[a-z0-9][a-z0-9_]*$)"),
     ("variants: {on: {title: A}}", "variants: key True (allowed: text, in quotes)"),
@@ -305,7 +305,7 @@ class TestOverrides:
         ],
     )
     def test_values_are_yaml_and_brackets_hold_together(self, text, overrides):
-        assert studies.parse_overrides(text) == overrides
+        assert declarations.parse_overrides(text) == overrides
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -323,13 +323,13 @@ class TestOverrides:
     )
     def test_what_is_no_setting_is_one_line(self, text, said):
         with pytest.raises(InputError, match=re.escape(said)) as excinfo:
-            studies.parse_overrides(text)
+            declarations.parse_overrides(text)
         assert len(str(excinfo.value).splitlines()) == 1
 
     @given(st.text() | st.text("ab=,[]{}() '\"\n:#&*!1.-"))
     def test_no_text_raises_anything_but_one_line(self, text):
         try:
-            studies.parse_overrides(text)
+            declarations.parse_overrides(text)
         except InputError as error:
             assert len(str(error).splitlines()) == 1
 
@@ -348,7 +348,7 @@ class TestOverrides:
     )
     def test_what_is_formatted_is_parsed(self, overrides):
         text = ",".join(f"{name}={json.dumps(value)}" for name, value in overrides.items())
-        assert studies.parse_overrides(text) == overrides
+        assert declarations.parse_overrides(text) == overrides
 
 
 class TestSeeds:
@@ -363,13 +363,13 @@ class TestSeeds:
         ],
     )
     def test_lists_and_ranges(self, text, seeds):
-        assert studies.parse_seeds(text) == seeds
+        assert declarations.parse_seeds(text) == seeds
 
     @given(st.lists(st.tuples(st.integers(0, 2**31 - 41), st.integers(0, 40)), min_size=1, max_size=8))
     def test_what_is_formatted_is_parsed_in_order_each_once(self, ranges):
         text = ",".join(f"{low}-{low + length}" if length else f"{low}" for low, length in ranges)
         wanted = [seed for low, length in ranges for seed in range(low, low + length + 1)]
-        assert studies.parse_seeds(text) == tuple(dict.fromkeys(wanted))
+        assert declarations.parse_seeds(text) == tuple(dict.fromkeys(wanted))
 
     @pytest.mark.parametrize(
         "text",
@@ -377,7 +377,7 @@ class TestSeeds:
          "0-10000", "0-9999,10000", "9" * 5_000, "0-" + "9" * 10, "1_000", "\n", "0\n1"],
     )  # fmt: skip
     def test_what_is_no_seed_is_one_line_with_examples(self, text):
-        message = refused(studies.parse_seeds, text)
+        message = refused(declarations.parse_seeds, text)
         assert message.startswith("seeds: ")
         assert "examples: 0,1,2 or 0-9" in message
         assert len(message) < 300
@@ -385,7 +385,7 @@ class TestSeeds:
     @given(st.text() | st.text("0123456789,- "))
     def test_no_text_raises_anything_but_one_line(self, text):
         try:
-            seeds = studies.parse_seeds(text)
+            seeds = declarations.parse_seeds(text)
         except InputError as error:
             assert len(str(error).splitlines()) == 1
         else:
@@ -393,7 +393,7 @@ class TestSeeds:
             assert all(0 <= seed < 2**31 for seed in seeds)
 
     def test_the_largest_seed_is_one_of_a_run(self):
-        (seed,) = studies.parse_seeds(str(2**31 - 1))
+        (seed,) = declarations.parse_seeds(str(2**31 - 1))
         study = studies.load("reproducibility")
         assert studies.plan([(study, ["alexnet"])], seeds=[seed]).runs[0].spec.seed == 2**31 - 1
 

@@ -57,26 +57,32 @@ def _fits(row: ModelRow) -> str:
 
 
 @click.command()
-@click.option("--dataset", default="cifar10", show_default=True, help="cifar10 or digits (embedded).")
+@click.option("--dataset", default="cifar10", show_default=True, help=options.DATASET)
 @options.data_dir()
-def data(dataset: str, data_dir: str) -> None:
+@click.option("--set", "overrides", default="", help="data.image_size=64: side of the images of a folder.")
+def data(dataset: str, data_dir: str, overrides: str) -> None:
     """Get a data set, check it, and write the cache file that all runs of a machine share.
 
     \b
     repro data --dataset cifar10 --data-dir data
+    repro data --dataset imagefolder:photos --set data.image_size=64
     """
     from pathlib import Path
 
-    from repro.errors import unknown
-    from repro.spec import DATASETS, DataSpec
-    from repro.training.data import load, prepare
+    from repro import declarations
+    from repro.errors import InputError
+    from repro.training.prepare import prepare
 
-    if dataset not in DATASETS:
-        raise unknown("data set", dataset, DATASETS)
-    cache = prepare(dataset, Path(data_dir))
-    held = load(cache, DataSpec(dataset=dataset))  # type: ignore[arg-type]
+    given = declarations.parse_overrides(overrides)
+    if other := sorted(set(given) - {"data.image_size"}):
+        raise InputError(f"set: {other[0]} is not set here (allowed: data.image_size)")
+    with options.progress_bar("decoding") as told:
+        cache = prepare(dataset, Path(data_dir), options.side_of(given), told)
+    known = options.of_cache(dataset, cache)
     sizes = ", ".join(
-        f"{name} {count:,}"
-        for name, count in zip(("training", "validation", "test"), DATASETS[dataset].images, strict=True)
+        f"{name} {count:,}" for name, count in zip(("training", "validation", "test"), known.images, strict=True)
     )
-    click.echo(f"{cache}: {len(held.images):,} images of 32x32x3 ({sizes}), digest {DATASETS[dataset].digest}")
+    shape = "x".join(map(str, known.shape))
+    click.echo(f"{cache}: {sum(known.images):,} images of {shape} ({sizes}), digest {known.digest}")
+    if known.unreadable:
+        click.echo(f"{len(known.unreadable)} files are no images that can be read: {', '.join(known.unreadable)}")

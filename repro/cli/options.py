@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +13,21 @@ import click
 from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
+    from repro.datasets import DataSpec, KnownData
     from repro.execution.sweep import Settings
     from repro.studies import Plan, Study
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+DATASET = "cifar10, cifar100, mnist, fashion_mnist, svhn, digits (embedded, small), or imagefolder:PATH."
+_SETTINGS = {
+    "dataset": "data.dataset",
+    "folds": "data.folds",
+    "epochs": "training.epochs",
+    "patience": "training.patience",
+    "batch_size": "training.batch_size",
+}
+"""Option -> the setting that it puts on every run."""
 
 
 class _Number(click.types.IntParamType):
@@ -54,8 +66,11 @@ def training(
         return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
 
     return _all(
-        setting("--dataset", dataset, "cifar10", "cifar10 or digits (embedded, small)."),
+        setting("--dataset", dataset, "cifar10", DATASET),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
+        click.option(
+            "--folds", type=_Number(), default=None, help="Folds of a cross-validation.  [default: the study's]"
+        ),
         setting("--epochs", epochs, 100, "Maximum epochs per run."),
         setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
         setting("--batch-size", None, 50, "Batch size."),
@@ -138,19 +153,32 @@ def tracking_uri() -> Callable[[_Command], _Command]:
 
 
 def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, Any], name: str | None = None) -> Plan:
-    """The plan that the options of `training` ask for."""
-    from repro import studies
+    """The plan that the options of `training` ask for; a data set whose digest only its files tell is prepared."""
+    from repro import declarations, studies
+    from repro.datasets import DATASETS
 
-    overrides = studies.parse_overrides(asked["overrides"])
-    options = {
-        "data.dataset": asked["dataset"] or None,
-        "training.epochs": asked["epochs"],
-        "training.patience": asked["patience"],
-        "training.batch_size": asked["batch_size"],
+    overrides = declarations.parse_overrides(asked["overrides"])
+    given = {
+        setting: asked[option]
+        for option, setting in _SETTINGS.items()
+        if asked[option] not in {None, ""} and not (setting in overrides and _is_default(option))
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    seeds = studies.parse_seeds(asked["seeds"])
-    return studies.plan(chosen, seeds=seeds, overrides=given | overrides, name=name)
+    for option, setting in _SETTINGS.items():
+        if setting in given and overrides.get(setting, given[setting]) != given[setting]:
+            flag = f"--{option.replace('_', '-')} {given[setting]}"
+            raise InputError(f"{flag} and --set {setting}={overrides[setting]} contradict each other; give one of them")
+    overrides = given | overrides
+    dataset, data = str(overrides.get("data.dataset", "cifar10")), None
+    if dataset not in DATASETS:
+        folder = Path(asked["data_dir"])
+        data = of_cache(dataset, prepared(dataset, folder, side_of(overrides)))
+    seeds = declarations.parse_seeds(asked["seeds"])
+    return studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)
+
+
+def _is_default(option: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is click.core.ParameterSource.DEFAULT
 
 
 def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
@@ -170,7 +198,7 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     if not asked["store_patience"] >= 0:
         raise InputError(f"store-patience: {asked['store_patience']} is not a time (allowed: 0 and more)")
     return Settings(
-        cache=prepared(plan.runs[0].spec.data.dataset, Path(asked["data_dir"])),
+        cache=cache_of(plan.runs[0].spec.data, Path(asked["data_dir"])),
         runs=Path(asked["runs_dir"]),
         device=device,
         workers=None if workers == "auto" else int(workers),
@@ -186,15 +214,23 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     )
 
 
-def cache_file(dataset: str, folder: Path) -> Path:
-    """Where the prepared images of a data set lie below the folder of the data sets."""
-    from repro.spec import DATASETS
+def cache_of(data: DataSpec, folder: Path) -> Path:
+    """The cache file of a run's data set, made where it is not there and its files can be found by its name."""
+    from repro import datasets
 
-    return folder / f"{dataset}-{DATASETS[dataset].digest[:16]}.u8"
+    cache = datasets.cache_of(data.dataset, data.digest, folder)
+    if cache.is_file():
+        return cache
+    if data.dataset.startswith(datasets.FOLDER):
+        raise InputError(
+            f"{cache}: is missing; `repro data --dataset {datasets.FOLDER}:PATH --set data.image_size={data.image_size}"
+            f" --data-dir {folder}` makes it from the folder of its images"
+        )
+    return prepared(data.dataset, folder)
 
 
-def prepared(dataset: str, folder: Path) -> Path:
-    """The cache file of a data set, made where it is not there yet: in a process of its own, for that takes torch."""
+def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
+    """The cache file of a data set, made where it is not there yet."""
     import subprocess
     import sys
 
@@ -209,6 +245,69 @@ def prepared(dataset: str, folder: Path) -> Path:
                 message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
             raise (InputError if made.returncode == 2 else ReproError)(message)
     return cache
+    from repro import datasets
+
+    name = datasets.named(dataset)
+    if name.startswith(datasets.FOLDER):
+        from repro.training.prepare import prepare
+
+        with progress_bar(f"decoding {dataset}") as told:
+            return prepare(dataset, folder, side, told)
+    if side != 32:
+        raise InputError(f"data.image_size: {dataset} has images of 32x32, got {side}")
+    constant = datasets.DATASETS.get(name)
+    if constant is not None:
+        cache = datasets.cache_of(name, constant.digest, folder)
+        if cache.is_file():
+            return cache
+    elif found := datasets.prepared(folder, name):
+        return datasets.cache_of(name, found[0].digest, folder)
+    # in a process of its own, for reading it takes torch
+    command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        message = made.stderr.strip().splitlines()[-1].removeprefix("repro: ")
+        raise (InputError if made.returncode == 2 else ReproError)(message)
+    return cache if constant is not None else datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
+
+
+def of_cache(dataset: str, cache: Path) -> KnownData:
+    """What is known of the data set whose cache file was prepared."""
+    from repro import datasets
+
+    known = datasets.DATASETS.get(dataset) or datasets.read(cache.with_suffix(".json"))
+    if known is None:
+        raise InputError(f"{cache.with_suffix('.json')}: is missing; delete {cache.name}, and it is prepared again")
+    return known
+
+
+def side_of(settings: Mapping[str, Any]) -> int:
+    """The side that a folder's images are brought to: `data.image_size`."""
+    side = settings.get("data.image_size", 32)
+    if not isinstance(side, int) or not 8 <= side <= 1024:
+        raise InputError(f"data.image_size: got {side!r} (allowed: a whole number, at least 8 and at most 1024)")
+    return side
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal's error output, which appears with the first image done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    shown = Progress(*columns, console=Console(stderr=True))
+    task = shown.add_task(title, total=None)
+
+    def told(done: int, total: int) -> None:
+        shown.start()
+        shown.update(task, completed=done, total=total)
+
+    try:
+        yield told
+    finally:
+        if shown.live.is_started:
+            shown.stop()
 
 
 def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:

@@ -136,22 +136,22 @@ def _slug(name: str) -> str:
 
 def _samples(contents: Contents, data_dir: Path, each: int = 10) -> Samples | None:
     """The first images of every class in the data set of the latest sweep, where its cache file lies here."""
+    import math
+
     import numpy as np
 
-    from repro.spec import DATASETS
+    from repro.datasets import cache_of
 
     if not contents.sweeps:
         return None
-    data = contents.sweeps[0].plan.runs[0].spec.data
-    known, cache = DATASETS[data.dataset], data_dir / f"{data.dataset}-{data.digest[:16]}.u8"
-    if not cache.is_file():
+    known = contents.sweeps[0].plan.known
+    cache, total = cache_of(known.name, known.digest, data_dir), sum(known.images)
+    if not cache.is_file() or cache.stat().st_size != known.size:
         return None
-    total = sum(known.images)
     raw = np.memmap(cache, dtype=np.uint8, mode="r")
-    if raw.size != total * (32 * 32 * 3 + 1):
-        return None
-    images, labels = raw[:-total].reshape(total, 32, 32, 3), raw[-total:]
-    chosen = [index for label in range(len(known.classes)) for index in np.flatnonzero(labels == label)[:each]]
+    images = raw[: total * math.prod(known.shape)].reshape(total, *known.shape)
+    labels = np.frombuffer(raw[images.size :].tobytes(), dtype=np.uint8 if known.label_bytes == 1 else "<i4")
+    chosen = [index for label in range(min(len(known.classes), 20)) for index in np.flatnonzero(labels == label)[:each]]
     return np.array(images[chosen]), [known.classes[labels[index]] for index in chosen]
 
 

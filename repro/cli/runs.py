@@ -68,7 +68,7 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     stored = _in_store(run, recorded, Path(runs_dir), tracking_uri)
     for line in stored:
         click.echo(line)
-    cache = options.prepared(recorded.spec.data.dataset, Path(data_dir))
+    cache = options.cache_of(recorded.spec.data, Path(data_dir))
     for record in train_again(recorded, cache, epochs):
         if not isinstance(record, Verification):
             click.echo(
@@ -112,7 +112,7 @@ def sync(folder: str, data_dir: str, experiment: str | None, models: Which, trac
     repro sync
     repro sync /mnt/cluster/runs --tracking-uri http://127.0.0.1:5000
     """
-    from repro import journal
+    from repro import datasets, journal
     from repro.execution import predictions, publisher
     from repro.tracking import models as logged
     from repro.tracking import reader
@@ -131,10 +131,9 @@ def sync(folder: str, data_dir: str, experiment: str | None, models: Which, trac
             if journal.held(one) or (known := journal.read(one)) is None:
                 continue  # its own sweep publishes it
             publisher.draw(one)
-            if (
-                predictions.lacking(known)
-                and (cache := options.cache_file(known.spec.data.dataset, Path(data_dir))).is_file()
-            ):
+            data = known.spec.data
+            cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
+            if predictions.lacking(known) and cache.is_file():
                 predictions.backfill(known, cache)
             # a journal without an end or a word of why it stopped is one whose worker was killed
             done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")

@@ -93,6 +93,7 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
+@options.data_dir()
 @options.runs_dir()
 @options.tracking_uri()
 def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **asked: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from repro.datasets import DataSpec
 from repro.records import RESULT_METRICS
 from repro.reporting.audit import Finding
 from repro.reporting.claims import Judged
@@ -16,7 +17,7 @@ from repro.reporting.statements import Paper, Parity
 from repro.reporting.tables import interval, number, over_runs, provenance, signed
 from repro.reporting.verdicts import ENOUGH, reduction
 from repro.rows import RunRow
-from repro.spec import DataSpec, changes
+from repro.spec import changes
 
 
 def claims_sheet(judged: Sequence[Judged], every: Sequence[Judged], paper: Paper) -> Sheet:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from repro import studies as declared_studies
+from repro.datasets import KnownData
 from repro.errors import InputError, unknown
 from repro.published import Published
 from repro.records import RESULT_METRICS
@@ -39,9 +40,11 @@ class Row:
     note: str
     published: Published
     spec: RunSpec
-    """Of the first seed; the other seeds' specs differ in nothing else."""
+    """Of the first seed and fold; the others' specs differ in nothing else."""
+    known: KnownData
+    """The data set that its runs see."""
     runs: tuple[RunRow, ...]
-    """The finished runs, one a seed, by seed; empty where none is finished."""
+    """The finished runs, one a seed and fold, by seed and then by fold; empty where none is finished."""
     missing: tuple[int, ...]
     """The planned seeds without a finished run."""
 
@@ -94,9 +97,10 @@ class Scope:
         return {study.study: study for plan in reversed(self.plans) for study in plan.studies}
 
     @cached_property
-    def seeds(self) -> tuple[int, ...]:
-        """Every planned seed."""
-        return tuple(sorted({run.seed for plan in self.plans for run in plan.runs}))
+    def asked(self) -> tuple[tuple[int, int | None], ...]:
+        """Every planned seed and fold."""
+        asked = {(run.seed, run.spec.data.fold) for plan in self.plans for run in plan.runs}
+        return tuple(sorted(asked, key=lambda one: (one[0], one[1] or 0)))
 
     def row(self, name: str) -> Row | None:
         """The row `study/variant`, also of a study that was never swept here: its key is known from its declaration.
@@ -112,9 +116,13 @@ class Scope:
         if not planned:
             return None
         newest = planned[0]
-        same = {run.seed: run for run in reversed(planned) if _question(run.spec) == _question(newest.spec)}
-        keys = {seed: same[seed].key for seed in sorted(same)}
-        by_seed = {seed: self.finished[key][0] for seed, key in keys.items() if key in self.finished}
+        same = {
+            (run.seed, run.spec.data.fold or 0): run
+            for run in reversed(planned)
+            if _question(run.spec) == _question(newest.spec)
+        }
+        keys = {asked: same[asked].key for asked in sorted(same)}
+        finished = {asked: self.finished[key][0] for asked, key in keys.items() if key in self.finished}
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
         variant = study.variants.get(newest.variant)
         return Row(
@@ -125,8 +133,9 @@ class Scope:
             note=variant.note if variant is not None else "",
             published=newest.published,
             spec=same[min(same)].spec,
-            runs=tuple(by_seed.values()),
-            missing=tuple(seed for seed in keys if seed not in by_seed),
+            known=self.plans[0].known,
+            runs=tuple(finished.values()),
+            missing=tuple(dict.fromkeys(asked[0] for asked in keys if asked not in finished)),
         )
 
     def answers(self, study: str) -> bool:
@@ -147,21 +156,13 @@ class Scope:
             if variant not in study.variants:
                 return ()
             settings = merged(declared_studies.settings(study, variant), overrides)
-            spec = resolve(settings, name)
+            first = self.plans[0].runs[0].spec.data
+            spec = resolve(settings | ({} if first.fold is None else {"data.fold": 0}), name, self.plans[0].data)
         except InputError:  # not declared here, or it does not have a setting that was put on every variant
             return ()
-        return tuple(
-            PlannedRun(
-                study=slug,
-                variant=variant,
-                title=study.variants[variant].title,
-                seed=seed,
-                spec=spec.model_copy(update={"seed": seed}),
-                published=study.variants[variant].published,
-                against=declared_studies.compared_with(study, variant),
-            )
-            for seed in self.seeds
-        )
+        against = declared_studies.compared_with(study, variant)
+        specs = (spec.of(seed, fold) for seed, fold in self.asked)
+        return tuple(declared_studies.planned_run(study, variant, one, against) for one in specs)
 
 
 def scopes(contents: Contents) -> tuple[Scope, ...]:
@@ -243,8 +244,7 @@ def setting_of(plan: Plan) -> dict[str, Value]:
 
     What a study's variants set themselves is theirs; a table has a note of it.
     """
-    data = {name: value for name, value in plan.setting.items() if name.startswith("data.")}
-    return dict(PROTOCOL) | data | dict(plan.overrides) | {"semantics": plan.runs[0].spec.semantics}
+    return dict(PROTOCOL) | plan.setting | {"semantics": plan.runs[0].spec.semantics}
 
 
 def setting_id(setting: Mapping[str, Value]) -> str:
@@ -289,7 +289,7 @@ def _notes(scope: Scope, row: Row) -> list[str]:
     own = [
         f"{name}={value}"
         for name, value in flatten(row.spec).items()
-        if name.startswith("training.") and value != scope.setting[name]
+        if name.startswith(("data.", "training.")) and name != "data.fold" and value != scope.setting[name]
     ]
     if own:
         notes.append(f"{row.variant}: declared with {', '.join(own)}")
@@ -315,8 +315,9 @@ def _without_itself(row: Row, bases: Mapping[str, Row]) -> Row:
 
 
 def _question(spec: RunSpec) -> tuple[object, ...]:
-    """What a spec asks, whatever its seed."""
-    return spec.model, spec.data, spec.optimizer, spec.training, spec.semantics
+    """What a spec asks, whatever its seed and fold."""
+    data = spec.data if spec.data.fold is None else spec.data.model_copy(update={"fold": None})
+    return spec.model, data, spec.optimizer, spec.training, spec.semantics
 
 
 def _paper_order(study: Study) -> tuple[bool, int, bool, str]:

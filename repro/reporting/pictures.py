@@ -12,7 +12,7 @@ from repro.reporting.figures import Point, Series
 from repro.reporting.join import Row, Table, comparable
 from repro.reporting.page import Picture
 from repro.reporting.tables import over_runs
-from repro.spec import DATASETS, flatten
+from repro.spec import flatten
 
 
 def _picture(slug: str, figure: Figure, caption: str, alt: str) -> Picture:
@@ -79,7 +79,7 @@ def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterat
     counts = beside.confusion(shown.runs[0]) if shown is not None else None
     if shown is not None and counts is not None:
         title = f"{shown.title}, seed {shown.runs[0].seed}"
-        figure = figures.confusion(counts, DATASETS[shown.spec.data.dataset].classes, title)
+        figure = figures.confusion(counts, shown.known.classes, title)
         right = sum(line[place] for place, line in enumerate(counts)) / max(sum(map(sum, counts)), 1)
         caption = f"Confusion on the test split: {title}."
         yield _picture("confusion", figure, caption, f"Confusion matrix; {right:.1%} lie on the diagonal")

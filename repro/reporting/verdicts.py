@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from repro.published import size_unit
 from repro.reporting import stats
 from repro.reporting.join import Row, Table, metric
-from repro.spec import DATASETS, Value, changes
+from repro.spec import Value, changes
 
 ENOUGH = 3
 """Runs without which nothing is decided."""
@@ -49,7 +49,7 @@ def verdicts(table: Table) -> tuple[Verdict, ...]:
 def accuracies(row: Row, setting: Mapping[str, Value]) -> tuple[Verdict, ...]:
     """A verdict for each accuracy published for a row: the tables' one is held against best validation accuracy."""
     published = row.published
-    _, val_images, test_images = DATASETS[row.spec.data.dataset].images
+    _, val_images, test_images = row.known.images
     numbers: tuple[tuple[Number, float | None, str, int], ...] = (
         ("accuracy", published.accuracy, "best_val_accuracy", val_images),
         ("accuracy_at_most", published.accuracy_at_most, "best_val_accuracy", val_images),

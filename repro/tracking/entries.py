@@ -8,9 +8,10 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+from repro.datasets import DATASETS
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
-from repro.spec import DATASETS, PROTOCOL, changes, flatten
+from repro.spec import PROTOCOL, changes, flatten
 from repro.tracking import owner
 from repro.tracking.names import DATASET_CONTEXTS, SCHEMA, Tag
 from repro.tracking.stored import param
@@ -24,7 +25,7 @@ _URLS = {"cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"}
 
 def name(known: Journal) -> str:
     """The run's name."""
-    return f"{known.attempts[0].variant} seed {known.spec.seed}"
+    return known.spec.run_name(known.attempts[0].variant)
 
 
 def params(known: Journal) -> dict[str, str]:
@@ -70,6 +71,8 @@ def tags(known: Journal) -> dict[str, str]:
     }
     if last.environment.step:
         found[Tag.STEP] = last.environment.step
+    if known.spec.data.fold is not None:
+        found[Tag.FOLD] = str(known.spec.data.fold)
     return {str(tag): value for tag, value in found.items()}
 
 

@@ -24,6 +24,7 @@ class Tag(StrEnum):
     VARIANT = "repro.variant"
     SETTING = "repro.setting"
     SEED = "repro.seed"
+    FOLD = "repro.fold"
     KEY = "repro.key"
     OUTCOME = "repro.outcome"
     JOURNAL = "repro.journal"
@@ -79,11 +80,13 @@ PARAMS: Mapping[str, str] = MappingProxyType(
         "model.classes": "Number of classes the network tells apart.",
         "model.input_size": "Height and width of the input images in pixels.",
         "data.dataset": "Name of the data set.",
-        "data.digest": "SHA-256 of all images and labels.",
-        "data.split_digest": "SHA-256 of the indices of the training, validation and test split.",
-        "data.normalisation": "How pixels are normalised: `channel`, by mean and deviation of the training split.",
-        "data.augmentation": "Augmentation of the training images.",
-        "data.fold": "Fold of a cross-validation; null for the fixed split.",
+        "data.digest": "SHA-256 of all images and labels; of a folder of images, of its files and the size asked for.",
+        "data.split_digest": "SHA-256 of the indices of the training, validation and test split, without folds.",
+        "data.image_size": "Height and width of the images in pixels.",
+        "data.normalisation": "`channel`: by mean and deviation of the training split; `none`: pixels in 0..1.",
+        "data.augmentation": "Augmentation of the training images: `none`, `flip` or `crop_flip`.",
+        "data.folds": "Number of folds of a cross-validation; null for the fixed split.",
+        "data.fold": "The fold that is the validation split, from 0; null for the fixed split.",
         **described("optimizer", *get_args(OptimizerSpec)),
         **described("training", TrainingSpec),
         "seed": "Seed of initialisation, dropout and order.",
@@ -121,6 +124,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.VARIANT: "Variant of that study.",
         Tag.SETTING: "How data and training differ from the declared protocol: `training.epochs=6`; else `declared`.",
         Tag.SEED: "Seed, as the param.",
+        Tag.FOLD: "Fold of a cross-validation, as the param; absent for the fixed split.",
         Tag.KEY: "Hash of the spec: runs of one key were asked the same thing.",
         Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (never left it).",
         Tag.JOURNAL: "Id of the journal that the run is published from.",
@@ -136,7 +140,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.THREADS: "Threads the run computed on.",
         Tag.SIDE_BY_SIDE: "Runs that the sweep trained at a time.",
         Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
-        Tag.NAME: "`<variant> seed <n>`.",
+        Tag.NAME: "`<variant> seed <n>`, and `fold <n>` behind it in a cross-validation.",
         Tag.USER: "Login name.",
         Tag.SOURCE_NAME: "`repro`.",
         Tag.SOURCE_TYPE: "`LOCAL`.",

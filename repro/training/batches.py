@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from repro.spec import RunSpec
+from repro.training import augmentation
 from repro.training.data import Data
 
 
@@ -16,6 +15,7 @@ class Batches:
 
     def __init__(self, spec: RunSpec, data: Data, device: torch.device, dtype: torch.dtype) -> None:
         self._seed, self._size, self._device, self._dtype = spec.seed, spec.training.batch_size, device, dtype
+        self._augmentation = spec.data.augmentation
         self._train, self._shape = data.train, data.images.shape[1:]
         self._images = data.images.flatten(1).to(device)
         self._labels = data.labels.to(device)
@@ -32,14 +32,26 @@ class Batches:
         """Batches of an epoch."""
 
     def of_epoch(self, epoch: int) -> tuple[Tensor, ...]:
-        """The image numbers of each step of an epoch, in an order that depends on seed and epoch alone."""
-        name = f"{self._seed}:order:{epoch}"
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-        order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed))
-        return torch.split(self._train[order[: self.images]].to(self._device), self._size)
+        """The image numbers of each step of an epoch, in an order that depends on seed and epoch alone.
+
+        With augmentation an image's choice times the number of all images is added: one number says both.
+        """
+        order = torch.randperm(len(self._train), generator=augmentation.generator(f"{self._seed}:order:{epoch}"))
+        numbers = self._train[order]
+        if self._augmentation != "none":
+            numbers = numbers + len(self._labels) * augmentation.draw(
+                self._augmentation, self._seed, epoch, len(numbers)
+            )
+        return torch.split(numbers[: self.images].to(self._device), self._size)
 
     def load(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, 3, H, W), normalised, channels last, and labels (N,)."""
-        rows = torch.addcmul(self._shift, self._images.index_select(0, indices).float(), self._scale)
+        choices, numbers = None, indices
+        if self._augmentation != "none":
+            choices, numbers = indices // len(self._labels), indices % len(self._labels)
+        pixels = self._images.index_select(0, numbers)
+        if choices is not None:
+            pixels = augmentation.apply(pixels.view(-1, *self._shape), choices).flatten(1)
+        rows = torch.addcmul(self._shift, pixels.float(), self._scale)
         images = rows.view(-1, *self._shape).permute(0, 3, 1, 2)  # as it lies in memory: channels last
-        return images.to(self._dtype), self._labels.index_select(0, indices)
+        return images.to(self._dtype), self._labels.index_select(0, numbers)

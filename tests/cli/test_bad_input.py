@@ -59,7 +59,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["ablation", "--fresh", "perhaps", *DIGITS], ["fresh", "perhaps"]),
         (["ablation", "--epcohs", "3"], ["--epcohs", "--epochs"]),
         (["abaltion"], ["'abaltion'", "did you mean 'ablation'"]),
-        (["data", "--dataset", "mnist"], ["'mnist'", "cifar10", "digits"]),
+        (["data", "--dataset", "mnits"], ["'mnits'", "cifar10", "digits", "did you mean 'mnist'"]),
         (["models", "--study", "ablations"], ["did you mean 'ablation'"]),
         (["sync", "nowhere"], ["nowhere", "no such folder"]),
         (["experiment"], ["--study"]),

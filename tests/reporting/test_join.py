@@ -75,7 +75,8 @@ def test_other_data_is_another_setting(store):
     store.sweep("best", seeds=(0,))
     sweep = store.sweeps[0]
     text = dump(sweep.plan)
-    other = restore(text.replace(sweep.plan.runs[0].spec.data.digest, "f" * 64), "test")
+    text = text.replace(sweep.plan.runs[0].spec.data.digest, "f" * 64)
+    other = restore(text.replace(sweep.plan.runs[0].key, "f" * 16), "test")
     store.sweeps.append(SweepRow("later", "1", sweep.started_ms + 1, other))
     (table,) = tables(store.contents())
     assert any("also run in another setting: cifar10 (ffffffff)" in note for note in table.notes)

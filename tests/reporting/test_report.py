@@ -196,8 +196,8 @@ def test_a_refuted_parity_is_the_headline(store, tmp_path):
 def test_names_of_a_store_stay_inside_the_folder(store, tmp_path):
     contents = store.sweep("best").contents()
     sweep = contents.sweeps[0]
-    runs = tuple(dataclasses.replace(run, variant="../../outside") for run in sweep.plan.runs)
-    hostile = dataclasses.replace(sweep, plan=dataclasses.replace(sweep.plan, runs=runs))
+    runs = tuple(run.model_copy(update={"variant": "../../outside"}) for run in sweep.plan.runs)
+    hostile = dataclasses.replace(sweep, plan=sweep.plan.model_copy(update={"runs": runs}))
     written = report.write(tmp_path / "report", dataclasses.replace(contents, sweeps=(hostile,)), PAPER)
     assert all(path.resolve().is_relative_to(tmp_path / "report") for path in written.paths)
     assert {path.name for path in tmp_path.iterdir()} == {"report"}

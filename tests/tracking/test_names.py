@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from repro.datasets import DataSpec
 from repro.recipe import OptimizerSpec, TrainingSpec
 from repro.records import EPOCH_METRICS, RESULT_METRICS
-from repro.spec import AlexNetSpec, DataSpec, RunSpec, SqueezeNetSpec
+from repro.spec import AlexNetSpec, RunSpec, SqueezeNetSpec
 from repro.tracking import names
 
 

@@ -31,7 +31,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def loaded(digits):
     spec = resolve(SETTINGS, "test")
-    return data.load(data.prepare("digits", digits), spec.data)
+    return data.load(data.prepare.prepare("digits", digits), spec.data)
 
 
 def outcome(training):

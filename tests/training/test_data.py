@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from repro import datasets
+from repro.datasets import DATASETS, DataSpec
 from repro.errors import InputError
-from repro.spec import DATASETS, DataSpec, KnownData
-from repro.training import data
+from repro.training import data, prepare
+from repro.training.prepare import describe
 from repro.training.torchvision_shim import import_torchvision
 
 DIGITS = DataSpec(dataset="digits")
@@ -24,7 +26,7 @@ DIGITS = DataSpec(dataset="digits")
 @pytest.fixture
 def cache(digits, tmp_path):
     """A copy of the cache file of digits in a folder of its own."""
-    source = data.prepare("digits", digits)
+    source = prepare.prepare("digits", digits)
     copy = tmp_path / source.name
     copy.write_bytes(source.read_bytes())
     return copy
@@ -34,7 +36,7 @@ def test_digits_are_scikit_learns_images(digits):
     from sklearn.datasets import load_digits
 
     small = load_digits()
-    loaded = data.load(data.prepare("digits", digits), DIGITS)
+    loaded = data.load(prepare.prepare("digits", digits), DIGITS)
     assert loaded.images.shape == (1797, 32, 32, 3)
     assert loaded.images.dtype == torch.uint8
     assert loaded.labels.tolist() == small.target.tolist()
@@ -58,11 +60,11 @@ def assert_stratified(loaded, known):
 
 
 def test_splits_are_disjoint_and_stratified(digits):
-    assert_stratified(data.load(data.prepare("digits", digits), DIGITS), DATASETS["digits"])
+    assert_stratified(data.load(prepare.prepare("digits", digits), DIGITS), DATASETS["digits"])
 
 
 def test_moments_are_those_of_the_training_pixels(digits):
-    loaded = data.load(data.prepare("digits", digits), DIGITS)
+    loaded = data.load(prepare.prepare("digits", digits), DIGITS)
     pixels = loaded.images[loaded.train].numpy().astype(np.float64).reshape(-1, 3) / 255
     assert torch.equal(loaded.mean, torch.tensor(pixels.mean(0), dtype=torch.float32))
     assert torch.equal(loaded.std, torch.tensor(pixels.std(0), dtype=torch.float32))
@@ -70,7 +72,7 @@ def test_moments_are_those_of_the_training_pixels(digits):
 
 def test_an_intact_cache_is_kept(cache):
     before = cache.stat()
-    assert data.prepare("digits", cache.parent) == cache
+    assert prepare.prepare("digits", cache.parent) == cache
     assert (cache.stat().st_ino, cache.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -81,7 +83,7 @@ def test_a_wrong_cache_is_refused_and_rebuilt(cache, damage):
     cache.write_bytes(bad)
     with pytest.raises(InputError, match=r"repro data --dataset digits` builds it"):
         data.load(cache, DIGITS)
-    assert data.prepare("digits", cache.parent) == cache
+    assert prepare.prepare("digits", cache.parent) == cache
     assert cache.read_bytes() == good
     assert list(cache.parent.iterdir()) == [cache]
 
@@ -107,7 +109,7 @@ def test_images_are_mapped_and_the_file_is_never_changed(cache):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written or read .*--data-dir") as caught:
-        data.prepare("digits", tmp_path / "file" / "data")
+        prepare.prepare("digits", tmp_path / "file" / "data")
     assert "\n" not in str(caught.value)
 
 
@@ -117,13 +119,13 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
-        data.prepare("digits", tmp_path)
+        prepare.prepare("digits", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_data_set_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"unknown data set 'cifar100'; did you mean 'cifar10'\?"):
-        data.prepare("cifar100", tmp_path)
+    with pytest.raises(InputError, match=r"unknown data set 'cifar11'; did you mean 'cifar10'\?"):
+        prepare.prepare("cifar11", tmp_path)
 
 
 class Marker:
@@ -160,17 +162,11 @@ def small_cifar(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
     monkeypatch.setattr(cifar10, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(cifar10, "meta", cifar10.meta | {"md5": sums["batches.meta"]})
-    monkeypatch.setattr(data, "_TRAINING_IMAGES", 20)
     monkeypatch.setattr(cifar10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     monkeypatch.setenv("no_proxy", "*")
-    splits = data._splits("cifar10", labels)
-    known = KnownData(
-        digest=hashlib.sha256(np.concatenate(images).tobytes() + bytes(labels)).hexdigest(),
-        split_digest=hashlib.sha256(b"".join(split.tobytes() for split in splits)).hexdigest(),
-        classes=DATASETS["cifar10"].classes,
-        images=(20, 10, 10),
-    )
-    monkeypatch.setattr(data, "DATASETS", {"cifar10": known})
+    digest = hashlib.sha256(np.concatenate(images).tobytes() + bytes(labels)).hexdigest()
+    known = describe("cifar10", np.array(labels), DATASETS["cifar10"].classes, (20, 20), digest=digest)
+    monkeypatch.setattr(datasets, "DATASETS", {"cifar10": known})
     return folder
 
 
@@ -179,8 +175,8 @@ def spec_of(known):
 
 
 def test_cifar10_is_read_through_torchvision(small_cifar):
-    known = data.DATASETS["cifar10"]
-    loaded = data.load(data.prepare("cifar10", small_cifar.parent), spec_of(known))
+    known = datasets.DATASETS["cifar10"]
+    loaded = data.load(prepare.prepare("cifar10", small_cifar.parent), spec_of(known))
     assert_stratified(loaded, known)
     assert torch.equal(loaded.train, torch.arange(20))
     with (small_cifar / "data_batch_2").open("rb") as file:
@@ -193,7 +189,7 @@ def test_a_tampered_file_is_named_and_never_unpickled(small_cifar, tmp_path, nam
     marker = tmp_path / "unpickled"
     (small_cifar / name).write_bytes(pickle.dumps(Marker(marker)))
     with pytest.raises(InputError, match=rf"{name}: is corrupted \(MD5 .*delete it") as caught:
-        data.prepare("cifar10", small_cifar.parent)
+        prepare.prepare("cifar10", small_cifar.parent)
     assert "\n" not in str(caught.value)
     assert not marker.exists()
     pickle.loads((small_cifar / name).read_bytes())
@@ -203,7 +199,7 @@ def test_a_tampered_file_is_named_and_never_unpickled(small_cifar, tmp_path, nam
 def test_missing_files_without_a_network_are_one_quiet_line(small_cifar, capfd):
     (small_cifar / "data_batch_4").unlink()
     with pytest.raises(InputError, match=r"data_batch_4 missing, and the download failed \(.*refused") as caught:
-        data.prepare("cifar10", small_cifar.parent)
+        prepare.prepare("cifar10", small_cifar.parent)
     message = str(caught.value)
     assert "\n" not in message
     assert "--data-dir" in message
@@ -231,9 +227,9 @@ def test_missing_files_are_downloaded_quietly(small_cifar, tmp_path, monkeypatch
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(cifar10, "url", f"http://127.0.0.1:{server.server_port}/{cifar10.filename}")
         monkeypatch.setattr(cifar10, "tgz_md5", hashlib.md5(archive.getvalue()).hexdigest())
-        cache = data.prepare("cifar10", tmp_path / "new")
+        cache = prepare.prepare("cifar10", tmp_path / "new")
         server.shutdown()
-    known = data.DATASETS["cifar10"]
+    known = datasets.DATASETS["cifar10"]
     assert_stratified(data.load(cache, spec_of(known)), known)
     assert capfd.readouterr() == ("", "")
 
@@ -244,7 +240,7 @@ def test_missing_files_are_downloaded_quietly(small_cifar, tmp_path, monkeypatch
 def test_the_real_cifar10_has_the_known_digests(tmp_path):
     files = Path(os.environ["REPRO_TEST_CIFAR10"]) / "cifar-10-batches-py"
     (tmp_path / files.name).symlink_to(files)
-    loaded = data.load(data.prepare("cifar10", tmp_path), DataSpec())
+    loaded = data.load(prepare.prepare("cifar10", tmp_path), DataSpec())
     assert_stratified(loaded, DATASETS["cifar10"])
     assert torch.bincount(loaded.labels[loaded.val]).tolist() == [500] * 10
     assert loaded.std.tolist() == pytest.approx([0.24703, 0.24349, 0.26159], abs=1e-5)

@@ -36,7 +36,7 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def loaded(digits):
     spec = tiny()
-    return data.load(data.prepare("digits", digits), spec.data)
+    return data.load(data.prepare.prepare("digits", digits), spec.data)
 
 
 def tiny(**changes):

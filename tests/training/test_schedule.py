@@ -94,7 +94,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def loaded(digits):
-    found = data.load(data.prepare("digits", digits), resolve(SETTINGS, "test").data)
+    found = data.load(data.prepare.prepare("digits", digits), resolve(SETTINGS, "test").data)
     return replace(found, train=found.train[:220], val=found.val[:50], test=found.test[:50])
 
 
