@@ -122,7 +122,8 @@ def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **as
         elif known is not None and known.result is not None:
             finished.add(run.key)
             done = "  finished, in its journal alone"
-        click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  seed {run.seed}{done}")
+        under = run.spec.run_name("").strip()
+        click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
     left = len(wanted.unique) - len(finished)
     click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs, {left} of them still to be trained")
 

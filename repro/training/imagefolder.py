@@ -179,7 +179,7 @@ def _decoded(listed: Sequence[Listed], side: int) -> Iterator[tuple[bytes, bytes
             for decoded in pool.map(_decode_all, chunks, [side] * len(chunks)):
                 yield from decoded
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _start() -> None:
