@@ -234,17 +234,6 @@ def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     import subprocess
     import sys
 
-    cache = cache_file(dataset, folder)
-    if not cache.is_file():
-        command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            words = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
-            message = words[-1].removeprefix("repro: ")
-            if made.returncode < 0:  # most often for want of memory
-                message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
-            raise (InputError if made.returncode == 2 else ReproError)(message)
-    return cache
     from repro import datasets
 
     name = datasets.named(dataset)
@@ -266,7 +255,10 @@ def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
-        message = made.stderr.strip().splitlines()[-1].removeprefix("repro: ")
+        words = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
+        message = words[-1].removeprefix("repro: ")
+        if made.returncode < 0:  # most often for want of memory
+            message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
         raise (InputError if made.returncode == 2 else ReproError)(message)
     return cache if constant is not None else datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
 
