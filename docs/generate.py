@@ -127,23 +127,34 @@ def results() -> str:
         "| | precision | epochs | n | validation (%) | test (%) | published (%) | verdict | MiB |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
-    for path in sorted((ROOT / "results").glob("**/table*.csv"), key=lambda path: (len(path.parts), path)):
-        setting = path.with_suffix(".md").read_text().partition(";")[0]  # further on it names other ones
-        precision = "bf16" if "training.precision=bf16" in setting else "fp32"
+    for path in sorted((ROOT / "results").glob("**/tables/*.csv"), key=lambda path: (len(path.parts), path)):
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        if not rows or "n" not in rows[0] or path.stem in {"runs", "claims"}:
+            continue
+        setting = (
+            path.with_suffix(".md").read_text().partition(". ")[0].partition(";")[0]
+        )  # further on it names other ones
         epochs = re.search(r"training\.epochs=(\d+)", setting)
-        for row in csv.DictReader(path.read_text().splitlines()):
+        for row in rows:
             if row["n"] != "0":
+                row = {_RENAMED.get(name, name): value for name, value in row.items()}
+                precision = row.get("precision") or ("bf16" if "training.precision=bf16" in setting else "fp32")
                 cells = [row["title"], precision, epochs[1] if epochs else "at most 100", row["n"]]
-                cells += [
-                    _percent(row[f"{name}_mean"], row[f"{name}_sd"]) for name in ("val_accuracy", "test_accuracy")
-                ]
-                cells += [
-                    row["published_accuracy"],
-                    row["verdict_accuracy"],
-                    f"{float(row['model_size_legacy_mib']):.2f}",
-                ]
+                cells += [_percent(row[f"{name}_mean"], row[f"{name}_sd"]) for name in ("val", "test")]
+                cells += [row["published_val"], row["verdict"], f"{float(row['size_mib']):.2f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+_RENAMED = {  # columns of tables that an earlier version wrote
+    "val_accuracy_mean": "val_mean",
+    "val_accuracy_sd": "val_sd",
+    "test_accuracy_mean": "test_mean",
+    "test_accuracy_sd": "test_sd",
+    "published_accuracy": "published_val",
+    "verdict_accuracy": "verdict",
+    "model_size_legacy_mib": "size_mib",
+}
 
 
 def time_of_ablation() -> str:

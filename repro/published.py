@@ -1,13 +1,18 @@
-"""The numbers that a paper prints for a variant, and what can be told from how they are printed."""
+"""What is published of a study's rows: the numbers printed for them, and claims in words as comparisons of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from repro.validation import Strict
+
+TEXT = ("accuracy", "epochs", "epoch_seconds", "size")
+"""The numbers that a paper's text may print otherwise than its table."""
 
 
 class Published(Strict):
@@ -22,6 +27,8 @@ class Published(Strict):
     """Printed as epochs until convergence, read as the epoch of the best validation accuracy."""
     epoch_seconds: float | None = Field(None, gt=0)
     size: float | None = Field(None, gt=0)
+    reading: bool = False
+    """Whether the row does not identify its network: what is declared is one reading, and its size is not audited."""
     text: Mapping[str, float] = Field(default_factory=dict)
     """What the running text says of the same row where it differs: accuracy, epochs, epoch_seconds or size."""
 
@@ -58,3 +65,147 @@ def size_unit(published: float, mib: float) -> str | None:
 def decimals(printed: float) -> int:
     """How many decimals a number was printed with, trailing zeros not counted."""
     return len(f"{printed!r}".partition(".")[2].rstrip("0"))
+
+
+_Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+_Rows = Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+_Pairs = Annotated[tuple[Annotated[tuple[str, str], Field(strict=False)], ...], Field(strict=False, min_length=1)]
+Metric: TypeAlias = Literal["val", "test", "gap", "size", "best_epoch", "epoch_seconds", "training_seconds"]
+"""val: best validation accuracy; test: test accuracy of the same weights; gap: training minus validation accuracy at the
+best epoch, in points; training_seconds: seconds an epoch times best epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One comparison: the metric of `first` minus that of `second`, against a margin."""
+
+    first: str
+    second: str
+    margin: float
+
+
+class Ratio(Strict):
+    """The saved model of one row is at least `times` as large as that of another."""
+
+    of: str
+    to: str
+    times: float = Field(gt=0)
+
+
+class Ends(Strict):
+    """Every run of the rows ends in one of these ways."""
+
+    rows: _Names
+    outcomes: Annotated[tuple[Literal["finished", "diverged", "chance"], ...], Field(strict=False, min_length=1)]
+
+
+class Claim(Strict):
+    """A sentence that runs can confirm or contradict: all of, or any of, some contrasts of rows.
+
+    Exactly one of the forms is given: `all` and `any` hold pairs (first, second); `best` is one row against each of `than`;
+    `ordered` is every row against the one before it, and the last against the first.
+    """
+
+    says: str = Field(min_length=1)
+    """The sentence in the words of whoever declares it."""
+    section: str = ""
+    """Where the paper says it; empty for a question of one's own."""
+    metric: Metric = "test"
+    direction: Literal["higher", "lower", "alike"] = "higher"
+    """Of the first row, seen from the second; alike: closer than the margin."""
+    margin: float = 0.0
+    """The first row is ahead by more than this, in the metric's unit: -1 allows it to be up to one point behind."""
+    slack: float = Field(0.0, ge=0)
+    """Of `ordered`: by how much a row may fall behind the one before it."""
+    all: _Pairs | None = None
+    any: _Pairs | None = None
+    best: str | None = None
+    than: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    ordered: _Rows | None = None
+    ratio: Ratio | None = None
+    ends: Ends | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = [name for name in ("all", "any", "best", "ordered", "ratio", "ends") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = ", ".join(given) or "none"
+            raise ValueError(f"claim {self.says!r}: got {got} (allowed: one of all, any, best, ordered, ratio, ends)")
+        if (self.best is not None) != bool(self.than):
+            raise ValueError(f"claim {self.says!r}: best and than are given together (best: one row, than: the others)")
+        if bad := [name for name in self.rows if name.count("/") != 1]:
+            example = "reproducibility/squeezenet_bn"
+            raise ValueError(f"claim {self.says!r}: {bad[0]!r} is not a row, study/variant (example: {example})")
+        if self.direction == "alike" and self.margin <= 0:
+            raise ValueError(
+                f"claim {self.says!r}: margin: got {self.margin:g} (allowed: above 0 where rows are alike)"
+            )
+        return self
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Every comparison that the claim is made of."""
+        if self.ordered is not None:
+            steps = [Contrast(after, before, self.margin - self.slack) for before, after in pairwise(self.ordered)]
+            ends = [Contrast(self.ordered[-1], self.ordered[0], self.margin)] if self.slack and len(steps) > 1 else []
+            return (*steps, *ends)
+        pairs = self.all or self.any or [(self.best, other) for other in self.than if self.best]
+        return tuple(Contrast(str(first), second, self.margin) for first, second in pairs)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Every row that the claim names, those that it is about first."""
+        named = [one.first for one in self.contrasts] + [one.second for one in self.contrasts]
+        named += [self.ratio.to, self.ratio.of] if self.ratio else []
+        return tuple(dict.fromkeys([*named, *(self.ends.rows if self.ends else ())]))
+
+    @property
+    def about(self) -> frozenset[str]:
+        """The rows that the claim is about, without those which they are only compared with."""
+        named = {one.first for one in self.contrasts} | set(self.ends.rows if self.ends else ())
+        return frozenset(named | ({self.ratio.to} if self.ratio else set()))
+
+
+class Protocol(Strict):
+    """How published accuracies are said to have come about."""
+
+    seeds: int = Field(ge=1)
+    """Runs that each accuracy is said to be a mean of."""
+    images: int = Field(ge=1)
+    """Images that one accuracy is counted on."""
+
+
+class Claimed(Strict):
+    """What is published about some rows beside the numbers of each."""
+
+    claims: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")], Claim] = Field(default_factory=dict)
+    """What runs shall confirm or contradict, over rows `study/variant`."""
+    protocol: Protocol | None = None
+    """How the published accuracies came about; `repro audit` checks them by it."""
+
+    @property
+    def claimed(self) -> tuple[tuple[str, str], ...]:
+        """Every claim's slug with each of its rows."""
+        return tuple((slug, name) for slug, claim in self.claims.items() for name in claim.rows)
+
+
+class Written(Strict):
+    """One inconsistency of the published numbers, in words; `audit` computes its numbers and tests its conditions."""
+
+    kind: str = Field(min_length=1)
+    where: _Names
+    says: str = Field(min_length=1)
+    """The sentence, with `{name}` or `{name:.1f}` for each of `numbers`."""
+    numbers: Mapping[str, str] = Field(default_factory=dict)
+    """Name -> a number, `study/variant.field`, an earlier name, or two of them with ` + `, ` - `, ` * ` or ` / ` between."""
+    holds: _Names
+    """Comparisons such as `text < table`, all of which must hold, else there is no finding."""
+
+
+class Paper(Claimed):
+    """What one paper says in words, and what does not fit together in it."""
+
+    paper: str = Field(min_length=1)
+    parity: float = Field(1.0, ge=0)
+    """Points by which a network may be behind and still match another."""
+    findings: Mapping[str, Written] = Field(default_factory=dict)

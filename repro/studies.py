@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, field_serializer, model_validator
 from repro import declarations, grids, layout
 from repro.datasets import DATASETS, KnownData
 from repro.errors import InputError, shown, unknown
-from repro.published import Published
+from repro.published import TEXT, Claimed, Published
 from repro.spec import RunSpec, SqueezeNetSpec, Value, flatten, merged, resolve
 from repro.validation import Strict, validated
 
@@ -53,7 +53,7 @@ class Variant(Strict):
     """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
 
 
-class Study(Strict):
+class Study(Claimed):
     """One question and its variants, in the order of the paper's table."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -180,8 +180,9 @@ def load(source: str | Path) -> Study:
         if study.axis is not None and study.axis not in known:
             raise InputError(f"{path}: axis: {unknown('setting', study.axis, known)}")
         if bad := sorted(set(variant.published.text) - set(Published.model_fields)):
-            allowed = ["accuracy", "epochs", "epoch_seconds", "size"]
-            raise InputError(f"{path}: variants.{slug}.published.text: {unknown('number', bad[0], allowed)}")
+            raise InputError(f"{path}: variants.{slug}.published.text: {unknown('number', bad[0], TEXT)}")
+    for slug, name in study.claimed:
+        _row(study, name, f"{path}: claims.{slug}")
     return study
 
 

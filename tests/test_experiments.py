@@ -176,10 +176,13 @@ PROTOCOL = {
     "data.normalisation": "channel",
     "data.augmentation": "none",
     "data.fold": None,
+    "data.folds": None,
+    "data.image_size": 32,
     "training.epochs": 100,
     "training.patience": 15,
     "training.batch_size": 50,
     "training.precision": "fp32",
+    "training.label_smoothing": 0.0,
     "optimizer.name": "adabound",
     "optimizer.lr": 1e-3,
     "optimizer.final_lr": 0.04,
@@ -271,6 +274,9 @@ def test_a_row_sets_what_the_paper_says_and_nothing_else(name):
         wanted = {field: value for field, value in wanted.items() if not field.startswith("optimizer.")}
     wanted |= SETTINGS[name]
     assert {field: found[field] for field in wanted} == wanted
+    schedule = {"schedule": "constant", "warmup_epochs": 0.0, "step_epochs": [], "step_factor": 0.1}
+    constant = {f"optimizer.{field}": value for field, value in schedule.items()}
+    assert {field: found.pop(field) for field in constant} == constant
     filled_in = {"data.digest", "data.split_digest", "seed", "semantics", "optimizer.eps", "optimizer.weight_decay"}
     assert set(found) - set(wanted) <= filled_in | {"optimizer.beta1", "optimizer.beta2"}
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -16,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from repro.reporting.audit import Finding
-    from repro.reporting.beside import Beside
-    from repro.reporting.statements import Paper
+    from repro.reporting.frame import Beside
+    from repro.reporting.report import Preset
+    from repro.reporting.sheets import Sheet
     from repro.rows import Contents, RunRow
     from repro.tracking.writer import Writer
 
@@ -39,6 +42,11 @@ _Value = TypeVar("_Value")
 @click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest that has runs]")
 @click.option("--figures", type=bool, default=True, show_default=True, help="Draw the figures, too.")
 @click.option("--ui-url", default=None, help="Address of `mlflow ui`, to link the runs to.")
+@click.option("--columns", default=None, help="Columns of the LaTeX tables, comma-separated.  [default: by --preset]")
+@click.option(
+    "--preset", type=click.Choice(["paper", "full"]), default="paper", show_default=True,
+    help="LaTeX tables for one column of a paper, or with every column.",
+)  # fmt: skip
 @options.data_dir()
 @options.tracking_uri()
 def compare(
@@ -47,60 +55,121 @@ def compare(
     setting: str | None,
     figures: bool,
     ui_url: str | None,
+    columns: str | None,
+    preset: Preset,
     data_dir: str,
     tracking_uri: str | None,
 ) -> None:
-    """Tables, curves, verdicts and one page, from what the store holds; nothing is trained.
+    """Tables, figures, verdicts and one page, from what the store holds; nothing is trained.
 
     \b
     repro compare
     repro compare --study ablation,residual --out report --ui-url http://127.0.0.1:5000
     """
-    from repro.reporting import report, statements
+    from repro.reporting import claims, join, report
     from repro.tracking import reader
     from repro.tracking.names import Tag
     from repro.tracking.store import link
 
-    slugs = None if study == "all" else list(dict.fromkeys(_slug(n.strip()) for n in study.split(",") if n.strip()))
+    slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(_names(study))]
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
-    paper = statements.load()
-    contents = reader.read(
-        tracking_uri, curves=lambda rows: report.keys_with_curves(rows, paper, slugs, with_figures=figures)
-    )
-    writer = _writer(tracking_uri) if figures or "MLFLOW_RUN_ID" in os.environ else None
+    if not out.strip():
+        raise InputError("--out is empty (example: --out report)")
+    contents = reader.read(tracking_uri, curves=lambda found: join.keys(found, slugs))
+    writer = cache(lambda: _writer(tracking_uri))
     written = report.write(
-        Path(out),
+        Path(out).expanduser(),
         contents,
-        paper,
+        claims.load(),
         studies=slugs,
         setting=setting,
-        findings=_findings(paper),
         ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else ui_url,
         with_figures=figures,
-        beside=_beside(writer, _samples(contents, Path(data_dir))) if figures and writer else None,
+        beside=_beside(writer, _samples(contents, Path(data_dir)) if figures else None),
+        columns=None if columns is None else _names(columns),
+        preset=preset,
     )
-    click.echo(written.summary)
-    click.echo(f"{len(written.paths)} files under {out}; look at {written.index}")
-    if writer is not None and (run_id := writer.attached()) is not None:  # under `mlflow run`
-        writer.log_files(run_id, {str(path.relative_to(out)): path for path in written.paths})
-        if Tag.KIND not in writer.run(run_id).tags:  # else a sweep of the same `mlflow run` is described there
-            writer.describe(run_id, written.summary)
+    if sys.stdout.isatty():
+        _show(written.answer.headline, written.answer.why, written.sheets)
+    else:
+        click.echo(written.summary)
+    click.echo(f"{len(written.paths)} files under {out}; open {written.index}")
+    if "MLFLOW_RUN_ID" in os.environ and (run_id := writer().attached()) is not None:  # under `mlflow run`
+        root = written.index.parent
+        writer().log_files(run_id, {str(path.relative_to(root)): path for path in written.paths})
+        if Tag.KIND not in writer().run(run_id).tags:  # else a sweep of the same `mlflow run` is described there
+            writer().describe(run_id, written.summary)
 
 
 @click.command()
-def audit() -> None:
-    """Hold the published numbers against each other and against the declared models; nothing is trained.
+@options.switch("--details", False, "Where, printed and computed, too.")
+@click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
+def audit(details: bool, study: str | None) -> None:
+    """Check the published numbers against each other and against the declared models; nothing is trained.
 
     \b
     repro audit
+    repro audit --details
+    repro audit --study my_study.yaml
     """
-    from repro.reporting import statements
+    from repro import studies
+    from repro.reporting import audit, built, claims
 
-    findings = _findings(statements.load())
-    for finding in findings:
-        click.echo(f"{finding.kind} ({', '.join(finding.where)}): {finding.sentence}")
-    click.echo(f"{len(findings)} inconsistencies")
+    own = None if study is None else studies.load(study)
+    models = built.known() if own is None or own.section else None
+    if (
+        models is None
+    ):  # a study of one's own, or declarations that were changed: the models are built, which takes seconds
+        from repro.training.catalogue import catalogue
+
+        rows = catalogue(studies.declared() if own is None else [own])
+        models = {(row.study, row.variant): row for row in rows}
+    audited = [audit.Audited([own], own.protocol, models)] if own is not None and not own.section else []
+    findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)
+    for place, finding in enumerate(findings, 1):
+        click.echo(f"{place:2}. {finding.kind}: {finding.sentence}")
+        if details:
+            click.echo(
+                f"    where: {', '.join(finding.where)}; printed: {finding.printed}; computed: {finding.computed}"
+            )
+    click.echo(f"{len(findings)} finding{'s' * (len(findings) != 1)}")
+
+
+_FIRST = ("title", "val", "n", "verdict", "published_val", "test", "size_mib", "outcome", "best_epoch")
+
+
+def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
+    """The answer and the tables on a terminal; where it is narrow, fewer columns and no cut word or number."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(f"{headline}\n", style="bold")
+    console.print(f"{why}\n")
+    for sheet in sheets:
+        columns, rows = sheet.cells()
+        widths = [max(map(len, [column.alone, *(row[place] for row in rows)])) for place, column in enumerate(columns)]
+        kept: list[int] = []
+        for place in sorted(range(len(columns)), key=lambda place: _FIRST.index(columns[place].name)):
+            if sum(widths[one] + 2 for one in (*kept, place)) <= console.width + 2 or not kept:
+                kept.append(place)
+        table = Table(title=sheet.title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for place in sorted(kept):
+            number = columns[place].kind == "number"
+            table.add_column(
+                columns[place].alone, justify="right" if number else "left", no_wrap=place > 0, overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(row[place] for place in sorted(kept)))
+        console.print(table)
+        for note in sheet.notes:
+            console.print(note, style="dim")
+        console.print()
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _writer(tracking_uri: str | None) -> Writer:
@@ -108,21 +177,6 @@ def _writer(tracking_uri: str | None) -> Writer:
     from repro.tracking.writer import Writer
 
     return Writer(connect(tracking_uri, create=False))
-
-
-def _findings(paper: Paper) -> tuple[Finding, ...]:
-    """What the audit finds."""
-    from repro import studies
-    from repro.reporting import built
-    from repro.reporting.audit import audit as hold
-
-    declared = [study for study in studies.declared() if study.study != "demo"]
-    models = built.known()
-    if models is None:  # a declaration was changed since, and `make docs` not run: they are built, which takes seconds
-        from repro.training.catalogue import catalogue
-
-        models = {(row.study, row.variant): row for row in catalogue(declared)}
-    return hold(paper, declared, models)
 
 
 def _slug(name: str) -> str:
@@ -155,19 +209,22 @@ def _samples(contents: Contents, data_dir: Path, each: int = 10) -> Samples | No
     return np.array(images[chosen]), [known.classes[labels[index]] for index in chosen]
 
 
-def _beside(writer: Writer, samples: Samples | None) -> Beside:
-    """What figures need beside rows: artifacts of single runs, and images of the data set."""
+def _beside(writer: Callable[[], Writer], samples: Samples | None) -> Beside:
+    """What a report needs beside rows: artifacts of single runs, and images of the data set."""
+    import io
     import json
 
+    import numpy as np
+
     from repro.records import Architecture, Layer
-    from repro.reporting.beside import Beside
+    from repro.reporting.frame import Beside, Predictions
 
     def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
         def fetch(run: RunRow) -> _Value | None:
-            content = writer.artifact(run.run_id, name)
+            content = writer().artifact(run.run_id, name)
             try:
                 return None if content is None else parse(content)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OSError) as error:
                 raise InputError(f"run {run.run_id}: its {name} cannot be read ({error})") from None
 
         return fetch
@@ -184,4 +241,19 @@ def _beside(writer: Writer, samples: Samples | None) -> Beside:
     def confusion(content: bytes) -> list[list[int]]:
         return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]
 
-    return Beside(artifact("architecture.json", architecture), artifact("confusion.csv", confusion), samples)
+    def predictions(content: bytes) -> Predictions:
+        with np.load(io.BytesIO(content)) as stored:
+            return Predictions(*(stored[name] for name in Predictions._fields))
+
+    def weights(content: bytes) -> str:
+        found = re.findall(rb'"weights_digest": ?"([0-9a-f]{64})"', content)
+        return found[-1].decode() if found else ""
+
+    kept = artifact("journal.jsonl", weights)
+    return Beside(
+        artifact("architecture.json", architecture),
+        artifact("confusion.csv", confusion),
+        artifact("predictions.npz", predictions),
+        lambda run: kept(run) or "",
+        samples,
+    )

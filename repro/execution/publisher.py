@@ -16,7 +16,6 @@ from repro import journal
 from repro.errors import ReproError
 from repro.execution import disk
 from repro.records import Environment
-from repro.reporting.report import sweep_table
 from repro.rows import Curve
 from repro.studies import Plan
 from repro.tracking import models, reader
@@ -180,6 +179,8 @@ class Publisher:
         if status == "KILLED":
             self._writer.close_sweep(self.parent, status, {})
             return
+        from repro.reporting.report import sweep_table  # pandas takes a second, which a sweep's start need not wait for
+
         contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
         for line in models.ship(
             self._writer, contents.runs, {run.key for run in self._plan.runs}, self._runs, self._models

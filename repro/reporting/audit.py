@@ -1,106 +1,115 @@
-"""Are the numbers that a paper prints consistent with one another? A few general checks; no run is needed.
+"""Inconsistencies in published numbers: what a careful author would accept as fair. No run is needed.
 
-    studies (printed numbers, declared settings) + statements (sentences as tests) + models (parameters, sizes) ─► findings
-
-Nothing here knows a paper: the same checks run over any studies and statements.
+Two checks are computed for any study with published numbers, the paper's and one's own: the granularity of the accuracies
+(GRIM; Brown and Heathers 2017, "The GRIM test") and the sizes against the declared models. The others are written in
+`experiments/claims/`; their numbers are computed from the published ones, and each stands only while its conditions hold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from statistics import median
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repro import studies as declared_studies
-from repro.published import decimals, size_unit
-from repro.reporting.printed import Model, Printed
-from repro.reporting.sentences import CONTRADICTED, Doubt, doubts
-from repro.reporting.statements import Claim, Paper, Statement
+from repro.errors import InputError, unknown
+from repro.published import Paper, Protocol, Published, Written, decimals, size_unit
+from repro.reporting import built
+from repro.reporting.built import Model
+from repro.reporting.frame import Finding, Table
+from repro.spec import Value, flatten, resolve
 from repro.studies import Study
 
+MOST = 20
+"""Findings that are told at most."""
 UNLIKELY = 0.001
 """Probability below which a pattern of digits is not put down to chance."""
+_GRIM = "(GRIM, Brown and Heathers 2017)"
+_ARITHMETIC = {" + ": operator.add, " - ": operator.sub, " * ": operator.mul, " / ": operator.truediv}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One inconsistency."""
+class Audited:
+    """Studies whose numbers were published together, with what is known of their models by (study, variant)."""
 
-    kind: str
-    where: tuple[str, ...]
-    """Rows (`study/variant`) and sections (`section 5.1`)."""
-    printed: str
-    computed: str
-    sentence: str
-    """All of it in one plain sentence."""
+    studies: Sequence[Study]
+    protocol: Protocol | None
+    models: Mapping[tuple[str, str], Model]
+
+    def model(self, row: str) -> Model | None:
+        """What is known of the model of `study/variant`."""
+        study, _, variant = row.partition("/")
+        return self.models.get((study, variant))
+
+    @property
+    def rows(self) -> dict[str, Published]:
+        """The published numbers by `study/variant`."""
+        return {
+            f"{study.study}/{slug}": one.published for study in self.studies for slug, one in study.variants.items()
+        }
 
 
-def audit(paper: Paper, studies: Sequence[Study], models: Mapping[tuple[str, str], Model]) -> tuple[Finding, ...]:
-    """Every inconsistency that the checks find, check by check.
+def findings(
+    paper: Paper,
+    studies: Sequence[str] | None = None,
+    own: Iterable[Audited] = (),
+    models: Mapping[tuple[str, str], Model] | None = None,
+) -> tuple[Finding, ...]:
+    """Every finding about the paper and one's own studies, at most `MOST`.
 
     Args:
-        paper: the statements of the running text.
-        studies: the declared studies with the printed numbers.
-        models: (study, variant) -> what its architecture is; rows that it lacks are not held against it.
+        paper: the written findings and the protocol of the paper.
+        studies: slugs of the studies that findings must concern; None for all findings.
+        own: studies of one's own with the numbers published for them.
+        models: what is known of the declared models; None reads `built.known`, and without that sizes are left out.
 
     Raises:
-        InputError: a statement names a row that no study declares.
+        InputError: a written finding names a row, field or number that does not exist.
     """
-    printed = Printed(paper, studies, models)
-    checks: tuple[Callable[[Printed], Iterator[Finding]], ...] = (
-        _sentences,
-        _text_against_table,
-        _impossible_means,
-        _single_runs,
-        _copied,
-        _bounds,
-        _sizes,
-        _equal_sizes,
-        _times,
-        _uneven_training,
-        _missing_base,
-    )
-    return tuple(finding for check in checks for finding in check(printed))
+    declared = [study for study in declared_studies.declared() if study.section]
+    known = built.known() or {} if models is None else models
+    printed = Audited(declared, paper.protocol, known)
+    found = [*_checks(printed), *(one for written in paper.findings.values() for one in _written(written, printed))]
+    for one in own:
+        found += _checks(one)
+    paper_slugs = {study.study for study in declared}
+    concerned = [one for one in found if studies is None or _of(one, paper_slugs) & {*studies}]
+    return tuple(concerned[:MOST])
 
 
-def _sentences(printed: Printed) -> Iterator[Finding]:
-    """One finding for a sentence and a kind of doubt; who is contradicted need not be told how narrowly he is right."""
-    said: tuple[Claim | Statement, ...] = (*printed.paper.claims.values(), *printed.paper.statements.values())
-    for one in said:
-        by_kind: dict[str, list[Doubt]] = {}
-        for doubt in doubts(printed, one) if one.section else ():  # a question of our own is not the paper's
-            by_kind.setdefault(doubt.kind, []).append(doubt)
-        if CONTRADICTED in by_kind:
-            by_kind.pop("within sampling error", None)
-        for kind, found in by_kind.items():
-            rows = dict.fromkeys(row for doubt in found for row in doubt.rows)
-            computed = "; ".join(doubt.computed for doubt in found)
-            section = f"section {one.section}" if one.section[0].isdigit() else one.section
-            numbers = "; ".join(dict.fromkeys(doubt.printed for doubt in found))
-            yield Finding(kind, (section, *rows), numbers, computed, f"It says that {one.says}, but {computed}.")
+def _of(finding: Finding, paper: set[str]) -> set[str]:
+    """The studies that a finding is about; what names no row is about the whole paper."""
+    named = {place.partition("/")[0] for place in finding.where if "/" in place or place in paper}
+    return named or paper
 
 
-def _text_against_table(printed: Printed) -> Iterator[Finding]:
-    for name, row in printed.rows.items():
-        section = f"section {printed.studies[name.partition('/')[0]].section}"
-        off = {number: said for number, said in row.text.items() if getattr(row, number) not in {None, said}}
-        if off:
-            table = ", ".join(f"{number} {getattr(row, number):g}" for number in off)
-            text = ", ".join(f"{number} {said:g}" for number, said in off.items())
-            sentence = f"The table prints {table} for {name}, the running text {text}."
-            yield Finding(CONTRADICTED, (section, name), table, text, sentence)
+def of_table(table: Table) -> Audited:
+    """A study of one's own with its published numbers and the models that its runs saved."""
+    models: dict[tuple[str, str], Model] = {
+        (row.study, row.variant): built.Built(
+            round(row.metric("parameters") or 0), round(row.metric("multiply_adds") or 0), row.size
+        )
+        for row in table.rows
+        if row.size is not None
+    }
+    return Audited([table.study], table.study.protocol, models)
 
 
-def _shares(printed: Printed) -> tuple[dict[float, str], int]:
-    """Each accuracy once, with a row that has it, and their decimals: final zeros are not seen, so the most of any."""
+def _checks(audited: Audited) -> Iterator[Finding]:
+    yield from _impossible_means(audited)
+    yield from _single_runs(audited)
+    yield from _sizes(audited)
+
+
+def _shares(audited: Audited) -> tuple[dict[float, str], int]:
+    """Each accuracy once, of tables and text, with a row that has it, and their decimals: the most of any."""
     shares: dict[float, str] = {}
-    for name, row in printed.rows.items():
-        for share in (row.accuracy, row.test_accuracy):
+    for name, row in audited.rows.items():
+        for share in (row.accuracy, row.test_accuracy, row.text.get("accuracy")):
             if share is not None:
                 shares.setdefault(share, name)
     return shares, max(map(decimals, shares), default=0)
@@ -112,144 +121,120 @@ def _on_grain(shares: ArrayLike, total: int, places: int) -> NDArray[np.bool_]:
     return np.abs(100 * np.rint(percent / 100 * total) / total - percent) <= 0.5 * 10.0**-places + 1e-9
 
 
-def _impossible_means(printed: Printed) -> Iterator[Finding]:
+def _impossible_means(audited: Audited) -> Iterator[Finding]:
     """A mean of k shares of n images is a multiple of 1/(k n): some percentages are none, rounded as they are."""
-    total = printed.paper.protocol.seeds * printed.paper.protocol.images
-    shares, places = _shares(printed)
+    if (protocol := audited.protocol) is None:
+        return
+    total = protocol.seeds * protocol.images
+    shares, places = _shares(audited)
     for (share, name), possible in zip(shares.items(), _on_grain(list(shares), total, places), strict=True):
         if not possible:
-            runs = f"{printed.paper.protocol.seeds} runs on {printed.paper.protocol.images} images"
-            sentence = f"No accuracy over {runs} rounds to {share:g}%."
-            yield Finding("impossible accuracy", (name,), f"{share:g}", f"multiples of 1/{total}", sentence)
+            runs = f"{protocol.seeds} run{'s' * (protocol.seeds > 1)} on {protocol.images:,} images"
+            sentence = f"No mean accuracy of {runs} rounds to {share:g}% {_GRIM}."
+            yield Finding("impossible mean", (name,), sentence, f"{share:g}", f"multiples of 1/{total}")
 
 
-def _single_runs(printed: Printed) -> Iterator[Finding]:
+def _single_runs(audited: Audited) -> Iterator[Finding]:
     """Of the means of k runs about one in k is a multiple of 1/n; if all that is printed is, they are single runs."""
-    seeds, images = printed.paper.protocol.seeds, printed.paper.protocol.images
-    shares, places = _shares(printed)
-    means = np.round(100 * np.arange(seeds * images + 1) / (seeds * images), places)
-    expected = float(_on_grain(means, images, places).mean())
-    single = int(_on_grain(list(shares), images, places).sum())
-    if shares and _at_least(single, len(shares), expected) < UNLIKELY:
-        count = f"{single} of {len(shares)} accuracies are counts on {images} images"
-        yield Finding(
-            kind="single runs",
-            where=tuple(shares.values()),
-            printed=f"means of {seeds} seeds",
-            computed=f"{count}; of such means {expected:.0%} would be",
-            sentence=f"They are called means of {seeds} seeds, but {count}, as single runs are.",
+    if (protocol := audited.protocol) is None or protocol.seeds == 1:
+        return
+    shares, places = _shares(audited)
+    means = np.round(100 * np.arange(protocol.seeds * protocol.images + 1) / (protocol.seeds * protocol.images), places)
+    expected = float(_on_grain(means, protocol.images, places).mean())
+    n, single = len(shares), int(_on_grain(list(shares), protocol.images, places).sum())
+    if n and sum(math.comb(n, k) * expected**k * (1 - expected) ** (n - k) for k in range(single, n + 1)) < UNLIKELY:
+        count = f"{single} of {n} accuracies are multiples of 1/{protocol.images}"
+        sentence = (
+            f"The accuracies are said to be means of {protocol.seeds} seeds, but {count}, as accuracies of single runs are;"
+            f" of such means about {expected:.0%} would be {_GRIM}."
         )
+        yield Finding("granularity", tuple(shares.values()), sentence, f"means of {protocol.seeds} seeds", count)
 
 
-def _at_least(hits: int, n: int, p: float) -> float:
-    """Probability of at least so many hits in n tries, each with probability p."""
-    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(hits, n + 1))
-
-
-def _copied(printed: Printed) -> Iterator[Finding]:
-    """Two or more equal numbers in rows of different questions; a single one may be chance."""
-    for first, second in combinations(printed.rows, 2):
-        one, other = printed.rows[first], printed.rows[second]
-        pairs = {name: (getattr(one, name), getattr(other, name)) for name in ("accuracy", "epochs", "epoch_seconds")}
-        same = [f"{name} {a:g}" for name, (a, b) in pairs.items() if a is not None and a == b]
-        if len(same) > 1 and (settings := printed.differing(first, second)):
-            numbers, differing = ", ".join(same), f"they differ in {', '.join(sorted(settings))}"
-            sentence = f"{first} and {second} both have {numbers}, though {differing}: one is likely a copy."
-            yield Finding("copied numbers", (first, second), numbers, differing, sentence)
-
-
-def _bounds(printed: Printed) -> Iterator[Finding]:
-    """A bound in words that is to the last digit the number of another experiment."""
-    for bound in dict.fromkeys(
-        row.accuracy_at_most for row in printed.rows.values() if row.accuracy_at_most is not None
-    ):
-        rows = [name for name, row in printed.rows.items() if row.accuracy_at_most == bound]
-        for other, row in printed.rows.items():
-            if row.accuracy == bound and other not in rows:
-                sentence = (
-                    f"The bound of {bound:g}% is exactly the accuracy of {other}, which is none of the rows it is for."
-                )
-                yield Finding(
-                    "copied numbers", (*rows, other), f"at most {bound:g}", f"{other} has {bound:g}", sentence
-                )
-
-
-def _sizes(printed: Printed) -> Iterator[Finding]:
-    """Sizes that the declared architecture cannot have; rows with one printed and one computed size are one finding."""
-    misfits: dict[tuple[float, str], list[str]] = {}
-    for name, row in printed.rows.items():
-        if row.size is not None and (model := printed.models.get(name)) is not None:
-            unit = size_unit(row.size, model.size_legacy_mib)
-            if unit != "MiB":
-                told = f"{model.size_legacy_mib:.2f} MiB" + (f", which in {unit} is the printed number" if unit else "")
-                misfits.setdefault((row.size, told), []).append(name)
-    for (size, told), rows in misfits.items():
-        yield Finding("size", tuple(rows), f"{size:g}", told, f"{size:g} is printed, the declared model has {told}.")
-
-
-def _equal_sizes(printed: Printed) -> Iterator[Finding]:
-    """One printed size for models that are further apart than its last digit."""
+def _sizes(audited: Audited) -> Iterator[Finding]:
+    """A printed size that some of its models cannot have; a row that does not identify its model is left out."""
+    unsure = {
+        f"{one.study}/{slug}" for one in audited.studies for slug, row in one.variants.items() if row.published.reading
+    }
     groups: dict[float, dict[str, Model]] = {}
-    for name, row in printed.rows.items():
-        if row.size is not None and name in printed.models:
-            groups.setdefault(row.size, {})[name] = printed.models[name]
-    for size, members in groups.items():
-        sizes = [model.size_legacy_mib for model in members.values()]
-        if max(sizes) - min(sizes) > 10.0 ** -max(2, decimals(size)):
-            counts = " and ".join(f"{count:,}" for count in sorted({model.parameters for model in members.values()}))
-            apart = f"{max(sizes) - min(sizes):.3f} MiB apart"
-            sentence = f"One size, {size:g}, for models of {counts} parameters, which are {apart}."
-            yield Finding("equal sizes", tuple(members), f"{size:g}", apart, sentence)
+    for name, row in audited.rows.items():
+        if row.size is not None and (model := audited.model(name)) is not None and name not in unsure:
+            groups.setdefault(row.size, {})[name] = model
+    for size, rows in groups.items():
+        if all(size_unit(size, model.size_legacy_mib) for model in rows.values()):
+            continue
+        told = {f"{one.size_legacy_mib:.2f} MiB ({one.parameters:,} parameters)": None for one in rows.values()}
+        many = len(told) > 1
+        sentence = f"{size:g} MB is printed for {'models' if many else 'a model'} of {' and '.join(told)}."
+        yield Finding("equal sizes" if many else "size", tuple(rows), sentence, f"{size:g}", ", ".join(told))
 
 
-def _times(printed: Printed) -> Iterator[Finding]:
-    """Rows that differ in one setting: one is larger, computes at least 5% more, and takes 10% less time an epoch."""
-    for study in printed.studies.values():
-        own = [f"{study.study}/{slug}" for slug in study.variants]
-        bases = [base for slug in study.variants if (base := declared_studies.based_on(study, slug)) in printed.rows]
-        for name in own:
-            slower = [
-                other for other in dict.fromkeys([*own, *filter(None, bases)]) if _odd_times(printed, name, other)
-            ]
-            if slower:
-                times = "; ".join(f"{other} {printed.value(other, 'epoch_seconds'):g} s" for other in (name, *slower))
-                work = "; ".join(
-                    f"{other} {printed.models[other].multiply_adds / 1e6:.1f} million" for other in (name, *slower)
-                )
-                sentence = f"{name} computes more than {' and '.join(slower)} in less time an epoch ({times})."
-                yield Finding("time against work", (name, *slower), times, f"multiply-adds: {work}", sentence)
+def _written(written: Written, printed: Audited) -> Iterator[Finding]:
+    """The finding with its numbers, if they are all known and its conditions hold."""
+    values: dict[str, float] = {}
+    computed = []
+    for name, text in written.numbers.items():
+        value = _number(text, values, printed)
+        if value is None:
+            return
+        values[name] = value
+        if any(sign in text for sign in _ARITHMETIC):
+            computed.append(f"{name} {value:.4g}")
+    if all(_holds(condition, values, printed) for condition in written.holds):
+        stated = [f"{name} {values[name]:g}" for name, text in written.numbers.items() if "/" in text.partition(".")[0]]
+        sentence = written.says.format(**values)
+        yield Finding(written.kind, written.where, sentence, ", ".join(stated), ", ".join(computed))
 
 
-def _odd_times(printed: Printed, name: str, other: str) -> bool:
-    large, small = printed.models.get(name), printed.models.get(other)
-    seconds, longer = printed.value(name, "epoch_seconds"), printed.value(other, "epoch_seconds")
-    if large is None or small is None or seconds is None or longer is None:
+def _holds(condition: str, values: Mapping[str, float], printed: Audited) -> bool:
+    left, sign, right = condition.split()
+    if sign == "lacks":
+        return not _has(left, right, printed)
+    one, other = (_number(text, values, printed) for text in (left, right))
+    if one is None or other is None:
         return False
-    more_work = large.multiply_adds >= 1.05 * small.multiply_adds and large.parameters > small.parameters
-    return more_work and longer >= 1.1 * seconds and len(printed.differing(name, other)) == 1
+    return {"<": one < other, ">": one > other, "=": math.isclose(one, other)}[sign]
 
 
-def _uneven_training(printed: Printed) -> Iterator[Finding]:
-    """A row with less than a quarter of the epochs that are usual in its study."""
-    for study in printed.studies.values():
-        rows = {f"{study.study}/{slug}": variant.published.epochs for slug, variant in study.variants.items()}
-        epochs = {name: count for name, count in rows.items() if count is not None}
-        for name, own in epochs.items():
-            others = [count for other, count in epochs.items() if other != name]
-            if len(others) > 1 and own < median(others) / 4:
-                told = ", ".join(map(str, others))
-                sentence = f"{name} stopped after {own} epochs, the other rows of its table after {told}."
-                yield Finding("uneven training", (name,), f"{own} epochs", f"others: {told}", sentence)
+def _number(text: str, values: Mapping[str, float], printed: Audited) -> float | None:
+    """A number, an earlier one by its name, one of a row or of the protocol, or two of them and what is between."""
+    for sign, apply in _ARITHMETIC.items():
+        left, found, right = text.partition(sign)
+        if found:
+            one, other = (_number(side, values, printed) for side in (left, right))
+            return None if one is None or other is None else float(apply(one, other))
+    if text in values:
+        return values[text]
+    try:
+        return float(text)
+    except ValueError:
+        return _looked_up(text, values, printed)
 
 
-def _missing_base(printed: Printed) -> Iterator[Finding]:
-    """A sweep without the value that its rows are compared with."""
-    for study in printed.studies.values():
-        own = [f"{study.study}/{slug}" for slug in study.variants]
-        for base in dict.fromkeys(declared_studies.based_on(study, slug) for slug in study.variants):
-            if study.axis and base in printed.rows and all(printed.differing(base, name) for name in own):
-                value = printed.setting(base, study.axis)
-                sentence = (
-                    f"{study.title} has no row for {study.axis} = {value}, the default that its rows are compared with."
-                )
-                yield Finding("missing row", (study.study, base), f"{len(own)} rows", f"none for {value}", sentence)
+def _looked_up(text: str, values: Mapping[str, float], printed: Audited) -> float | None:
+    name, _, field = text.partition(".")
+    if name == "protocol" and printed.protocol is not None:
+        return float(getattr(printed.protocol, field))
+    rows = printed.rows
+    if name not in rows:
+        raise InputError(f"audit: {unknown('number', text, [*values, *rows])}")
+    model = printed.model(name)
+    of_model = {"mib": "size_legacy_mib", "parameters": "parameters", "multiply_adds": "multiply_adds"}
+    if field in of_model:
+        return None if model is None else float(getattr(model, of_model[field]))
+    published = {**rows[name].model_dump(exclude={"text"}), **{f"text.{key}": v for key, v in rows[name].text.items()}}
+    if field not in published:
+        raise InputError(f"audit: {name}: {unknown('published number', field, [*published, *of_model])}")
+    return None if published[field] is None else float(published[field])
+
+
+def _has(slug: str, row: str, printed: Audited) -> bool:
+    """Whether a study has a row that asks the same as another study's row."""
+
+    def settings(study: Study, variant: str) -> dict[str, Value]:
+        return flatten(resolve(declared_studies.settings(study, variant), f"{study.study}/{variant}"))
+
+    by_slug = {study.study: study for study in printed.studies}
+    owner, _, variant = row.partition("/")
+    wanted = settings(by_slug[owner], variant)
+    return any(settings(by_slug[slug], name) == wanted for name in by_slug[slug].variants)

@@ -11,11 +11,27 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from repro.reporting.printed import Model
 from repro.studies import DECLARATIONS
 
 FILE = DECLARATIONS / "claims" / "models.json"
+
+
+class Model(Protocol):
+    """What a declared architecture is known to be, whatever it was trained on."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one image."""
+
+    @property
+    def size_legacy_mib(self) -> float:
+        """MiB of the state dict in torch's format before 1.6."""
 
 
 @dataclass(frozen=True, slots=True)

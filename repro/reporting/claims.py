@@ -1,271 +1,336 @@
-"""The paper's claims, and ours, judged by our runs.
+"""The claims of a paper, or of a study of one's own, judged by runs; and the headline of a report.
 
-A claim is a test of a general kind (`statements`). It is decided by differences paired by seed, on test accuracy, of rows
-in one setting: supported where the 95% interval of every difference lies on the claimed side; not supported where one is
-on the other side, Holm-corrected for the number of differences looked at; undecided otherwise, and with fewer than three
-seeds.
+A claim is one thing: contrasts of two rows in a metric, each tested against a margin, all of them or any of them. All of:
+supported where every contrast is (an intersection-union test, which needs no correction), not supported where one is
+against it after Holm's correction. Any of: the reverse. The 95% interval of a contrast lies wholly on the side that decided.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, TypeAlias
+from pathlib import Path
 
-import numpy as np
-
+from repro import declarations, studies
+from repro.datasets import DataSpec
+from repro.errors import InputError, unknown
+from repro.published import Claim, Contrast, Metric, Paper
 from repro.reporting import stats
-from repro.reporting.join import Scope, describe, scope_of, scopes
-from repro.reporting.measures import UNITS, Measure, difference, measured
-from repro.reporting.statements import Alike, Best, Claim, Compare, Ends, Ordered, Paper, Parity, Ratio
-from repro.reporting.verdicts import ENOUGH
-from repro.rows import Contents, RunRow
-from repro.spec import changes
+from repro.reporting.frame import REFERENCE, Answer, Decision, Judged, Row, Setting, Table
+from repro.reporting.stats import TAIL, Estimate
+from repro.reporting.verdicts import LEARNED, Noises, chance, failed
+from repro.studies import DECLARATIONS
+from repro.validation import validated
 
-Decision: TypeAlias = Literal["supported", "not supported", "undecided"]
-_TIMES = {"epoch_seconds", "training_seconds"}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One comparison that a claim rests on."""
-
-    first: str
-    second: str
-    difference: stats.Estimate | None
-    """first minus second, paired by seed; None where no seed has both."""
-    verdict: Decision
-    why: str
-    against: float
-    """One-sided p value of what was claimed; near 0 speaks against it."""
+ENOUGH = 3
+"""Runs from which on "none of them learned" is a result."""
+_WORDS: Mapping[Metric, tuple[str, str, str]] = {
+    "val": ("points", "more accurate", "less accurate"),
+    "test": ("points", "more accurate", "less accurate"),
+    "gap": ("points", "further apart on training and validation", "closer on training and validation"),
+    "size": ("MiB", "larger", "smaller"),
+    "best_epoch": ("epochs", "later at its best epoch", "earlier at its best epoch"),
+    "epoch_seconds": ("s", "slower an epoch", "faster an epoch"),
+    "training_seconds": ("s", "slower until its best epoch", "faster until its best epoch"),
+}
+_TIMES = ("epoch_seconds", "training_seconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A claim with its verdict."""
-
-    slug: str
-    says: str
-    section: str
-    """Empty for a question of our own."""
-    verdict: Decision
-    why: str
-    """One line: the differences with their intervals and n, or what is missing."""
-    steps: tuple[Step, ...]
-    run_ids: tuple[str, ...]
-    """The runs that it rests on."""
-    setting_id: str
-    setting: str
-    """The setting in words."""
-
-
-def judge(paper: Paper, contents: Contents, setting: str | None = None) -> tuple[Judged, ...]:
-    """Every claim of a paper, each by the runs of one setting.
-
-    Args:
-        paper: the claims.
-        contents: what the store holds.
-        setting: id of the setting; None is for each claim the declared protocol where it has finished runs for some of
-            its rows, else the one that has them for most, the latest of equals.
+def load(path: Path | None = None) -> Paper:
+    """The claims in a YAML file; without one, those of the paper that the declared studies follow.
 
     Raises:
-        InputError: the store holds no sweep, or no such setting.
+        InputError: broken YAML, a declaration that is not valid, or a row that no declared study has.
     """
-    every = scopes(contents)
-    chosen = None if setting is None else scope_of(every, setting)
-    return tuple(
-        _judge(slug, claim, chosen or max(every, key=lambda scope: _answered(scope, claim)))
-        for slug, claim in paper.claims.items()
-    )
+    path = path or DECLARATIONS / "claims" / "paper.yaml"
+    paper = validated(Paper, declarations.read(path), str(path))
+    for slug, name in paper.claimed:
+        owner, _, variant = name.partition("/")
+        known = studies.load_base(owner, f"{path}: claims.{slug}").variants
+        if variant not in known:
+            raise InputError(f"{path}: claims.{slug}: {unknown(f'variant of {owner}', variant, known)}")
+    return paper
 
 
-def _answered(scope: Scope, claim: Claim) -> tuple[bool, int]:
-    """How many of a claim's rows have finished runs among what was planned in a setting; the declared one comes first."""
-    rows = [scope.row(name) for name in set(claim.test.rows) if name in scope.planned]
-    count = sum(row is not None and bool(row.runs) for row in rows)
-    return count > 0 and not changes(scope.setting), count
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One contrast with what the runs say of it."""
+
+    why: str
+    found: Estimate | None = None
+    support: float = 1.0
+    """One-sided p value; near 0 supports the contrast."""
+    against: float = 1.0
+    """One-sided p value; near 0 speaks against it."""
+    needed: int | None = None
+    """The fewest runs of either row that would decide; None: more than `stats.MOST`, or unknown."""
+    leans: bool = True
+    """Whether the estimate itself is on the claimed side."""
 
 
-class _Case:
-    """One claim in one scope: collects the steps and the runs that its verdict rests on."""
+def judge(paper: Paper, tables: Sequence[Table]) -> tuple[Judged, ...]:
+    """The claims about rows of some tables, each by the runs of one setting of these tables.
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.steps: list[Step] = []
-        self.runs: dict[str, RunRow] = {}
+    Of several settings it is the declared one if that has runs for the claim, else the one with most of its rows.
 
-    def step(self, first: str, second: str, measure: Measure, *, least: float = 0.0, sign: int = 1) -> Step:
-        """Adds: sign * (first - second) is more than `least` (at least, where that is not 0)."""
-        rows = [self.scope.row(name) for name in (first, second)]
-        found, used = difference(rows[0], rows[1], measure) if rows[0] and rows[1] else (None, ())
-        self.runs |= {run.run_id: run for run in used}
-        verdict, why = _decide(found, measure, least, sign)
-        if measure in _TIMES and len({(run.hardware, run.side_by_side) for run in used}) > 1:
-            verdict, why = "undecided", f"{why}, but on different hardware or beside another number of runs"
-        step = Step(first, second, found, verdict, f"{first} − {second}: {why}", _against(found, measure, sign))
-        self.steps.append(step)
-        return step
+    Args:
+        paper: claims about the paper's studies; a study's own claims come with its table.
+        tables: what was asked for.
+    """
+    noises: dict[str, Noises] = {}
+    judged = []
+    for slug, claim, asked in _asked(paper, tables):
+        settings = {table.setting.id: table.setting for table in asked}
 
-    def mean(self, name: str, measure: Measure) -> float | None:
-        """The mean of a row over its seeds."""
-        row = self.scope.row(name)
-        used = [(run, v) for run in row.runs if (v := measured(run, measure)) is not None] if row else []
-        self.runs |= {run.run_id: run for run, _ in used}
-        return float(np.mean([value for _, value in used])) if used else None
+        def answered(setting: Setting, claim: Claim = claim) -> tuple[bool, int]:
+            count = sum(bool(row.runs) for name in claim.rows if (row := setting.row(name)) is not None)
+            return count > 0 and not setting.changes, count
 
-    def best(self, names: Iterable[str], sign: int, measure: Measure) -> tuple[str | None, list[str]]:
-        """The row with the highest (sign -1: lowest) mean of those that have one, and the rows that have none."""
-        means = {name: self.mean(name, measure) for name in names}
-        known = {name: value for name, value in means.items() if value is not None}
-        lacking = [name for name in means if name not in known]
-        return max(known, key=lambda name: sign * known[name], default=None), lacking
+        setting = max(settings.values(), key=answered)
+        judged.append(_judge(slug, claim, setting, noises.setdefault(setting.id, Noises(setting))))
+    return tuple(judged)
 
 
-def _judge(slug: str, claim: Claim, scope: Scope) -> Judged:
-    case = _Case(scope)
-    match claim.test:
-        case Compare(metric=measure, pairs=pairs, first=first):
-            for one, other in pairs:
-                case.step(one, other, measure, sign=1 if first == "higher" else -1)
-            verdict, why = _all(case.steps)
-        case Alike():
-            verdict, why = _alike(case, claim.test)
-        case Ordered():
-            verdict, why = _ordered(case, claim.test)
-        case Best():
-            verdict, why = _best(case, claim.test)
-        case Parity():
-            verdict, why = _parity(case, claim.test)
-        case Ratio():
-            verdict, why = _ratio(case, claim.test)
-        case Ends():
-            verdict, why = _ends(case, claim.test)
-    if isinstance(claim.test, Compare | Alike | Ordered | Best | Ratio) and claim.test.metric in _TIMES and case.runs:
-        why += f" (on {', '.join(sorted({run.hardware for run in case.runs.values()}))})"
-    if claim.section and getattr(claim.test, "metric", "") != "size" and (changed := changes(scope.setting)):
-        verdict, why = "undecided", f"run with {', '.join(changed)}, so not in the setting of the paper; {why}"
+def _asked(paper: Paper, tables: Sequence[Table]) -> Iterator[tuple[str, Claim, list[Table]]]:
+    for slug, claim in paper.claims.items():
+        of = {name.partition("/")[0] for name in claim.about}
+        if asked := [table for table in tables if table.study.study in of]:
+            yield slug, claim, asked
+    for table in tables:
+        for slug, claim in table.study.claims.items():
+            yield slug, claim, [table]
+
+
+def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
+    rows = [row for name in claim.rows if (row := setting.row(name)) is not None]
+    steps: list[_Step] = []
+    if claim.ratio is not None:
+        verdict, why, step = _ratio(claim, setting)
+    elif claim.ends is not None:
+        verdict, why, step = _ends(claim, rows)
+    else:
+        steps = [_contrast(one, claim, setting, noises) for one in claim.contrasts]
+        verdict, why, step = _together(claim, steps)
+    if claim.section and claim.metric != "size" and claim.ratio is None and setting.changes:
+        verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
+    needed = ""
+    known = bool(steps) and all(one.found is not None and one.found.error for one in steps)
+    if verdict == "undecided" and known and not setting.changes:
+        n = _needed(claim, steps)
+        needed = f"{n} seeds a row" if n is not None else f"more than {stats.MOST:,} seeds a row"
+    found = step.found
     return Judged(
         slug=slug,
         says=claim.says,
         section=claim.section,
         verdict=verdict,
-        why=why,
-        steps=tuple(case.steps),
-        run_ids=tuple(case.runs),
-        setting_id=scope.setting_id,
-        setting=describe(scope.setting),
+        why=f"{why}; {needed} would tell, if the means stay" if needed else why,
+        statistic=None if found is None else found.estimate,
+        low=None if found is None else found.low,
+        high=None if found is None else found.high,
+        unit="times" if claim.ratio else _WORDS[claim.metric][0],
+        margin=claim.ratio.times if claim.ratio else None if claim.ends else claim.margin,
+        n=found.n if found else min((len(row.runs) for row in rows), default=0),
+        needed=needed,
+        rows=claim.rows,
+        run_ids=tuple(dict.fromkeys(run.record.run_id for row in rows for run in row.runs)),
+        setting=setting,
     )
 
 
-def _decide(found: stats.Estimate | None, measure: Measure, least: float, sign: int) -> tuple[Decision, str]:
+def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, _Step]:
+    """The verdict over all contrasts, what it rests on, and the contrast that decided or is missing."""
+    support, against = [one.support for one in steps], [one.against for one in steps]
+    if claim.any:
+        supported, refuted = min(stats.holm(support)) < TAIL, max(against) < TAIL
+    else:
+        supported, refuted = max(support) < TAIL, min(stats.holm(against)) < TAIL
+    weakest = sorted(steps, key=lambda one: -one.support)
+    if supported:
+        shown = weakest[::-1] if claim.any else weakest
+    elif refuted:
+        shown = sorted((one for one in steps if one.against < TAIL), key=lambda one: one.against)
+    else:
+        shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
+    told = "; ".join(one.why for one in shown[:2]) + (f"; and {len(shown) - 2} more" if len(shown) > 2 else "")
+    return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0]
+
+
+def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises) -> _Step:
+    first, second = setting.row(contrast.first), setting.row(contrast.second)
+    for name, row in ((contrast.first, first), (contrast.second, second)):
+        if row is None or not row.runs:
+            return _Step(f"no finished run of {name if row is None else row.title}")
+    assert first is not None
+    assert second is not None
+    sign, margin = -1 if claim.direction == "lower" else 1, contrast.margin
+    if claim.metric == "size":
+        difference = (first.size or 0.0) - (second.size or 0.0)
+        holds = abs(difference) < margin if claim.direction == "alike" else sign * difference > margin
+        exact = Estimate(difference, None, None, min(len(first.runs), len(second.runs)), "size of the saved model")
+        return _Step(_told(first, second, exact, "size"), exact, float(not holds), float(holds))
+    if how := [f"{row.title}: {text}" for row in (first, second) if (text := failed(row))]:
+        both = len(how) == 2
+        clear = claim.metric in {"val", "test"} and not both and min(len(first.runs), len(second.runs)) >= ENOUGH
+        holds = bool(failed(second)) == (sign > 0) and claim.direction != "alike"
+        return _Step("; ".join(how), None, float(not (clear and holds)), float(not (clear and not holds)))
+    found = noises.difference(first, second, claim.metric)
     if found is None:
-        return "undecided", "no seed has a finished run of both"
-    unit = UNITS[measure]
-    if measure == "size":  # the same whatever the seed
-        return "supported" if sign * found.estimate > least else "not supported", f"{found.estimate:+.3f}{unit}"
-    why = f"{found.estimate:+.2f}{unit}"
-    if found.n < ENOUGH:
-        return "undecided", f"{why}, n = {found.n}, {ENOUGH} seeds are needed"
-    if found.low is None or found.high is None:
-        return "undecided", f"{why} for each of {found.n} seeds, which tells nothing of their spread"
-    why += f" (95% {found.low:+.2f} to {found.high:+.2f}, n = {found.n})"
-    low, high = sorted((sign * found.low, sign * found.high))
-    if low > least or low == least != 0:
-        return "supported", why
-    return ("not supported" if high < least else "undecided"), why
+        return _Step(f"no {claim.metric} of {first.title} or {second.title}")
+    why = _told(first, second, found, claim.metric)
+    if claim.metric in _TIMES and len({(run.record.hardware, run.record.side_by_side)
+                                       for row in (first, second) for run in row.runs}) > 1:  # fmt: skip
+        return _Step(f"{why}, but on different hardware or beside another number of runs", found)
+    if claim.direction == "alike":
+        support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
+        against, ahead = min(found.p_beyond(margin), found.p_beyond(-margin, -1)), margin - abs(found.estimate)
+    else:
+        support, against = found.p_beyond(sign * margin, sign), found.p_beyond(sign * margin, -sign)
+        ahead = sign * found.estimate - margin
+    needed = stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
+    return _Step(why + (f", margin {margin:g}" if margin else ""), found, support, against, needed, ahead > 0)
 
 
-def _all(steps: Sequence[Step]) -> tuple[Decision, str]:
-    if refuted := _refuted(steps):
-        return "not supported", "; ".join(step.why for step in refuted)
-    found = {step.verdict for step in steps}
-    return "supported" if found == {"supported"} else "undecided", "; ".join(step.why for step in steps)
+def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
+    """A difference in words: "SqueezeNet is 1.71 points less accurate than AlexNet (95% interval ...)"."""
+    unit, more, less = _WORDS[metric]
+    word = more if found.estimate > 0 else less
+    told = f"{first.title} is {abs(found.estimate):.2f} {unit} {word} than {second.title}"
+    if metric == "size":
+        return told
+    return f"{told} ({_interval(found)})"
 
 
-def _against(found: stats.Estimate | None, measure: Measure, sign: int) -> float:
-    if found is None or (found.p is None and measure != "size"):
-        return 1.0
-    half = 0.0 if measure == "size" or found.p is None else found.p / 2
-    return half if sign * found.estimate <= 0 else 1 - half
+def _interval(found: Estimate) -> str:
+    if found.low is None or found.high is None or found.half is None:
+        return f"n = {found.n}, nothing tells the spread over seeds"
+    low, high = (f"{value:+.2f}".replace("-", "−") for value in (found.low, found.high))
+    return f"95% {low} to {high}, n = {found.n}"
 
 
-def _refuted(steps: Sequence[Step]) -> list[Step]:
-    """The steps against the claim that stay so when it is counted how many were looked at."""
-    corrected = stats.holm([step.against for step in steps])
-    bound = (1 - stats.LEVEL) / 2
-    return [step for step, p in zip(steps, corrected, strict=True) if step.verdict == "not supported" and p < bound]
+def _ratio(claim: Claim, setting: Setting) -> tuple[Decision, str, _Step]:
+    assert claim.ratio is not None
+    of, to = setting.row(claim.ratio.of), setting.row(claim.ratio.to)
+    if of is None or to is None or of.size is None or to.size is None:
+        return "undecided", "no finished run of both", _Step("")
+    times = of.size / to.size
+    why = f"{of.title} is {times:.1f} times as large as {to.title}; claimed are {claim.ratio.times:g} times"
+    found = Estimate(times, None, None, min(len(of.runs), len(to.runs)), "sizes of the saved models")
+    return "supported" if times >= claim.ratio.times else "not supported", why, _Step(why, found)
 
 
-def _alike(case: _Case, test: Alike) -> tuple[Decision, str]:
-    """Two one-sided tests a pair: neither row is more than the margin below the other."""
-    steps = [
-        case.step(one, other, test.metric, least=-test.margin)
-        for pair in test.pairs
-        for one, other in (pair, pair[::-1])
-    ]
-    return _all(steps)[0], f"{'; '.join(step.why for step in steps[::2])}, margin {test.margin:g}"
-
-
-def _ordered(case: _Case, test: Ordered) -> tuple[Decision, str]:
-    """The ends must differ in the claimed direction and no neighbours against it; neighbours may be too close to tell."""
-    sign = 1 if test.direction == "rising" else -1
-    steps = [case.step(after, before, test.metric, sign=sign) for before, after in pairwise(test.rows)]
-    if refuted := _refuted(steps):
-        return "not supported", "; ".join(step.why for step in refuted)
-    seeds = 1 if test.metric == "size" else ENOUGH
-    if unknown := [step for step in steps if step.difference is None or step.difference.n < seeds]:
-        return "undecided", "; ".join(step.why for step in unknown)
-    ends = case.step(test.rows[-1], test.rows[0], test.metric, sign=sign) if len(steps) > 1 else steps[0]
-    return ends.verdict, f"from end to end, {ends.why}; no step against it"
-
-
-def _best(case: _Case, test: Best) -> tuple[Decision, str]:
-    """For accuracy the best row is chosen on validation and the differences are stated on test."""
-    sign = 1 if test.extreme == "highest" else -1
-    chosen, lacking = case.best(test.rows, sign, "val_accuracy" if test.metric == "accuracy" else test.metric)
-    if lacking:
-        return "undecided", f"no finished run of {', '.join(lacking)}"
-    steps = [case.step(test.row, other, test.metric, sign=sign) for other in test.others]
-    verdict, _ = _all(steps)
-    if verdict == "supported" and chosen != test.row:
-        verdict = "undecided"
-    closest = min(steps, key=lambda step: sign * step.difference.estimate if step.difference else math.inf)
-    return verdict, f"{chosen} is best{' on validation' * (test.metric == 'accuracy')}; {closest.why}"
-
-
-def _parity(case: _Case, test: Parity) -> tuple[Decision, str]:
-    chosen, lacking = case.best(test.among, 1, "val_accuracy")
-    if chosen is None:
-        return "undecided", f"no finished run of {', '.join(lacking)}"
-    step = case.step(chosen, test.against, "accuracy", least=-test.margin)
-    missing = f"; without a finished run: {', '.join(lacking)}" if lacking else ""
-    verdict = "undecided" if lacking and step.verdict == "not supported" else step.verdict  # one of those may reach it
-    return verdict, f"{step.why}, margin {test.margin:g}{missing}"
-
-
-def _ratio(case: _Case, test: Ratio) -> tuple[Decision, str]:
-    of, to = case.mean(test.of, test.metric), case.mean(test.to, test.metric)
-    if of is None or to is None:
-        return "undecided", f"no finished run of {test.of if of is None else test.to}"
-    ratio = of / to
-    verdict: Decision = "supported" if ratio >= test.times else "not supported"
-    return verdict, f"{test.of} / {test.to}: {ratio:.1f}, claimed {test.times:g}"
-
-
-def _ends(case: _Case, test: Ends) -> tuple[Decision, str]:
+def _ends(claim: Claim, rows: Sequence[Row]) -> tuple[Decision, str, _Step]:
     """One run that ends otherwise is enough against it."""
-    found = {name: row.runs if (row := case.scope.row(name)) else () for name in test.rows}
-    case.runs |= {run.run_id: run for runs in found.values() for run in runs}
-    counts = {name: Counter(run.outcome for run in runs) for name, runs in found.items()}
-    told = "; ".join(
-        f"{name}: {', '.join(f'{n} {outcome}' for outcome, n in ended.items()) or 'no finished run'}"
-        for name, ended in counts.items()
+    assert claim.ends is not None
+    counts = {row.title: Counter(run.record.outcome for run in row.runs) for row in rows}
+    why = "; ".join(
+        f"{title}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
+        for title, ends in counts.items()
     )
-    if any(outcome not in test.outcomes for ended in counts.values() for outcome in ended):
-        return "not supported", told
-    if any(ended.total() < ENOUGH for ended in counts.values()):
-        return "undecided", f"{told}, {ENOUGH} runs are needed"
-    return "supported", told
+    if any(outcome not in claim.ends.outcomes for ends in counts.values() for outcome in ends):
+        return "not supported", why, _Step(why)
+    if len(rows) < len(claim.ends.rows) or any(ends.total() < ENOUGH for ends in counts.values()):
+        return "undecided", f"{why}; {ENOUGH} runs a row are needed", _Step(why)
+    return "supported", why, _Step(why)
+
+
+def _needed(claim: Claim, steps: Sequence[_Step]) -> int | None:
+    """The fewest runs a row that would decide if all means stay: by one contrast that can, else by all of them."""
+    enough = [one for one in steps if one.leans == (claim.any is not None)]
+    runs = [one.needed or stats.MOST + 1 for one in enough or steps]
+    n = min(runs) if enough else max(runs)
+    return n if n <= stats.MOST else None
+
+
+def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
+    """The answer of a report: for the paper's studies whether a smaller network matches AlexNet, else the best row.
+
+    It is decided in the declared setting alone, and only if the reference has learned.
+    """
+    tables = [table for table in tables if table.answered]
+    if not tables:
+        return Answer(
+            "No finished run yet", "The store holds the plans of these studies, and no result.", decided=False
+        )
+    lead = next((table for table in tables if table.study.section and not table.setting.changes), tables[0])
+    published = bool(lead.study.section)
+    asked = [one for one in tables if one.study.section and one.setting.id == lead.setting.id] if published else [lead]
+    rows = {tuple(run.record.run_id for run in row.runs): row for table in asked for row in table.rows if row.runs}
+    bases = Counter(row.base for row in rows.values() if row.base is not None)
+    name = REFERENCE if published else next((base for base, _ in bases.most_common(1)), None)
+    reference = lead.setting.row(name) if name is not None else None
+    rivals = [row for row in rows.values() if row.values("val", learned=True).size and reference is not None]
+    if reference is not None:
+        size = reference.size or 0.0
+        rivals = [row for row in rivals if (0 < (row.size or 0.0) < size if published else row.base == reference.name)]
+    if reference is None or not reference.runs or not rivals:
+        best = max(rows.values(), key=_val)
+        reached = f"{best.title} reaches {_val(best):.1f}% on validation{_where(lead)}"
+        return Answer(reached, f"The highest mean of {len(rows)} networks; n = {len(best.runs)}.", decided=False)
+    return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
+
+
+def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
+    """The row that is best on validation against the reference, on test with intervals over all candidates."""
+    noises, where = Noises(lead.setting), _where(lead)
+    found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
+    if found is None or learned.mean() < chance(reference) + LEARNED:
+        how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
+        return Answer(
+            f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.", decided=False
+        )
+    many, times = len(rivals) > 1, (reference.size or 0.0) / (best.size or 1.0)
+    told = _told(best, reference, found, "test")
+    chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval is simultaneous over all of them."
+    why = [chosen if many and found.low is not None else f"{told}."]
+    seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
+    if not lead.study.section or lead.setting.changes:
+        clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+        told = (
+            _told(best, reference, found, "test").partition(" (")[0]
+            + where
+            + ("" if clear else f"; {seeds} cannot tell")
+        )
+        rehearsal = lead.study.study == "demo"
+        return Answer(
+            "A rehearsal: " * rehearsal + told, why[0], decided=clear and not rehearsal and not lead.setting.changes
+        )
+    against = [(found, "our AlexNet on test")]
+    expected = stats.prediction(best.values("val", learned=True), noises.seeds(best, "val"), noises.images(best, "val"))
+    number = reference.published.accuracy
+    if number is not None and expected.low is not None and expected.high is not None:
+        moved = (expected.estimate - number, expected.low - number, expected.high - number)
+        against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
+        why.append(
+            f"On validation one more run is expected in {expected.low:.2f} to {expected.high:.2f}%, against {number:g}%."
+        )
+    why.append(f"A match may be {parity:g} point behind in both.")
+    smaller = f" at 1/{times:.0f} of its size"
+    if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
+        off, what = min(below)
+        return Answer(
+            f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}", " ".join(why), decided=True
+        )
+    if all(one.low is not None and one.low >= -parity for one, _ in against):
+        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why), decided=True)
+    runs = stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test"))
+    why.append(f"On test {runs} seeds a row would tell, if the means stay." if runs else "")
+    signed = f"{found.estimate:+.1f}".replace("-", "−")
+    told = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
+    return Answer(told, " ".join(why).strip(), decided=False)
+
+
+def _val(row: Row) -> float:
+    values = row.values("val", learned=True)
+    every = values if values.size else row.values("val")
+    return float(every.mean()) if every.size else 0.0
+
+
+def _where(table: Table) -> str:
+    """The data set and the setting in words where they are not the declared ones."""
+    dataset = str(table.setting.values["data.dataset"])
+    others = [change for change in table.setting.changes if not change.startswith("data.dataset")]
+    return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (
+        f" with {', '.join(others)}" if others else ""
+    )

@@ -1,4 +1,4 @@
-"""Figures by matplotlib's object API: functions of values that draw on an `ax` or return a `Figure` and never show it.
+"""Figures by matplotlib's object API: functions of frames and curves that return a `Figure` and never show it.
 
 One style sheet (`report.mplstyle`), colours of Okabe and Ito with line styles and markers beside them, so that print and
 the colour-blind lose nothing; the same values give the same bytes. Text is never read as mathematics: a `$` is a `$`.
@@ -7,84 +7,73 @@ the colour-blind lose nothing; the same values give the same bytes. Text is neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from repro.reporting.style import MUTED, framed, legend, png, styled
+from repro.reporting.style import INK, MUTED, framed, legend, saved, styled
 from repro.rows import Curve
 
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SPLITS = (("train", "training", "#0072B2", "-"), ("val", "validation", "#D55E00", "--"))
 _NAMES = {"loss": "loss", "accuracy": "accuracy (%)"}
+VERDICTS = {
+    "consistent": "#009E73",
+    "ours below": "#D55E00",
+    "ours above": "#0072B2",
+    "undecided": MUTED,
+    "": "#0072B2",
+}
+"""Verdict -> colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The curves of one variant, one a seed."""
+    """The curves of one variant, one a run, with the published level in percent where there is one."""
 
     label: str
     curves: tuple[Curve, ...]
+    published: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One variant in a scatter plot: accuracies in percent, `x` a size in MiB or the value of a hyperparameter."""
-
-    label: str
-    x: float
-    accuracy: float | None
-    """Mean over seeds; None where nothing was run."""
-    sd: float | None = None
-    published_x: float | None = None
-    published_accuracy: float | None = None
-
-
-def over_seeds(curves: Sequence[Curve], metric: str) -> tuple[NDArray[np.float64], ...]:
-    """A metric by epoch over runs of different length: epochs, mean, standard deviation and n, arrays of one length.
-
-    An epoch counts the runs that reached it with a finite value; the mean is nan where there are none, the standard
-    deviation (n - 1 in the denominator) where there are fewer than two.
-    """
+def over_runs(curves: Sequence[Curve], metric: str) -> NDArray[np.float64]:
+    """(runs, epochs): a metric by epoch, nan where a run has ended or has no finite value."""
     grid = np.full((len(curves), max(int(curve.epoch.max(initial=0)) for curve in curves)), np.nan)
     for row, curve in zip(grid, curves, strict=True):
         row[curve.epoch - 1] = getattr(curve, metric)
-    finite = np.isfinite(grid)
-    n = finite.sum(axis=0)
-    mean = np.where(n > 0, np.where(finite, grid, 0).sum(axis=0) / np.maximum(n, 1), np.nan)
-    squares = np.where(finite, (np.where(finite, grid, 0) - mean) ** 2, 0).sum(axis=0)
-    sd = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
-    return np.arange(1.0, grid.shape[1] + 1), mean, sd, n.astype(np.float64)
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (size, accuracy) pairs that no other pair beats: none smaller or equal in size is at least as accurate."""
-    frontier: list[tuple[float, float]] = []
-    for size, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not frontier or accuracy > frontier[-1][1]:
-            frontier.append((size, accuracy))
-    return frontier
+    return np.where(np.isfinite(grid), grid, np.nan) * (100 if metric.endswith("accuracy") else 1)
 
 
 def _line(ax: Axes, series: Series, metric: str, **look: Any) -> Line2D:
-    """Mean and band, accuracies in percent; thin and pale where some of the runs have ended already."""
-    scale = 100 if metric.endswith("accuracy") else 1
-    epochs, mean, sd, n = over_seeds(series.curves, metric)
-    mean, sd = scale * mean, scale * sd
+    """Every run thin and the mean as long as all of them run; on validation accuracy a mark at each best epoch."""
+    grid = over_runs(series.curves, metric)
+    epochs = np.arange(1, grid.shape[1] + 1)
+    if len(grid) > 1:
+        ax.plot(epochs, grid.T, **look | {"marker": None, "linewidth": 0.6, "alpha": 0.45})
     every = max(len(epochs) // 8, 1)
-    all_there = np.where(n == n.max(initial=0), mean, np.nan)
-    ax.plot(epochs, mean, **look | {"marker": None, "linewidth": 0.8, "alpha": 0.55})
-    (line,) = ax.plot(epochs, all_there, markevery=(every // 2, every), **look)
-    if np.isfinite(sd).any():
-        ax.fill_between(epochs, mean - sd, mean + sd, color=look["color"], alpha=0.15, linewidth=0)
+    (line,) = ax.plot(epochs, grid.mean(axis=0), markevery=(every // 2, every), **look)
+    if metric == "val_accuracy":
+        for run in grid[np.isfinite(grid).any(axis=1)]:
+            best = int(np.nanargmax(run))
+            ax.plot(
+                best + 1,
+                run[best],
+                "*",
+                color=look["color"],
+                markersize=7,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+            )
+        if series.published is not None:
+            ax.axhline(series.published, color=look["color"], linestyle=":", linewidth=0.8, alpha=0.8)
     return line
 
 
@@ -108,21 +97,25 @@ def _limit_loss(axes: Sequence[Axes], series: Sequence[Series]) -> None:
             ax.set_title(f"{ax.get_title(loc='left')} (cut at {top:.2g})")
 
 
+def _marks(figure: Figure, handles: list[Line2D], labels: list[str], series: Sequence[Series], columns: int) -> None:
+    handles = [*handles, Line2D([], [], color=MUTED, marker="*", linestyle="none", markersize=7)]
+    labels = [*labels, "best epoch of a run"]
+    if any(one.published is not None for one in series):
+        handles, labels = [*handles, Line2D([], [], color=MUTED, linestyle=":", linewidth=1)], [*labels, "published"]
+    legend(figure, handles, labels, columns)
+
+
 @styled()
 def run_curves(curve: Curve, title: str) -> bytes:
     """Loss and accuracy of one run as PNG, cheap enough to be drawn for every run of a sweep."""
-    return png(_variant(Series(title, (curve,))), dpi=100)
+    return saved(variant_curves(Series(title, (curve,))), "png", dpi=100)
 
 
 @styled()
 def variant_curves(series: Series) -> Figure:
-    """Training and validation loss and accuracy of one variant: mean and standard deviation over its seeds."""
-    return _variant(series)
-
-
-def _variant(series: Series) -> Figure:
-    seeds = len(series.curves)
-    title = series.label if seeds == 1 else f"{series.label}, mean and standard deviation of {seeds} seeds"
+    """Training and validation loss and accuracy of one variant: every run thin, and their mean."""
+    runs = len(series.curves)
+    title = series.label if runs == 1 else f"{series.label}: {runs} runs and their mean while all run"
     figure = framed(7.0, 3.0, title, top=0.62, bottom=0.72, wspace=0.22)
     axes = figure.subplots(1, 2)
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
@@ -130,15 +123,15 @@ def _variant(series: Series) -> Figure:
         lines = [_line(ax, series, f"{split}_{metric}", color=c, linestyle=dash) for split, _, c, dash in _SPLITS]
         _epochs_axis(ax)
     _limit_loss(axes[:1], [series])
-    legend(figure, lines, [name for _, name, *_ in _SPLITS], 2)
+    _marks(figure, lines, [name for _, name, *_ in _SPLITS], [series], 4)
     return figure
 
 
 @styled()
 def study_curves(series: Sequence[Series], title: str) -> Figure:
-    """Loss and accuracy of a study's variants over the epochs, training on the left, validation on the right."""
+    """Accuracy and loss of a study's variants over the epochs, training on the left, validation on the right."""
     columns = 3 if max(map(len, (one.label for one in series)), default=0) <= 30 else 2
-    rows = -(-len(series) // columns)
+    rows = -(-(len(series) + 2) // columns)
     figure = framed(7.0, 5.0 + 0.2 * rows, title, top=0.62, bottom=0.6 + 0.2 * rows, wspace=0.1, hspace=0.24)
     axes = figure.subplots(2, 2, sharex="all", sharey="row")
     handles = []
@@ -155,12 +148,70 @@ def study_curves(series: Sequence[Series], title: str) -> Figure:
     for ax in axes[1]:
         _epochs_axis(ax)
     _limit_loss(axes[1], series)
-    legend(figure, handles, [one.label for one in series], columns)
+    _marks(figure, handles, [one.label for one in series], series, columns)
     return figure
 
 
-def _numbers(value: float, _: int = 0) -> str:
-    return f"{value:g}"
+@styled()
+def forest(rows: pd.DataFrame, title: str, xlabel: str, *, zero: bool = False) -> Figure:
+    """One line a row: an estimate with its interval, a tick at the published value, coloured by verdict.
+
+    Args:
+        rows: columns label, estimate, low, high, published, verdict; numbers may be missing.
+        title: of the figure.
+        xlabel: what the numbers are, with the unit.
+        zero: whether the numbers are differences, so that 0 gets a line.
+    """
+    left = min(0.3 + 0.065 * max(map(len, rows["label"])), 3.0)
+    figure = framed(7.0, 1.35 + 0.24 * len(rows), title, bottom=0.95, left=left)
+    ax = figure.subplots()
+    numbers = rows[["estimate", "low", "high", "published"]].astype(float)
+    low, high = float(numbers.min(axis=None)), float(numbers.max(axis=None))
+    near = numbers[["estimate", "published"]].stack().dropna()
+    floor = float(near[near > near.max() - 25].min()) - 8
+    cut = low if zero or low >= floor or (near < floor).mean() > 0.4 else floor
+    space = 0.04 * max(high - cut, 1)
+    ax.set(xlim=(cut - space, high + space), ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel)
+    for place, row in enumerate(rows.itertuples()):
+        color = VERDICTS.get(row.verdict, MUTED)
+        if pd.notna(row.estimate) and row.estimate < cut:
+            ax.text(cut, place, f"◂ {row.estimate:.1f}", va="center", ha="left", fontsize=7, color=color)
+        elif pd.notna(row.estimate):
+            if pd.notna(row.low):
+                ax.plot(
+                    [row.low, row.high], [place, place], color=color, linewidth=2.2, alpha=0.6, solid_capstyle="butt"
+                )
+            ax.plot(row.estimate, place, "o", color=color, markersize=5)
+        if pd.notna(row.published) and row.published >= cut:
+            ax.plot(row.published, place, "|", color=INK, markersize=11, markeredgewidth=1.6)
+    if zero:
+        ax.axvline(0, color=MUTED, linewidth=1)
+    ax.set_yticks(range(len(rows)), [label if len(label) <= 44 else f"{label[:43]}…" for label in rows["label"]])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    shown = [word for word in VERDICTS if word and (rows["verdict"] == word).any()]
+    handles = [Line2D([], [], color=VERDICTS[word], marker="o", linewidth=2.2) for word in shown]
+    if not shown:
+        several = bool(rows["low"].notna().any())
+        handles = [Line2D([], [], color=VERDICTS[""], marker="o", linewidth=2.2 * several)]
+        shown = ["ours, 95% interval" if several else "ours, without an interval"]
+    if rows["published"].notna().any():
+        handles, shown = (
+            [*handles, Line2D([], [], color=INK, marker="|", linestyle="none", markersize=9)],
+            [*shown, "published"],
+        )
+    legend(figure, handles, shown, 5)
+    return figure
+
+
+def pareto(sizes: ArrayLike, accuracies: ArrayLike) -> list[tuple[float, float]]:
+    """The (size, accuracy) pairs that no other pair beats: none smaller or equal in size is at least as accurate."""
+    frontier: list[tuple[float, float]] = []
+    pairs = zip(np.asarray(sizes).tolist(), np.asarray(accuracies).tolist(), strict=True)
+    for size, accuracy in sorted(pairs, key=lambda point: (point[0], -point[1])):
+        if not frontier or accuracy > frontier[-1][1]:
+            frontier.append((size, accuracy))
+    return frontier
 
 
 def _log_x(ax: Axes, values: Sequence[float], ticks: Sequence[float] | None = None) -> None:
@@ -172,153 +223,121 @@ def _log_x(ax: Axes, values: Sequence[float], ticks: Sequence[float] | None = No
         decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
         nice = ticks or [m * 10.0**d for d in decades for m in (1, 2, 5) if low / 1.5 <= m * 10.0**d <= high * 1.5]
         ax.xaxis.set_major_locator(FixedLocator(list(nice)))
-    ax.xaxis.set_major_formatter(FuncFormatter(_numbers))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names beside their points, each where it meets no point and no other name; one that fits nowhere is left out."""
-    figure = ax.get_figure()
-    assert figure is not None
-    pixel = figure.dpi / 72
-    ax.autoscale_view()  # else the places are those of axes that do not know their data yet
-    anchors = ax.transData.transform([(x, y) for x, y, _ in points]) / pixel
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in anchors]
-    frame = ax.bbox.get_points().ravel() / pixel
-    for (x, y), (at_x, at_y, text) in zip(anchors, points, strict=True):
-        width, height = 4.0 * len(text), 8.0  # about 4 points a letter
-        for dx, dy in product((6, -6 - width, -width / 2), (4, -11, 14, -21)):
-            box = (x + dx, y + dy, x + dx + width, y + dy + height)
-            inside = box[0] >= frame[0] and box[2] <= frame[2] + 8 and box[1] >= frame[1] and box[3] <= frame[3]
-            if inside and not any(
-                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
-            ):
-                ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
-                ax.annotate(
-                    text, (at_x, at_y), (dx, dy + 1), textcoords="offset points", fontsize=7, bbox=ground,
-                    arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-                )  # fmt: skip
-                taken.append(box)
-                break
-
-
-def _scatter(ax: Axes, points: Sequence[Point]) -> None:
-    """Ours filled with error bars, the paper's hollow, a grey line from one to the other."""
-    for point in points:
-        published_x = point.x if point.published_x is None else point.published_x
-        if point.accuracy is not None and point.published_accuracy is not None:
-            pair = [published_x, point.x], [point.published_accuracy, point.accuracy]
-            ax.plot(*pair, color=MUTED, linewidth=0.7, zorder=1)
-        if point.accuracy is not None:
-            ax.errorbar(point.x, point.accuracy, point.sd, fmt="o", color="C0", capsize=2, linewidth=1, zorder=3)
-        if point.published_accuracy is not None:
-            ax.plot(published_x, point.published_accuracy, "s", color="C1", markerfacecolor="none", zorder=2)
-
-
-def _scatter_legend(figure: Figure, points: Sequence[Point], *, frontier: bool) -> None:
-    proxies = {
-        "ours, mean and standard deviation over seeds": Line2D([], [], color="C0", marker="o", linestyle="none"),
-        "published": Line2D([], [], color="C1", marker="s", markerfacecolor="none", linestyle="none"),
-        "Pareto frontier of ours": Line2D([], [], color="C0", linestyle="--"),
-    }
-    if not frontier:
-        del proxies["Pareto frontier of ours"]
-    if all(point.published_accuracy is None for point in points):
-        del proxies["published"]
-    legend(figure, list(proxies.values()), list(proxies), 3)
-
-
-def _above(point: Point, floor: float) -> Point:
-    ours, paper = (
-        None if value is None or value < floor else value for value in (point.accuracy, point.published_accuracy)
-    )
-    return replace(point, accuracy=ours, published_accuracy=paper)
+def _scatter(ax: Axes, points: pd.DataFrame) -> list[tuple[Line2D, str]]:
+    """Ours filled with error bars, the published hollow, a grey line from one to the other; what the legend needs."""
+    for point in points.itertuples():
+        ax.plot([point.published_x, point.x], [point.published, point.accuracy], color=MUTED, linewidth=0.7, zorder=1)
+    ours, paper = points[points["accuracy"].notna()], points[points["published"].notna()]
+    ax.errorbar(ours["x"], ours["accuracy"], ours["sd"], fmt="o", color="C0", capsize=2, linewidth=1, zorder=3)
+    ax.plot(paper["published_x"], paper["published"], "s", color="C1", markerfacecolor="none", zorder=2)
+    proxies = [(Line2D([], [], color="C0", marker="o", linestyle="none"), "ours, mean and standard deviation")]
+    if len(paper):
+        proxies.append((Line2D([], [], color="C1", marker="s", markerfacecolor="none", linestyle="none"), "published"))
+    return proxies
 
 
 @styled()
-def accuracy_against_size(points: Sequence[Point], title: str) -> Figure:
-    """Accuracy against the size of the saved model, with the Pareto frontier of ours and the published points."""
+def accuracy_against_size(points: pd.DataFrame, title: str) -> Figure:
+    """Accuracy against the size of the saved model, with the Pareto frontier of ours, its models named.
+
+    Args:
+        points: columns label, x, accuracy, sd, published_x, published; accuracies in percent, sizes in MiB.
+        title: of the figure.
+    """
     figure = framed(7.0, 4.2, title, bottom=0.85)
     ax = figure.subplots()
-    accuracies = [v for point in points for v in (point.accuracy, point.published_accuracy) if v is not None]
-    floor = max(accuracies, default=0) - 20
-    low = sum(value < floor for value in accuracies)
-    if 0 < 3 * low <= len(accuracies):  # a few that hardly learned would press the others together
-        points = [_above(point, floor) for point in points]
-        ax.set_title(f"{low} of {len(accuracies)} points lie below {floor:.0f}%, off the picture")
-    _scatter(ax, points)
-    if ours := pareto([(point.x, point.accuracy) for point in points if point.accuracy is not None]):
-        ax.plot(*zip(*ours, strict=True), color="C0", linestyle="--", linewidth=1, drawstyle="steps-post", zorder=1)
-    _log_x(ax, [value for point in points for value in (point.x, point.published_x) if value])
-    ax.margins(x=0.12, y=0.12)
+    every = points[["accuracy", "published"]].astype(float).stack().dropna()
+    floor = float(every.max()) - 20
+    low = int((every < floor).sum())
+    if 0 < 3 * low <= len(every):  # a few that hardly learned would press the others together
+        kept = points[["accuracy", "published"]].astype(float)
+        points = points.assign(**kept.where(kept >= floor)).dropna(subset=["accuracy", "published"], how="all")
+        ax.set_title(f"{low} of {len(every)} points lie below {floor:.0f}% and are not shown")
+    proxies = _scatter(ax, points)
+    ours = points[points["accuracy"].notna()]
+    front = pareto(ours["x"], ours["accuracy"])
+    names = {(point.x, point.accuracy): point.label for point in ours.itertuples()}
+    if len(front) > 1:
+        ax.plot(*zip(*front, strict=True), color="C0", linestyle="--", linewidth=1, drawstyle="steps-post", zorder=1)
+        proxies.append((Line2D([], [], color="C0", linestyle="--"), "Pareto front of ours"))
+    for place, point in enumerate(front):
+        right = point[0] < np.sqrt(float(ours["x"].min()) * float(ours["x"].max()))
+        at = (7 if right else -7, -10 if place % 2 else 6)
+        ax.annotate(names[point], point, at, textcoords="offset points", fontsize=7, ha="left" if right else "right")
+    _log_x(ax, [float(value) for value in points[["x", "published_x"]].astype(float).stack() if value])
+    ax.margins(x=0.12, y=0.15)
     ax.set(xlabel="size of the saved model (MiB)", ylabel="validation accuracy (%)")
-    named = [(p.x, p.published_accuracy if p.accuracy is None else p.accuracy, p.label) for p in points]
-    shown = [(x, y, label) for x, y, label in named if y is not None]
-    _label_points(ax, sorted(shown, key=lambda point: point[:2] not in ours))
-    _scatter_legend(figure, points, frontier=len(ours) > 1)
+    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 3)
     return figure
 
 
 @styled()
-def accuracy_against_value(points: Sequence[Point], axis: str, title: str) -> Figure:
-    """Accuracy against a swept hyperparameter, ours and the published."""
+def accuracy_against_value(points: pd.DataFrame, axis: str, title: str) -> Figure:
+    """Accuracy against a swept setting, ours and the published; columns as for `accuracy_against_size`."""
     figure = framed(5.6, 3.6, title, bottom=0.85)
     ax = figure.subplots()
-    points = sorted(points, key=lambda point: point.x)
-    for color, dash, field in (("C0", "-", "accuracy"), ("C1", ":", "published_accuracy")):
-        drawn = [(p.x, getattr(p, field)) for p in points if getattr(p, field) is not None]
-        if drawn:
-            ax.plot(*zip(*drawn, strict=True), color=color, linestyle=dash, linewidth=1)
-    _scatter(ax, points)
-    values = [point.x for point in points]
+    points = points.sort_values("x")
+    for color, dash, column in (("C0", "-", "accuracy"), ("C1", ":", "published")):
+        drawn = points[points[column].notna()]
+        ax.plot(drawn["x"], drawn[column], color=color, linestyle=dash, linewidth=1)
+    proxies = _scatter(ax, points)
+    values = points["x"].tolist()
     _log_x(ax, values, values)
     if len(values) <= 8:
         ax.xaxis.set_major_locator(FixedLocator(values))
     ax.margins(x=0.08, y=0.12)
     ax.set(xlabel=axis, ylabel="validation accuracy (%)")
-    _scatter_legend(figure, points, frontier=False)
+    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 3)
     return figure
 
 
 @styled()
-def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix: counts as numbers, colours by the share of the true class; rows true, columns predicted."""
+def confusion(counts: ArrayLike, classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix with the accuracy of each class: counts as numbers; rows are true, columns predicted."""
     matrix = np.asarray(counts, dtype=np.float64)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = framed(5.2, 4.8, title, bottom=0.8)
-    figure.subplots_adjust(left=0.2, right=0.98)
-    ax = figure.subplots()
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure = framed(6.6, 4.6, title, bottom=0.8, left=1.0, wspace=0.05)
+    ax, bars = figure.subplots(1, 2, width_ratios=(4, 1))
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
     for (row, column), value in np.ndenumerate(matrix):
-        color = (
-            "#fdfdfd" if share[row, column] > 0.55 else "#222222" if value else "#999999"
-        )  # not those that turn dark
-        ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
-    ax.grid(visible=False)
+        if value:  # colours that dark screens do not turn round
+            color = "#fdfdfd" if share[row, column] > 0.55 else "#222222"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(classes)), classes)
     ax.set(xlabel="predicted", ylabel="true")
+    right = 100 * np.diag(share)
+    bars.barh(range(len(classes)), right, color="C0", alpha=0.7)
+    for place, value in enumerate(right):
+        bars.text(2, place, f"{value:.1f}", va="center", fontsize=7, color=INK)
+    bars.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.5), xlabel="accuracy (%)")
+    bars.set_yticks([])
+    for one in (ax, bars):
+        one.grid(visible=False)
+        one.tick_params(length=0)
     return figure
 
 
 @styled()
 def samples(images: NDArray[np.uint8], labels: Sequence[str], title: str, each: int = 10) -> Figure:
     """The first `each` images of every class, a row a class. `images` is (n, height, width, 3) uint8."""
-    names = list(dict.fromkeys(sorted(labels)))
+    names = sorted(set(labels))
     height, width = images.shape[1:3]
-    gap = 2
-    sheet = np.full((len(names) * (height + gap) - gap, each * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    canvas = np.full((len(names) * (height + 2) - 2, each * (width + 2) - 2, 3), 255, dtype=np.uint8)
     for row, name in enumerate(names):
-        chosen = [image for image, label in zip(images, labels, strict=True) if label == name][:each]
-        for column, image in enumerate(chosen):
-            y, x = row * (height + gap), column * (width + gap)
-            sheet[y : y + height, x : x + width] = image
-    figure = framed(5.2, 0.45 + 0.42 * len(names), title, top=0.42, bottom=0.08)
-    figure.subplots_adjust(left=0.19)
+        for column, index in enumerate([i for i, label in enumerate(labels) if label == name][:each]):
+            top, left = row * (height + 2), column * (width + 2)
+            canvas[top : top + height, left : left + width] = images[index]
+    figure = framed(5.6, 0.5 + 0.42 * len(names), title, top=0.42, bottom=0.08, left=1.0)
     ax = figure.subplots()
-    ax.imshow(sheet, interpolation="nearest")
-    ax.set_axis_off()
-    for row, name in enumerate(names):
-        ax.text(-6, row * (height + gap) + height / 2, name, ha="right", va="center", fontsize=8)
+    ax.imshow(canvas, interpolation="nearest", aspect="equal")
+    ax.set_yticks([row * (height + 2) + height / 2 for row in range(len(names))], names)
+    ax.set_xticks([])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     return figure

@@ -1,19 +1,28 @@
-"""The report as one page: self-contained HTML and CSS, without scripts and without a network, for screens and paper.
+"""The report as one page: self-contained HTML, without a network, for screens and paper.
 
-Texts are escaped here or came escaped from `sheets`; pictures are data URIs, SVG ones with colours of their own for dark
-screens.
+Templates escape every text; SVG pictures stand in the page, with colours of their own for dark screens.
 """
 
 from __future__ import annotations
 
 import base64
-import html
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from repro.reporting.sheets import Sheet, as_html, plain
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from repro.reporting.frame import Answer
+from repro.reporting.sheets import Sheet, plain
+
+if TYPE_CHECKING:
+    from repro.reporting.pictures import Picture
 
 DARK: Mapping[str, str] = MappingProxyType(
     {
@@ -34,34 +43,16 @@ DARK: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure with its files' bytes; `alt` says in words what is to be seen."""
-
-    slug: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the report comes to: a headline, and the line that it rests on."""
-
-    headline: str
-    why: str
-    run: str | None = None
-    """Id of a run of the model that it speaks of."""
-
-
-@dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page. `details` are pictures that are folded away at first."""
+    """A part of the page. `first` stands above the tables, `pictures` below; `folded` lines and `details` are folded."""
 
     slug: str
     heading: str
     text: str = ""
+    url: str = ""
+    first: tuple[Picture, ...] = ()
     sheets: tuple[Sheet, ...] = ()
+    folded: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     details: tuple[Picture, ...] = ()
 
@@ -78,59 +69,49 @@ def page(
         sections: the parts, in order; each is linked from the top.
         notes: what the reader must know beside everything else, a line each.
     """
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    links = "".join(f'<a href="#{_text(one.slug)}">{_text(one.heading)}</a>' for one in sections)
-    listed = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
-    warned = "".join(f"<li>{_text(note)}</li>" for note in notes)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_text(answer.headline)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header>\n<p class="kicker">{_text(over)}</p>\n<h1>{_text(answer.headline)}</h1>\n'
-        f'<p class="why">{_text(answer.why)}</p>\n<dl>{listed}</dl>\n'
-        f"<nav>{links}</nav>\n</header>\n<main>\n"
-        + (f'<ul class="notes">{warned}</ul>\n' if warned else "")
-        + "".join(map(_section, sections))
-        + "</main>\n</body>\n</html>\n"
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    style = Markup(css + _for_screens())  # noqa: S704
+    given = {"over": over, "answer": answer, "facts": facts, "sections": sections, "notes": notes, "style": style}
+    return _templates().get_template("page.html.j2").render(given)
+
+
+def table(sheet: Sheet) -> str:
+    """A sheet as a `figure` with caption, a table that may scroll, and notes."""
+    module = _templates().get_template("table.html.j2").module
+    return str(module.table(sheet))  # type: ignore[attr-defined]
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
+    made.filters["shown"] = _shown
+    return made
 
 
-def _text(text: str) -> str:
-    return html.escape(plain(text))
+def _shown(picture: Picture) -> Markup:
+    """The picture in the page itself: an SVG as it is, whose texts matplotlib has escaped, else a PNG."""
+    if "svg" in picture.files:
+        own = zlib.crc32(picture.slug.encode())  # ids are unique in the page, so that no picture uses a hidden one's
+        text = re.sub(
+            r'(?<=id=")[mp][0-9a-f]{8,}|(?<=#)[mp][0-9a-f]{8,}', rf"\g<0>-{own:x}", picture.files["svg"].decode()
+        )
+        svg = Markup(text)  # noqa: S704
+        return Markup('<div role="img" aria-label="{}">{}</div>').format(picture.alt, svg)
+    data = base64.b64encode(picture.files["png"]).decode()
+    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.alt)
 
 
-def _section(section: Section) -> str:
-    folded = ""
-    if section.details:
-        shown = "".join(map(_picture, section.details))
-        summary = f"<summary>Each variant: {len(section.details)} figures</summary>"
-        folded = f'<details>{summary}<div class="pictures">{shown}</div></details>\n'
-    pictures = "".join(map(_picture, section.pictures))
-    return (
-        f'<section id="{_text(section.slug)}">\n<h2>{_text(section.heading)}</h2>\n'
-        + (f"<p>{_text(section.text)}</p>\n" if section.text else "")
-        + "".join(map(as_html, section.sheets))
-        + (f'<div class="pictures">{pictures}</div>\n' if pictures else "")
-        + folded
-        + "</section>\n"
-    )
-
-
-def _picture(picture: Picture) -> str:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(_for_screens(picture.svg)).decode('ascii')}"
-    return (
-        f'<figure class="picture" id="figure-{_text(picture.slug)}"><img src="{source}" alt="{_text(picture.alt)}">'
-        f"<figcaption>{_text(picture.caption)}</figcaption></figure>\n"
-    )
-
-
-def _for_screens(svg: bytes) -> bytes:
-    """The SVG with a rule for every grey and colour that would not be seen on a dark screen."""
+def _for_screens() -> str:
+    """A rule for every grey and colour of a figure that would not be seen on a dark screen."""
     rules = "".join(
-        f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
+        f'svg [style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
         for light, dark in DARK.items()
         for kind in ("fill", "stroke")
     )
-    style = f"<style>@media screen and (prefers-color-scheme:dark){{{rules}}}</style>".encode()
-    return svg.replace(b"<defs>", b"<defs>" + style, 1)
+    return f"@media screen and (prefers-color-scheme:dark){{{rules}}}\n"

@@ -2,114 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from repro.reporting import drawing, figures, style
-from repro.reporting.beside import Beside
-from repro.reporting.figures import Point, Series
-from repro.reporting.join import Row, Table, comparable
-from repro.reporting.page import Picture
-from repro.reporting.tables import over_runs
+from repro.reporting.figures import Series
+from repro.reporting.frame import Beside, Row, Table
 from repro.spec import flatten
 
-
-def _picture(slug: str, figure: Figure, caption: str, alt: str) -> Picture:
-    return Picture(slug, caption, alt, style.png(figure), style.svg(figure))
+_FORMS = ("png", "svg", "pdf")
 
 
-def _series(row: Row) -> Series | None:
-    curves = tuple(run.curve for run in row.runs if run.curve is not None and len(run.curve.epoch))
-    return Series(row.title, curves) if curves else None
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure with its files' bytes by ending; `alt` says in words what is to be seen."""
+
+    slug: str
+    caption: str
+    alt: str
+    files: Mapping[str, bytes]
 
 
-def of_study(table: Table, beside: Beside) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
-    """A study's own figures, and those of its variants."""
+def _picture(slug: str, figure: Figure, caption: str, alt: str, forms: Sequence[str] = _FORMS) -> Picture:
+    return Picture(slug, caption, alt, {form: style.saved(figure, form) for form in forms})
+
+
+def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
+    """A study's own figures."""
     slug, title = table.study.study, table.study.title
-    series = [(row, one) for row in table.rows if (one := _series(row)) is not None]
-    first, folded = [], []
+    if (drawn := _forest(frame, title)) is not None:
+        yield _picture(f"{slug}-forest", *drawn)
+    series = [one for row in table.rows if (one := _series(row, table)) is not None]
     if series:
-        names = ", ".join(one.label for _, one in series)
-        figure = figures.study_curves([one for _, one in series], title)
-        caption = f"{title}: loss and accuracy over epochs. Bands: one standard deviation; pale: some runs have ended."
-        first.append(_picture(f"{slug}-curves", figure, caption, f"Four panels of curves over epochs, for {names}"))
-    if table.study.axis is not None and (points := _along(table, table.study.axis)):
+        caption = f"{title}: accuracy and loss over epochs, every run thin."
+        alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
+        yield _picture(f"{slug}-curves", figures.study_curves(series, title), caption, alt)
+    if table.study.axis is not None and len(points := _along(table, frame)) > 1:
         figure = figures.accuracy_against_value(points, table.study.axis, title)
         alt = f"Validation accuracy against {table.study.axis}: {_told(points)}"
-        first.append(_picture(f"{slug}-axis", figure, f"{title}: accuracy against {table.study.axis}.", alt))
-    for row, one in series:
-        alt = f"Training and validation loss and accuracy of {row.title} over epochs"
-        name = f"{slug}-{row.variant}"
-        folded.append(_picture(f"{name}-curves", figures.variant_curves(one), f"{row.title}: curves.", alt))
+        yield _picture(f"{slug}-axis", figure, f"{title}: accuracy against {table.study.axis}.", alt)
+
+
+def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
+    """Curves, architecture and confusion matrix of each variant."""
     for row in table.rows:
-        model = beside.architecture(row.runs[0]) if row.runs else None
-        if model is not None:
+        name = f"{table.study.study}-{row.variant}"
+        if (one := _series(row, table)) is not None:
+            alt = f"Training and validation loss and accuracy of {row.title} over epochs"
+            yield _picture(f"{name}-curves", figures.variant_curves(one), f"{row.title}: curves.", alt)
+        if row.runs and (model := beside.architecture(row.runs[0].record)) is not None:
             layers = ", ".join(dict.fromkeys(layer.module for layer in model.layers))
-            additions = f"; residual additions around {', '.join(name for name, *_ in model.residual)}" * bool(
-                model.residual
-            )
-            figure = drawing.architecture(model, row.title)
+            around = ", ".join(module for module, *_ in model.residual)
             caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds an image."
-            folded.append(
-                _picture(f"{slug}-{row.variant}-architecture", figure, caption, f"Blocks {layers}{additions}")
-            )
-    return tuple(first), tuple(folded)
+            alt = f"Blocks {layers}" + f"; residual additions around {around}" * bool(around)
+            yield _picture(f"{name}-architecture", drawing.architecture(model, row.title), caption, alt)
+        counts = [np.asarray(found) for run in row.runs if (found := beside.confusion(run.record)) is not None]
+        counts = [one for one in counts if one.shape == counts[0].shape]
+        if counts:
+            total = np.sum(counts, axis=0)
+            several = f" of {len(counts)} runs" if len(counts) > 1 else ""
+            names = [*row.known.classes, *map(str, range(len(total)))][: len(total)]
+            figure = figures.confusion(total, names, f"{row.title}, test images{several}")
+            right = np.trace(total) / max(total.sum(), 1)
+            caption = f"{row.title}: confusion on test{several}, and the accuracy of each class."
+            yield _picture(f"{name}-confusion", figure, caption, f"Confusion matrix; {right:.1%} lie on the diagonal")
 
 
-def overall(tables: Sequence[Table], beside: Beside, best: str | None) -> Iterator[Picture]:
-    """Accuracy against size over all studies of one setting, the best model's confusion matrix, samples of the data."""
-    one_setting = comparable(tables)
-    rows = {
-        (row.spec.model, row.spec.data, row.spec.optimizer, row.spec.training): row
-        for table in reversed(one_setting)
-        for row in reversed(table.rows)
-    }
-    measured = [(row, size) for row in rows.values() if (size := over_runs(row, "model_size_legacy_mib")) is not None]
-    points = [_point(row, size.estimate, row.published.size) for row, size in measured][::-1]
-    if points:
-        figure = figures.accuracy_against_size(points, "Accuracy against size")
-        caption = "Validation accuracy against the size of the saved model, ours and the published."
-        if left_out := [table.study.title for table in tables if table.setting_id != one_setting[0].setting_id]:
-            caption += f" Left out, in another setting or without a run: {', '.join(left_out)}."
-        yield _picture(
-            "accuracy_against_size", figure, caption, f"Validation accuracy and size: {_told(points, ' MiB')}"
+def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Beside) -> Iterator[Picture]:
+    """Every row of one setting in one forest plot, accuracy against size, samples of the data."""
+    answered = [pair for pair in zip(tables, frames, strict=True) if pair[0].answered]
+    same = [pair for pair in answered if pair[0].setting.id == answered[0][0].setting.id]
+    left = [table.study.title for table, _ in answered if table.setting.id != answered[0][0].setting.id]
+    also = f" Not shown, in another setting: {', '.join(left)}." if left else ""
+    if same:
+        rows = pd.concat(
+            [frame.assign(title=[_named(table, title) for title in frame["title"]]) for table, frame in same]
         )
-    shown = next((row for table in tables for row in table.rows if best in {run.run_id for run in row.runs}), None)
-    counts = beside.confusion(shown.runs[0]) if shown is not None else None
-    if shown is not None and counts is not None:
-        title = f"{shown.title}, seed {shown.runs[0].seed}"
-        figure = figures.confusion(counts, shown.known.classes, title)
-        right = sum(line[place] for place, line in enumerate(counts)) / max(sum(map(sum, counts)), 1)
-        caption = f"Confusion on the test split: {title}."
-        yield _picture("confusion", figure, caption, f"Confusion matrix; {right:.1%} lie on the diagonal")
+        rows = rows[rows["n"] > 0].assign(runs=[_runs(row) for table, _ in same for row in table.rows if row.runs])
+        rows = rows.drop_duplicates("runs")
+        if len(same) > 1 and (drawn := _forest(rows, "All studies")) is not None:
+            figure, caption, alt = drawn
+            yield _picture("forest", figure, caption + also, alt)
+        points = _points(rows, "size_mib", "published_size")
+        if len(points) > 2:
+            figure = figures.accuracy_against_size(points, "Accuracy against size")
+            caption = f"Validation accuracy against the size of the saved model, ours and the published.{also}"
+            yield _picture("accuracy_against_size", figure, caption, f"Accuracy and size: {_told(points, ' MiB')}")
     if beside.samples is not None:
         images, labels = beside.samples
-        names = ", ".join(sorted(set(labels)))
         figure = figures.samples(images, labels, "Samples of the data set")
-        yield _picture("samples", figure, "Samples of the data set, a row a class.", f"Images of {names}")
+        alt = f"Images of {', '.join(sorted(set(labels)))}"
+        yield _picture("samples", figure, "Samples of the data set, a row a class.", alt, ("png",))
 
 
-def _along(table: Table, axis: str) -> list[Point]:
-    """The rows that differ in the axis alone; where several groups do so, the largest one."""
-    groups: dict[str, list[Point]] = {}
-    for row in table.rows:
-        settings = flatten(row.spec)
-        if isinstance(value := settings.pop(axis, None), (int, float)):
-            groups.setdefault(repr(settings), []).append(_point(row, float(value), None))
-    points = max(groups.values(), key=len, default=[])
-    return [point for point in points if point.accuracy is not None or point.published_accuracy is not None]
+def _named(table: Table, title: str) -> str:
+    return title if any(map(str.isalpha, title)) and len(title) > 5 else f"{table.study.title}: {title}"
 
 
-def _point(row: Row, x: float, published_x: float | None) -> Point:
-    found = over_runs(row, "best_val_accuracy", 100)
-    mean, sd = (None, None) if found is None else (found.estimate, found.sd)
-    label = row.title if any(map(str.isalpha, row.title)) else f"{row.study} {row.title}"
-    return Point(label, x, mean, sd, published_x, row.published.accuracy)
+def _runs(row: Row) -> str:
+    return " ".join(run.record.key for run in row.runs)
 
 
-def _told(points: Sequence[Point], unit: str = "") -> str:
-    told = [
-        f"{point.label} {point.accuracy:.1f}% at {point.x:g}{unit}" for point in points if point.accuracy is not None
+def _series(row: Row, table: Table) -> Series | None:
+    curves = tuple(run.record.curve for run in row.runs if run.record.curve is not None and len(run.record.curve.epoch))
+    published = None if table.setting.changes else row.published.accuracy
+    return Series(row.title, curves, published) if curves else None
+
+
+def _forest(frame: pd.DataFrame, title: str) -> tuple[Figure, str, str] | None:
+    """A study against the published numbers, else against its base; None where neither can be drawn."""
+    rows = frame[frame["n"] > 0]
+    if rows["published_val"].notna().any():
+        columns, label = ("val_mean", "predicted_low", "predicted_high"), "validation accuracy (%)"
+        caption = f"{title}: our mean with the 95% prediction interval of one new run, and the published accuracy."
+    elif rows["test_diff"].notna().any():
+        rows = rows[rows["test_diff"].notna()]
+        base = " or ".join(rows["base_title"].unique())
+        columns, label = (
+            ("test_diff", "test_diff_low", "test_diff_high"),
+            f"test accuracy minus that of {base} (points)",
+        )
+        several = rows["test_diff_low"].notna().any()
+        interval = (
+            "with simultaneous 95% intervals" if several else "without intervals: one run each does not tell the spread"
+        )
+        caption = f"{title}: difference from {base} on test, {interval}."
+    else:
+        return None
+    names = dict(zip(columns, ("estimate", "low", "high"), strict=True))
+    shown = rows.rename(columns=names | {"title": "label", "published_val": "published"})
+    zero = columns[0] == "test_diff"
+    told = "; ".join(f"{row.label} {row.estimate:.1f}" for row in shown.itertuples() if pd.notna(row.estimate))
+    return figures.forest(shown, title, label, zero=zero), caption, f"{label}: {told}"
+
+
+def _along(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that differ in the study's axis alone; where several groups do so, the largest one."""
+    settings = [
+        {name: value for name, value in flatten(row.spec).items() if name != table.study.axis} for row in table.rows
     ]
-    return "; ".join(told)
+    numbers = frame["axis"].map(lambda value: isinstance(value, (int, float)))
+    group = pd.Series([repr(setting) for setting in settings], index=frame.index)[numbers]
+    if group.empty:
+        return frame[:0]
+    points = _points(frame.loc[group[group == group.mode()[0]].index], "axis", "axis")
+    return points[points[["accuracy", "published"]].notna().any(axis=1)].astype({"x": float, "published_x": float})
+
+
+def _points(frame: pd.DataFrame, x: str, published_x: str) -> pd.DataFrame:
+    """Columns label, x, accuracy, sd, published_x, published of the rows that have an x."""
+    made = pd.DataFrame({"label": frame["title"], "x": frame[x], "published_x": frame[published_x].fillna(frame[x])})
+    made[["accuracy", "sd"]] = frame[["val_mean", "val_sd"]].astype(float)
+    made["published"] = frame["published_val"].where(~frame["at_most"].astype(bool)).astype(float)
+    return made[made["x"].notna()]
+
+
+def _told(points: pd.DataFrame, unit: str = "") -> str:
+    rows = points[points["accuracy"].notna()].itertuples()
+    return "; ".join(f"{row.label} {row.accuracy:.1f}% at {row.x:g}{unit}" for row in rows)

@@ -1,37 +1,38 @@
-"""A report as a folder: `index.html`, every table in four forms under `tables/`, every figure twice under `figures/`.
+"""A report as a folder: `index.html`, every table in four forms under `tables/`, every figure in three under `figures/`.
 
-    Contents ─► join, claims ─► sheets, pictures ─► files and a short summary
-
-What the store holds beside rows (architectures, confusion matrices) comes through the functions of `Beside`.
+Contents ─► join ─► verdicts, claims ─► sheets, pictures ─► page, files and a short summary
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from repro.errors import InputError
-from repro.reporting import claims, join
-from repro.reporting.audit import Finding
-from repro.reporting.beside import Beside
-from repro.reporting.claims import Judged
-from repro.reporting.evidence import answer, audit_sheet, claims_sheet, runs_sheet
-from repro.reporting.join import Table
-from repro.reporting.page import Answer, Picture, Section, page
-from repro.reporting.sheets import FORMS, as_markdown, markdown_text
-from repro.reporting.statements import Paper
-from repro.reporting.tables import commit_of, study_sheet
+import pandas as pd
+
+from repro import studies as declared_studies
+from repro.errors import InputError, unknown
+from repro.published import Paper
+from repro.reporting import audit, claims, evidence, join, page, tables, values
+from repro.reporting.frame import Answer, Beside, Finding, Judged, Table
+from repro.reporting.page import Section
+from repro.reporting.sheets import Sheet, csv, latex, markdown, markdown_text
 from repro.rows import Contents, RunRow, SweepRow
 from repro.studies import Plan
 
 LISTED = "files.txt"
-"""The list of a report's files, by which the next one in its folder knows what to remove."""
+"""The list of a report's files, by which the next one in its folder knows what it may replace and remove."""
+MARK = "# Files of a report. The next `repro compare` into this folder replaces or removes them, and no others."
+_OWN = re.compile(r"(index\.html|files\.txt|values\.(tex|json)|claims\.json|(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+)")
+_FORMER = b'<p class="kicker">Reproduction of: '  # stands in the page of every report of an earlier version
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
+Preset: TypeAlias = Literal["paper", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Written:
     answer: Answer
     summary: str
     """Markdown of at most `SUMMARY_LIMIT` characters."""
+    sheets: tuple[Sheet, ...]
+    """The tables of the studies."""
 
 
 def write(
@@ -52,14 +55,15 @@ def write(
     *,
     studies: Sequence[str] | None = None,
     setting: str | None = None,
-    findings: Sequence[Finding] | None = None,
     ui_url: str | None = None,
     with_figures: bool = True,
     beside: Beside | None = None,
+    columns: Sequence[str] | None = None,
+    preset: Preset = "paper",
 ) -> Written:
-    """Writes a report; a file that stood there is replaced whole, so an interrupted report leaves no half file.
+    """Writes a report; a file of a former one is replaced whole, so an interrupted report leaves no half file.
 
-    What a former report left in the folder and this one does not have is removed.
+    What a former report left in the folder and this one does not have is removed; other files are not touched.
 
     Args:
         out: the folder; made where it does not exist.
@@ -67,74 +71,146 @@ def write(
         paper: the claims to judge.
         studies: slugs of the studies wanted; None for every study that was swept.
         setting: id of a setting; None for that of each study's latest sweep.
-        findings: of the audit, of which those are told that concern the studies wanted; None leaves it out.
         ui_url: address of MLflow's pages, which runs are linked to.
         with_figures: whether figures are drawn.
-        beside: what figures need that no row holds.
+        beside: what the report needs that no row holds.
+        columns: names of the columns of the LaTeX tables; None for those of `preset`.
+        preset: paper: a table that fits one column; full: all columns, over the whole page.
 
     Raises:
-        InputError: an empty store, no such study or setting, or a folder that cannot be written.
+        InputError: an empty store, no such study, setting or column, a folder that cannot be written, or files in it
+            that no report wrote.
     """
-    tables = join.tables(contents, studies, setting)
-    runs = {run.run_id: run for table in tables for row in table.rows for run in row.runs}
-    judged = claims.judge(paper, contents, setting)
-    of_studies = {table.study.study for table in tables}
-    concerned = [
-        one
-        for one in judged
-        if runs.keys() & set(one.run_ids)
-        or of_studies & {name.partition("/")[0] for name in paper.claims[one.slug].test.rows}
-    ]
-    found = answer(concerned, paper, join.scopes(contents), tables)
-    shown = {table.study.study: study_sheet(table) for table in tables}
-    claimed = (claims_sheet(concerned, judged, paper),) if concerned else ()
-    ran = runs_sheet(tables, ui_url)
-    told = [
-        one for one in findings or () if studies is None or {row.partition("/")[0] for row in one.where} & {*studies}
-    ]
-    audited = () if findings is None else (audit_sheet(told, len(findings), paper),)
-    pictures = _pictures(tables, beside or Beside(), found.run) if with_figures else {}
-    sections = [Section("claims", "Claims", "", claimed)] if claimed else []
-    if overall := pictures.get("", ((), ()))[0]:
-        sections.append(Section("figures", "Figures", "", (), overall))
-    for table in tables:
-        study, slug = table.study, table.study.study
-        own = pictures.get(slug, ((), ()))
-        sections.append(Section(f"study-{slug}", study.title, study.question, (shown[slug],), *own))
-    if audited:
-        sections.append(Section("audit", "Audit of the published numbers", "", audited))
-    sections.append(Section("runs", "Runs", "", (ran,)))
+    known = [column.name for column in tables.STUDY_COLUMNS]
+    for name in columns or ():
+        if name not in known:
+            raise unknown("column", name, known)
+    found = join.tables(contents, studies, setting, beside)
+    frames = [tables.study_frame(table) for table in found]
+    judged = claims.judge(paper, found)
+    answer = claims.headline(paper, found)
+    declared = {study.study for study in declared_studies.declared()}
+    own = [audit.of_table(table) for table in found if table.study.study not in declared]
+    findings = audit.findings(paper, [table.study.study for table in found], own)
+    runs = evidence.runs_frame(found, ui_url)
+    sections = list(_sections(found, frames, judged, findings, runs, paper, beside, ui_url, with_figures))
     facts = {
-        **({"Claims": _counted(concerned)} if concerned else {}),
-        **({"Inconsistencies of the published numbers": _in_these(len(told), len(findings or ()))} if audited else {}),
+        **({"Claims": _counted(judged)} if judged else {}),
+        **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
         "Finished runs": f"{len(runs):,}",
-        "Data": "; ".join(dict.fromkeys(join.describe(table.setting) for table in tables)),
-        "Commit": ", ".join(sorted({commit_of(run) for run in runs.values()})) or "none",
+        "Data": "; ".join(dict.fromkeys(table.setting.words for table in found)),
+        "Commit": ", ".join(sorted(set(map(tables.commit_of, runs["record"])))) or "none",
     }
-    sheets = [*shown.values(), *claimed, *audited, ran]
-    paths = [_put(out / "tables" / f"{_safe(s.slug)}.{end}", form(s)) for s in sheets for end, form in FORMS.items()]
-    for picture in (picture for section in sections for picture in (*section.pictures, *section.details)):
-        for end, data in (("png", picture.png), ("svg", picture.svg)):
-            paths.append(_put(out / "figures" / f"{_safe(picture.slug)}.{end}", data))
-    index = _put(out / "index.html", page(f"Reproduction of: {paper.paper}", found, facts, sections, contents.notes))
-    paths.insert(0, index)
-    _clear(out, paths)
-    paths.append(_put(out / LISTED, "".join(f"{path.relative_to(out).as_posix()}\n" for path in paths)))
-    return Written(index, tuple(paths), found, _summary(found, facts, tables))
+    wide: Literal["one column", "page"] = "one column" if columns is None and preset == "paper" else "page"
+    chosen = columns or (tables.PAPER if preset == "paper" else known)
+    shown = [tables.study_sheet(table, frame) for table, frame in zip(found, frames, strict=True)]
+    files: dict[str, str | bytes] = {"index.html": page.page(paper.paper, answer, facts, sections, contents.notes)}
+    for table, frame, sheet in zip(found, frames, shown, strict=True):
+        narrow = tables.study_sheet(table, frame, chosen)
+        files |= _forms(sheet, tables.CONTRACT, latex(narrow, wide))
+    for sheet in (sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit"}):
+        files |= _forms(sheet, list(sheet.frame.columns), latex(sheet))
+    files |= _forms(evidence.runs_sheet(runs), evidence.RUN_COLUMNS, latex(evidence.runs_sheet(runs)))
+    epochs = evidence.epochs_frame(runs)
+    files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
+    files["values.json"], files["values.tex"] = values.values(frames, judged, answer)
+    files["claims.json"] = values.claims(judged)
+    for picture in (
+        picture for section in sections for picture in (*section.first, *section.pictures, *section.details)
+    ):
+        files |= {f"figures/{_safe(picture.slug)}.{form}": data for form, data in picture.files.items()}
+    brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
+    paths = _placed(out, files)
+    return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
 
-def _clear(out: Path, paths: Sequence[Path]) -> None:
-    """Removes the tables and figures that the former report in `out` had and this one has not."""
-    former = (
-        (out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines() if (out / LISTED).is_file() else []
-    )
-    for name in former:
-        if re.fullmatch(r"(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+", name) and out / name not in paths:
-            (out / name).unlink(missing_ok=True)
+def _sections(
+    found: Sequence[Table],
+    frames: Sequence[pd.DataFrame],
+    judged: Sequence[Judged],
+    findings: Sequence[Finding],
+    runs: pd.DataFrame,
+    paper: Paper,
+    beside: Beside | None,
+    ui_url: str | None,
+    with_figures: bool,
+) -> Iterator[Section]:
+    """The parts of the page: studies, then claims, audit and runs; those without content are left out."""
+    above, below = [], []
+    if with_figures:
+        from repro.reporting import pictures  # matplotlib takes half a second, which tables alone need not wait for
+
+        every = list(pictures.overall(found, frames, beside or Beside()))
+        above, below = [one for one in every if one.slug == "forest"], [one for one in every if one.slug != "forest"]
+    if above:
+        yield Section("overview", "All studies", first=tuple(above))
+    for table, frame in zip(found, frames, strict=True):
+        own = list(pictures.of_study(table, frame)) if with_figures else []
+        records = [run.record for row in table.rows for run in row.runs]
+        yield Section(
+            slug=f"study-{table.study.study}",
+            heading=table.study.title,
+            text=table.study.question,
+            url=evidence.compare_url(ui_url, records) if ui_url and records else "",
+            first=tuple(one for one in own if one.slug.endswith("-forest")),
+            sheets=(tables.study_sheet(table, frame),),
+            pictures=tuple(one for one in own if not one.slug.endswith("-forest")),
+            details=tuple(pictures.of_variants(table, beside or Beside())) if with_figures else (),
+        )
+    if below:
+        yield Section("figures", "Size and data", pictures=tuple(below))
+    if judged:
+        decided = [one for one in judged if one.verdict != "undecided"]
+        folded = tuple(f"{one.says}: {one.why}" for one in judged if one.verdict == "undecided")
+        sheets = (evidence.claims_sheet(decided, paper.paper),) if decided else ()
+        yield Section("claims", "Claims", sheets=sheets, folded=folded)
+    if findings:
+        yield Section("audit", "Audit of the published numbers", sheets=(evidence.audit_sheet(findings, paper.paper),))
+    yield Section("runs", "Runs", sheets=(evidence.runs_sheet(runs),))
 
 
-def _in_these(count: int, total: int) -> str:
-    return f"{total} found" + f", {count} of them in these studies" * (count < total)
+def _forms(sheet: Sheet, columns: Sequence[str], tex: str) -> dict[str, str | bytes]:
+    name = f"tables/{_safe(sheet.slug)}"
+    return {
+        f"{name}.csv": csv(sheet.frame, columns),
+        f"{name}.md": markdown(sheet),
+        f"{name}.tex": tex,
+        f"{name}.html": page.table(sheet),
+    }
+
+
+def _placed(out: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
+    """Writes the files into a folder in which only those of a former report may be replaced.
+
+    The list names the files of both reports until the new one is whole, so that a next report knows them all.
+    """
+    former = _former(out)
+    foreign = sorted(name for name in [*files, LISTED] if name not in former and (out / name).exists())
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise InputError(
+            f"{out}: holds {', '.join(foreign[:3])}{more}, which no report wrote; choose another folder with --out, or"
+            " move what is there"
+        )
+    _list(out, [*files, *sorted(former - {*files, LISTED})])
+    paths = [_put(out / name, content) for name, content in files.items()]
+    for name in former - {*files, LISTED}:
+        (out / name).unlink(missing_ok=True)
+    return (*paths, _list(out, files))
+
+
+def _list(out: Path, names: Iterable[str]) -> Path:
+    return _put(out / LISTED, "".join(f"{line}\n" for line in (MARK, *names)))
+
+
+def _former(out: Path) -> set[str]:
+    """The files that a former report wrote into a folder: those on its list that have a report's names."""
+    try:
+        lines = (out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines()
+        ours = lines[:1] == [MARK] or (lines[:1] == ["index.html"] and _FORMER in (out / "index.html").read_bytes())
+    except OSError:
+        return set()
+    return {name for name in lines if _OWN.fullmatch(name)} | {LISTED} if ours else set()
 
 
 def _counted(judged: Sequence[Judged]) -> str:
@@ -142,32 +218,17 @@ def _counted(judged: Sequence[Judged]) -> str:
     return ", ".join(f"{numbers[word]} {word}" for word in ("supported", "not supported", "undecided") if numbers[word])
 
 
-def keys_with_curves(
-    contents: Contents, paper: Paper, studies: Sequence[str] | None = None, *, with_figures: bool = True
-) -> set[str]:
-    """Keys of the runs whose curves a report draws, those of the studies wanted, or judges a claim by."""
-    scopes = join.scopes(contents)
-    rows = {
-        name for one in paper.claims.values() if getattr(one.test, "metric", None) == "gap" for name in one.test.rows
-    }
-    judged = (row for scope in scopes for name in rows if (row := scope.row(name)) is not None)
-    keys = {run.key for row in judged for run in row.runs}
-    if with_figures:
-        planned = (run for sweep in contents.sweeps for run in sweep.plan.runs)
-        keys |= {run.key for run in planned if studies is None or run.study in studies}
-    return keys
-
-
 def sweep_table(plan: Plan, runs: Sequence[RunRow]) -> str:
     """The short result table of a sweep as Markdown: its studies' rows with those of `runs` that answer them."""
     contents = Contents("this sweep", (SweepRow("", "", 0, plan),), tuple(runs), ())
-    return "\n".join(as_markdown(study_sheet(table, brief=True)) for table in join.tables(contents))
+    found = [(table, tables.study_frame(table)) for table in join.tables(contents)]
+    return "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
 
 
-def _summary(found: Answer, facts: dict[str, str], tables: Sequence[Table]) -> str:
-    parts = [f"**{markdown_text(found.headline)}**\n\n{markdown_text(found.why)}\n"]
+def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:
+    parts = [f"**{markdown_text(answer.headline)}**\n\n{markdown_text(answer.why)}\n"]
     parts.append("".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items()))
-    parts += [as_markdown(study_sheet(table, brief=True)) for table in tables]
+    parts += [markdown(sheet) for sheet in sheets]
     summary = ""
     for place, part in enumerate(parts):
         left = f"\n{len(parts) - place} more tables are among the artifacts, in index.html.\n"
@@ -194,13 +255,3 @@ def _put(path: Path, content: str | bytes) -> Path:
         with suppress(OSError):
             part.unlink()
     return path
-
-
-def _pictures(
-    tables: Sequence[Table], beside: Beside, best: str | None
-) -> dict[str, tuple[tuple[Picture, ...], tuple[Picture, ...]]]:
-    """Study -> its figures, shown and folded away; "" -> those over all studies."""
-    from repro.reporting import pictures  # matplotlib takes half a second to load, which tables alone need not wait for
-
-    found = {table.study.study: pictures.of_study(table, beside) for table in tables}
-    return found | {"": (tuple(pictures.overall(tables, beside, best)), ())}

@@ -1,107 +1,325 @@
-"""Statistics over seeds: arrays in, small frozen values out. The only home of scipy.
+"""Statistics of repeated runs: arrays in, small frozen values out. The only home of scipy.
 
-Every interval is a 95% one by Student's t over independent seeds. With one seed there is none, nor where all values are
-equal: accuracies are counts, so that happens by chance, and tells nothing of their spread.
+    pool (noise over seeds) ─► mean, difference, dunnett (over seeds) and prediction (over seeds and images)
+
+Every interval is a 95% one. Runs are independent samples: two runs of one seed share the order of their images and nothing
+else, so nothing is paired by seed. Where the noise is not known (no row has two runs, or all values are equal) there is no
+interval and no p value. Values and noise are in one unit, whatever it is; docs/statistics.md has the formulas.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats would take most of a second to import
+from scipy.special import chdtri, fdtrc, ndtr, stdtr, stdtrit  # scipy.stats takes a second to import
 
 LEVEL = 0.95
-_ROUNDING = 1e-9  # differences of equal accuracies, in shares or percent, are equal up to this
-MEAN = "mean over seeds, sample standard deviation, 95% t interval"
-PAIRED = "mean difference paired by seed, 95% t interval; p by Student's t, Holm-corrected"
-PREDICTION = "95% prediction interval of one new run on images of its own"
+TAIL = (1 - LEVEL) / 2
+FEWEST = 4
+"""Degrees of freedom that the noise of a family needs to stand on its own."""
+MOST = 1000
+"""Runs up to which `runs_to_tell` and `runs_to_exclude` look."""
+Z = 1.959964
+_ROUNDING = 1e-9
+_OUTLIER = 0.01  # level of the F test by which a row has noise of its own
+
+MEAN = "mean, 95% t interval with the pooled standard deviation over seeds"
+DIFFERENCE = "difference of means, 95% t interval of two independent samples with the pooled standard deviation"
+DUNNETT = "difference from the base, simultaneous 95% intervals and adjusted p by Dunnett's test"
+PREDICTION = "95% prediction interval of one new run on its own sample of images"
+BINOMIAL = f"{PREDICTION}; no predictions kept, so images vary by p(1 - p)"
+FOLDS = "mean over folds after averaging over seeds, 95% interval with Nadeau and Bengio's corrected variance"
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviation of one run over seeds, above 0, and its degrees of freedom."""
+
+    sd: float
+    df: float
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number over n values, with the limits of its interval; None where n does not allow one."""
+    """A number with its interval; None for what n or the noise does not allow."""
 
     estimate: float
     low: float | None
     high: float | None
     n: int
+    """Values behind the estimate; of a difference, the smaller of both numbers of runs."""
     method: str
     sd: float | None = None
-    """Sample standard deviation of the values (ddof 1)."""
+    """Sample standard deviation of the values themselves (ddof 1); None with n = 1 and for a difference."""
     p: float | None = None
-    """Of no difference, two-sided; before `holm`."""
+    """Two-sided p value of no difference."""
+    error: float | None = None
+    """Standard error of the estimate over seeds."""
+    df: float = math.inf
+    """Degrees of freedom of `error`."""
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    def p_beyond(self, margin: float, sign: int = 1) -> float:
+        """One-sided p value: small where the estimate is clearly above the margin (sign -1: below). 1 without an error."""
+        return 1.0 if not self.error else float(stdtr(self.df, sign * (margin - self.estimate) / self.error))
 
 
-def mean(values: ArrayLike) -> Estimate:
-    """Mean of n >= 1 values, their standard deviation and the t interval of the mean."""
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images that an accuracy is counted on, a sample of a finite set."""
+
+    count: int
+    """m, of our accuracies and of the new run's."""
+    of: float = math.inf
+    """M, the size of the set that both samples are drawn from."""
+    variance: float | None = None
+    """v as `image_variance` gives it; None takes p (1 - p), which is too large."""
+    whole: float = 1.0
+    """The accuracy of a run without errors: 100 for percent."""
+
+    def half(self, accuracy: float) -> float:
+        """1.96 standard deviations of the difference of two samples, for one and the same network."""
+        share = accuracy / self.whole
+        v = share * (1 - share) if self.variance is None else self.variance
+        return self.whole * Z * math.sqrt(max(0.0, 2 * v / self.count * (1 - self.count / self.of)))
+
+
+def pool(values: Mapping[str, ArrayLike], families: Mapping[str, str]) -> dict[str, Noise | None]:
+    """The noise over seeds of every row, pooled over the rows of its family.
+
+    A family with fewer than `FEWEST` degrees of freedom takes the noise pooled over all rows. A row whose variance is
+    larger than that of the rows it would be pooled with, by an F test at 1%, has its own. None: no row has two runs, or all
+    values are equal.
+
+    Args:
+        values: row -> its values, one a run, at least one.
+        families: row -> the name of its family.
+    """
+    spread = {name: _spread(_checked(one)) for name, one in values.items()}
+    everywhere = _pooled(spread)
+    found: dict[str, Noise | None] = {}
+    for family in {families[name] for name in values}:
+        members = {name: spread[name] for name in values if families[name] == family}
+        common, own = _pooled(members)
+        if common is None or common.df < FEWEST:
+            common, own = everywhere
+        found |= {name: own.get(name, common) for name in members}
+    return {name: found[name] for name in values}
+
+
+def mean(values: ArrayLike, noise: Noise | None) -> Estimate:
+    """Mean of n >= 1 values, with the interval that the pooled noise gives it."""
     array = _checked(values)
-    centre, sd = float(array.mean()), _sd(array)
-    half = _t(array.size) * sd / math.sqrt(array.size) if sd else None
-    return Estimate(centre, _minus(centre, half), _plus(centre, half), array.size, MEAN, sd)
+    error = None if noise is None else noise.sd / math.sqrt(array.size)
+    squares, df = _spread(array)
+    sd = math.sqrt(squares / df) if df else None
+    return _estimate(float(array.mean()), error, noise.df if noise else 0, array.size, MEAN, sd)
 
 
-def paired(values: ArrayLike, base: ArrayLike) -> Estimate:
-    """Mean of values - base, two arrays of one length n >= 1 whose places are the same seeds, with its p value."""
-    differences = _checked(values) - _checked(base)
-    found = mean(differences)
-    p = None
-    if found.sd:
-        t = found.estimate / (found.sd / math.sqrt(found.n))
-        p = 2 * float(stdtr(found.n - 1, -abs(t)))
-    return Estimate(found.estimate, found.low, found.high, found.n, PAIRED, found.sd, p)
+def difference(first: ArrayLike, second: ArrayLike, noise: Noise | None, other: Noise | None = None) -> Estimate:
+    """Mean of `first` minus mean of `second`, two independent samples.
+
+    Args:
+        first: n >= 1 values.
+        second: m >= 1 values.
+        noise: of both, or of `first` where `other` is given.
+        other: the noise of `second`; where it is another one, Welch's standard error and degrees of freedom apply.
+    """
+    one, two = _checked(first), _checked(second)
+    centre, n, other = float(one.mean() - two.mean()), min(one.size, two.size), other or noise
+    if noise is None or other is None:
+        return _estimate(centre, None, 0, n, DIFFERENCE)
+    ours, theirs = noise.sd**2 / one.size, other.sd**2 / two.size
+    welch = (ours + theirs) ** 2 / (ours**2 / noise.df + theirs**2 / other.df)
+    return _estimate(centre, math.sqrt(ours + theirs), noise.df if noise == other else welch, n, DIFFERENCE)
+
+
+def dunnett(
+    rows: Sequence[ArrayLike], base: ArrayLike, noises: Sequence[Noise | None], noise: Noise | None
+) -> tuple[Estimate, ...]:
+    """Every row minus one base: simultaneous intervals and adjusted p values (Dunnett 1955).
+
+    As `scipy.stats.dunnett`, but with the pooled noise, which also serves rows of a single run, and integrated on a grid:
+    exact to 0.0005, without random numbers and within milliseconds. For one row this is the two-sample t interval.
+
+    Args:
+        rows: the rows' values.
+        base: the base's values.
+        noises: the rows' noise.
+        noise: the base's noise.
+    """
+    plain = tuple(difference(row, base, own, noise) for row, own in zip(rows, noises, strict=True))
+    errors = np.array([one.error for one in plain if one.error])
+    if noise is None or errors.size < 2:
+        return plain
+    load = noise.sd / math.sqrt(_checked(base).size) / errors  # the base is the part that all differences share
+    shared = np.linspace(-6, 6, 61)[:, None]
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    density = np.exp(-(shared[:, 0] ** 2) / 2) / np.exp(-(shared**2) / 2).sum()
+
+    def inside(limit: float, df: float) -> float:
+        """Probability that no row is further than `limit` standard errors off, where none differs from the base."""
+        scale = np.sqrt(chdtri(df, (1 + nodes) / 2) / df)[:, None, None]
+        within = [ndtr((sign * limit * scale - load * shared) / np.sqrt(1 - load**2)) for sign in (1, -1)]
+        return float(weights / 2 @ (within[0] - within[1]).prod(axis=2) @ density)
+
+    def limit(df: float) -> float:
+        low, high = (float(stdtrit(df, 1 - TAIL / tests)) for tests in (1, errors.size))  # Bonferroni's is wider
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            low, high = (low, middle) if inside(middle, df) > LEVEL else (middle, high)
+        return high
+
+    def adjusted(one: Estimate) -> Estimate:
+        if not one.error:
+            return one
+        half, p = limits[one.df] * one.error, 1 - inside(abs(one.estimate) / one.error, one.df)
+        return replace(one, low=one.estimate - half, high=one.estimate + half, method=DUNNETT, p=min(1.0, max(0.0, p)))
+
+    limits = {df: limit(df) for df in {one.df for one in plain if one.error}}
+    return tuple(map(adjusted, plain))
+
+
+def prediction(values: ArrayLike, noise: Noise | None, images: Images) -> Estimate:
+    """Where the accuracy of one new run is expected, by n >= 1 of ours, each over the same images.
+
+    The new run has a seed of its own and a sample of images of its own, so for noise s with nu degrees of freedom
+
+        half-width^2 = (t(0.975, nu) s)^2 (1 + 1/n) + 1.96^2 * 2 v/m * (1 - m/M)
+    """
+    array = _checked(values)
+    found = replace(mean(array, noise), method=BINOMIAL if images.variance is None else PREDICTION, p=None)
+    if found.half is None:
+        return found
+    half = math.hypot(found.half * math.sqrt(array.size + 1), images.half(found.estimate))
+    return replace(found, low=found.estimate - half, high=found.estimate + half)
+
+
+def image_variance(correct: ArrayLike) -> float:
+    """Variance over images of an image's probability to be classified correctly, without bias, at least 0.
+
+    Args:
+        correct: (n, m) booleans, n >= 2 runs of one row on the same m images.
+    """
+    runs = np.asarray(correct, dtype=np.float64)
+    return max(0.0, float(runs.mean(axis=0).var(ddof=1)) - _within(runs))
+
+
+def image_error(first: ArrayLike, second: ArrayLike) -> float:
+    """Standard error that other images would add to a difference of two mean accuracies in 0..1 on the same m images.
+
+    Args:
+        first: (n, m) booleans, n >= 2 runs of one row.
+        second: the same of another row, with any n >= 2.
+    """
+    one, two = (np.asarray(correct, dtype=np.float64) for correct in (first, second))
+    between = float((one.mean(axis=0) - two.mean(axis=0)).var(ddof=1)) - _within(one) - _within(two)
+    return math.sqrt(max(0.0, between) / one.shape[1])
+
+
+def folds(values: ArrayLike, ratio: float) -> Estimate:
+    """Mean over k >= 2 folds whose training sets overlap, with the corrected variance of Nadeau and Bengio (2003).
+
+    The variance of the mean is s^2 (1/k + ratio), with k - 1 degrees of freedom.
+
+    Args:
+        values: (k,) or (seeds, k) values or differences, one a fold; seeds are averaged first.
+        ratio: images of a fold's test set over those of its training set.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    array = _checked(array.mean(axis=0) if array.ndim == 2 else array)
+    squares, df = _spread(array)
+    error = math.sqrt(squares / df * (1 / array.size + ratio)) if squares else None
+    return _estimate(float(array.mean()), error, df, array.size, FOLDS, math.sqrt(squares / df) if df else None)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """The p values corrected for their number by Holm's step-down method, in the order given."""
-    corrected = [0.0] * len(p_values)
+    """The p values adjusted for their number by Holm's step-down method, in the order given."""
+    adjusted = [0.0] * len(p_values)
     running = 0.0
     for rank, place in enumerate(np.argsort(p_values, kind="stable")):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = running
-    return tuple(corrected)
+        adjusted[place] = running
+    return tuple(adjusted)
 
 
-def prediction(accuracies: ArrayLike, images: int, of: float = math.inf) -> Estimate:
-    """Where one new run's accuracy is to be expected, by n accuracies in 0..1, each over the same number of images.
+def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = None) -> int | None:
+    """The fewest runs of either row whose difference has a half-width below `distance`; None: unknown, or over `MOST`."""
+    two = other or noise
+    return _fewest(lambda n: difference(np.zeros(n), np.zeros(n), _known(noise, n), _known(two, n)), distance)
 
-    The new run differs from the mean of ours, p, in two ways. Its seed: for a spread s over seeds, s^2 (1 + 1/n), of
-    which Student's t takes account. Its images: ours are one set, whatever the seed, so their sampling error p (1 - p) /
-    images does not average out, and the new run's set has as much again; less where both are drawn from one finite set,
-    by the correction 1 - images / of (Cochran 1977, section 2.6), which halves it for halves. The two are independent:
 
-        half-width^2 = (t(0.975, n - 1) s)^2 (1 + 1/n) + 1.96^2 * 2 p (1 - p) / images * (1 - images / of)
+def runs_to_exclude(distance: float, accuracy: float, noise: Noise | None, images: Images) -> int | None:
+    """The fewest runs whose `prediction` has a half-width below `distance`; None: unknown noise, or no number of runs.
 
-    In simulation it covers 95% where one of the two terms dominates; where they are alike it is a little wide (97.7% at
-    n = 3), since quantiles of two distributions are added in quadrature.
-
-    Args:
-        accuracies: shares in 0..1, one a seed.
-        images: how many images each accuracy is measured on, ours and the new run's.
-        of: size of the set that both are drawn from, each without replacement.
+    There may be none since the new run's own seed and images stay.
     """
-    array = _checked(accuracies)
-    p, sd = float(array.mean()), _sd(array)
-    if sd is None:
-        return Estimate(p, None, None, array.size, PREDICTION)
-    seeds = (_t(array.size) * sd) ** 2 * (1 + 1 / array.size)
-    sampling = float(ndtri(0.5 + LEVEL / 2)) ** 2 * 2 * p * (1 - p) / images * (1 - images / of)
-    half = math.sqrt(seeds + sampling)
-    return Estimate(p, p - half, p + half, array.size, PREDICTION, sd)
+    return _fewest(lambda n: prediction(np.full(n, accuracy), _known(noise, n), images), distance)
 
 
-def in_percent(found: Estimate) -> Estimate:
-    """An estimate of shares in 0..1 as one in percent."""
-    low, high, sd = (None if value is None else 100 * value for value in (found.low, found.high, found.sd))
-    return replace(found, estimate=100 * found.estimate, low=low, high=high, sd=sd)
+def _fewest(found: Callable[[int], Estimate], distance: float) -> int | None:
+    widths = ((n, found(n).half) for n in range(2, MOST + 1))
+    return next((n for n, half in widths if half is not None and half < distance), None)
 
 
-def sampling_error(accuracy: float, images: int) -> float:
-    """Standard error of a share in 0..1 that was counted on so many images."""
-    return math.sqrt(accuracy * (1 - accuracy) / images)
+def _known(noise: Noise | None, n: int) -> Noise | None:
+    """The same noise, known at least as well as n runs of one row tell it."""
+    return noise and Noise(noise.sd, max(noise.df, n - 1))
+
+
+def _within(runs: NDArray[np.float64]) -> float:
+    """Mean over images of the variance of the mean of n runs, without bias."""
+    if runs.ndim != 2 or len(runs) < 2:
+        raise ValueError(f"expected at least two runs, (n, images), got shape {runs.shape}")
+    return float(runs.var(axis=0, ddof=1).mean()) / len(runs)
+
+
+def _pooled(spread: Mapping[str, tuple[float, int]]) -> tuple[Noise | None, dict[str, Noise | None]]:
+    """The noise of some rows with (sum of squares, degrees of freedom), and that of the rows which have their own."""
+    common = {name: one for name, one in spread.items() if one[1] > 0}
+    own: dict[str, Noise | None] = {}
+    while len(common) > 1:
+        p = {name: _larger(common[name], _total(common[other] for other in common if other != name)) for name in common}
+        name = min(p, key=lambda name: p[name])
+        if p[name] >= _OUTLIER:
+            break
+        own[name] = _noise(common.pop(name))
+    return _noise(_total(common.values())), own
+
+
+def _larger(one: tuple[float, int], rest: tuple[float, int]) -> float:
+    """The p value of the F test that a row's variance is not larger than that of the others."""
+    return 1.0 if not rest[0] else float(fdtrc(one[1], rest[1], one[0] / one[1] / (rest[0] / rest[1])))
+
+
+def _total(spreads: Iterable[tuple[float, int]]) -> tuple[float, int]:
+    both = list(spreads)
+    return sum(one[0] for one in both), sum(one[1] for one in both)
+
+
+def _noise(spread: tuple[float, int]) -> Noise | None:
+    return Noise(math.sqrt(spread[0] / spread[1]), spread[1]) if spread[0] else None
+
+
+def _spread(array: NDArray[np.float64]) -> tuple[float, int]:
+    """Sum of squares around the mean, 0 for values that are equal up to rounding, and degrees of freedom."""
+    equal = np.ptp(array) <= _ROUNDING
+    return 0.0 if equal else float(((array - array.mean()) ** 2).sum()), array.size - 1
+
+
+def _estimate(centre: float, error: float | None, df: float, n: int, method: str, sd: float | None = None) -> Estimate:
+    if error is None:
+        return Estimate(centre, None, None, n, method, sd)
+    half, p = float(stdtrit(df, 1 - TAIL)) * error, 2 * float(stdtr(df, -abs(centre) / error))
+    return Estimate(centre, centre - half, centre + half, n, method, sd, p, error, df)
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:
@@ -109,21 +327,3 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"expected a list of at least one finite number, got {array!r}")
     return array
-
-
-def _sd(array: NDArray[np.float64]) -> float | None:
-    if array.size < 2:
-        return None
-    return 0.0 if np.ptp(array) <= _ROUNDING else float(array.std(ddof=1))
-
-
-def _t(n: int) -> float:
-    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))
-
-
-def _minus(centre: float, half: float | None) -> float | None:
-    return None if half is None else centre - half
-
-
-def _plus(centre: float, half: float | None) -> float | None:
-    return None if half is None else centre + half

@@ -1,310 +1,260 @@
-"""A study as a sheet: its rows over their seeds, each published number beside ours, with its verdict."""
+"""Tidy frames and what is shown of them: a row a variant (or a run, an epoch, a claim), a column a quantity.
+
+    Table + Statistics ─► study_frame() ─► Sheet: the frame, the columns shown of it, caption and notes ─► sheets, figures
+
+A quantity is declared once, in `_record`; what a reader sees of it is a `Column`. Accuracies are in percent.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from repro.reporting import stats
-from repro.reporting.join import REFERENCE, Row, Table, describe, metric
-from repro.reporting.measures import difference as paired_difference
-from repro.reporting.sheets import Cell, Column, Raw, Sheet, trimmed
-from repro.reporting.stats import Estimate
-from repro.reporting.verdicts import Verdict, verdicts
+import numpy as np
+import pandas as pd
+
+from repro.published import Published
+from repro.reporting import verdicts
+from repro.reporting.frame import REFERENCE, Row, Statistics, Table
+from repro.reporting.sheets import Column, Sheet
 from repro.rows import RunRow
+from repro.spec import AlexNetSpec, RunSpec, SqueezeNetSpec, flatten
 
-_COLUMNS = (
-    Column("", kind="name"),
-    Column("n"),
-    Column("mean ± sd", "Validation (%)"),
-    Column("95% interval", "Validation (%)"),
-    Column("published", "Validation (%)"),
-    Column("95% of one run", "Validation (%)"),
-    Column("verdict", "Validation (%)", "verdict"),
-    Column("mean ± sd", "Test (%)"),
-    Column("published", "Test (%)"),
-    Column("95% of one run", "Test (%)"),
-    Column("verdict", "Test (%)", "verdict"),
-    Column("pairs", "Test minus base"),
-    Column("points", "Test minus base"),
-    Column("95% interval", "Test minus base"),
-    Column("p (Holm)", "Test minus base"),
-    Column("base", "Test minus base", "name"),
-    Column("ours", "Best epoch"),
-    Column("published", "Best epoch"),
-    Column("ours", "Seconds an epoch"),
-    Column("published", "Seconds an epoch"),
-    Column("legacy", "Size (MiB)"),
-    Column("zip", "Size (MiB)"),
-    Column("published", "Size (MiB)"),
-    Column("verdict", "Size (MiB)", "verdict"),
-    Column("× smaller", "Size (MiB)"),
-    Column("parameters", "Model"),
-    Column("million MACs", "Model"),
-    Column("outcome", "", "name"),
+CONTRACT = (
+    "study", "variant", "title", "n", "val_mean", "val_sd", "val_low", "val_high", "published_val", "predicted_low",
+    "predicted_high", "verdict", "test_mean", "test_sd", "published_test", "test_verdict", "test_diff", "test_diff_low",
+    "test_diff_high", "test_diff_p", "base", "best_epoch", "published_epoch", "epoch_seconds", "published_seconds",
+    "size_mib", "published_size", "size_verdict", "parameters", "multiply_adds", "precision", "hardware", "changed",
+)  # fmt: skip
+"""The columns of `tables/<study>.csv`."""
+PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "size_mib", "times_smaller")
+"""The columns that fit one column of a paper."""
+BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", "size_mib", "outcome")
+"""The columns of a sweep's table and of a summary."""
+_TAKEN = {"claims", "audit", "runs", "epochs"}  # names of a report's other tables
+
+
+def study_frame(table: Table) -> pd.DataFrame:
+    """The rows of a study, unrounded: the columns of `CONTRACT` and those that only views and figures need."""
+    found = verdicts.statistics(table)
+    return pd.DataFrame([_record(table, row, found[row.name]) for row in table.rows])
+
+
+def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
+    paper = Published() if table.setting.changes else row.published
+    reference, base = table.setting.row(REFERENCE), table.base(row)
+    whole = None if reference is None else reference.size or reference.published.size
+    at_most = paper.accuracy is None and paper.accuracy_at_most is not None
+    return {
+        "study": row.study,
+        "variant": row.variant,
+        "title": row.title,
+        "n": len(row.runs),
+        **_parts("val", found.val, "mean", "sd", "low", "high"),
+        "published_val": paper.accuracy_at_most if at_most else paper.accuracy,
+        **_parts("predicted", found.predicted, "low", "high"),
+        "verdict": found.verdict if not table.setting.changes else "",
+        **_parts("test", found.test, "mean", "sd", "low", "high"),
+        "published_test": paper.test_accuracy,
+        "test_verdict": found.test_verdict if not table.setting.changes else "",
+        "test_diff": None if found.difference is None else found.difference.estimate,
+        **_parts("test_diff", found.difference, "low", "high", "p"),
+        "base": row.base if base is not None else None,
+        "best_epoch": _mean(row.values("best_epoch")),
+        "published_epoch": paper.epochs,
+        "epoch_seconds": _mean(row.values("epoch_seconds")),
+        "published_seconds": paper.epoch_seconds,
+        "size_mib": row.size,
+        "published_size": paper.size,
+        "size_verdict": found.size_verdict if not table.setting.changes else "",
+        "parameters": row.metric("parameters"),
+        "multiply_adds": row.metric("multiply_adds"),
+        "precision": row.spec.training.precision,
+        "hardware": "; ".join(sorted({run.record.hardware for run in row.runs})),
+        "changed": _changed(table, row),
+        # what views and figures need besides
+        "at_most": at_most,
+        "base_title": None if base is None else base.title,
+        "times_smaller": whole / row.size if whole and row.size else None,
+        "size_zip_mib": row.metric("model_size_mib"),
+        "image_noise": found.image_noise,
+        "family": row.family,
+        "outcome": outcome(row),
+        "axis": flatten(row.spec).get(table.study.axis or ""),
+        "notes": [note for note in (row.note, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
+    }
+
+
+def _parts(name: str, found: Any, *parts: str) -> dict[str, float | None]:
+    names = {"mean": "estimate"}
+    return {f"{name}_{part}": None if found is None else getattr(found, names.get(part, part)) for part in parts}
+
+
+def _mean(values: Any) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _changed(table: Table, row: Row) -> str:
+    """What differs from the network and the training that its kind has by default, the setting of the table left out."""
+    model = AlexNetSpec(name="alexnet") if row.spec.model.name == "alexnet" else SqueezeNetSpec(name="squeezenet")
+    usual = flatten(RunSpec(model=model)) | dict(table.setting.values)
+    told = []
+    for name, value in flatten(row.spec).items():
+        group, _, setting = name.partition(".")
+        if (
+            group in {"model", "optimizer", "training"}
+            and value != usual.get(name)
+            and (name in usual or row.spec.optimizer.name == "adabound")
+        ):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            told.append(f"{'optimizer' if setting == 'name' else setting.replace('_', ' ')} {shown}")
+    return "; ".join(told)
+
+
+def outcome(row: Row) -> str:
+    """How a row's runs ended where not all of them are simply finished."""
+    ends = [
+        f"{n} {word}" for word in ("diverged", "chance") if (n := sum(run.record.outcome == word for run in row.runs))
+    ]
+    if still := sum(run.improving for run in row.runs):
+        ends.append("still improving" if still == len(row.runs) else f"{still} still improving")
+    if row.missing:
+        total = len(row.runs) + len(row.missing)
+        ends.append(f"{len(row.runs)} of {total} runs" if row.runs else "no run yet")
+    return ", ".join(ends)
+
+
+def _said_otherwise(paper: Published) -> str:
+    names = {"accuracy": "accuracy", "epochs": "epochs", "epoch_seconds": "seconds an epoch", "size": "size"}
+    said = ", ".join(f"{names[name]} {value:g}" for name, value in paper.text.items())
+    return f"the paper's text gives other values: {said}" if said else ""
+
+
+def _reasons(found: Statistics) -> list[str]:
+    """Why nothing is decided."""
+    pairs = ((found.verdict, found.why), (found.test_verdict, found.test_why))
+    return list(dict.fromkeys(f"undecided: {why}" for verdict, why in pairs if verdict == "undecided" and why))
+
+
+# What is shown of a frame
+
+
+def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) -> Callable[[Any], str]:
+    """A formatter: a number with its thousands apart, one minus sign, empty where there is none; None: as it is."""
+
+    def shown(value: Any) -> str:
+        if value is None or pd.isna(value):
+            return ""
+        text = f"{scale * value:g}" if digits is None else f"{scale * value:{'+' if sign else ''},.{digits}f}"
+        return (text if float(text.replace(",", "")) else text.lstrip("+-")).replace("-", "−")
+
+    return shown
+
+
+def _pair(middle: str, spread: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
+    def shown(row: Mapping[str, Any]) -> str:
+        mean, sd = number(digits)(row[middle]), number(digits)(row[spread])
+        return f"{mean} ± {sd}" if mean and sd else mean
+
+    return shown
+
+
+def interval(low: Any, high: Any, *, sign: bool = False) -> str:
+    """The limits of an interval."""
+    one, other = (number(sign=sign)(value) for value in (low, high))
+    return f"{one} to {other}" if one and other else ""
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    limits = interval(row["test_diff_low"], row["test_diff_high"], sign=True)
+    return number(sign=True)(row["test_diff"]) + (f" ({limits})" if limits else "")
+
+
+def cell(name: str, form: Callable[[Any], str] = str) -> Callable[[Mapping[str, Any]], str]:
+    """The text of one column's value; empty where there is none."""
+    return lambda row: "" if row[name] is None or row[name] is pd.NA else form(row[name])
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    return "≤ " * bool(row["at_most"] and number()(row["published_val"])) + number()(row["published_val"])
+
+
+STUDY_COLUMNS = (
+    Column("title", "", cell("title"), kind="name"),
+    Column("n", "n", cell("n")),
+    Column("val", "mean ± sd", _pair("val_mean", "val_sd"), "Validation (%)", short="val. (%)"),
+    Column("published_val", "published", _published, "Validation (%)", short="publ."),
+    Column("predicted", "95% prediction", lambda row: interval(row["predicted_low"], row["predicted_high"]), "Validation (%)"),
+    Column("verdict", "verdict", cell("verdict"), "Validation (%)", kind="verdict", short="verdict"),
+    Column("test", "mean ± sd", _pair("test_mean", "test_sd"), "Test (%)", short="test (%)"),
+    Column("published_test", "published", cell("published_test", number()), "Test (%)", short="publ. test"),
+    Column("test_verdict", "verdict", cell("test_verdict"), "Test (%)", kind="verdict", short="verdict (test)"),
+    Column("test_diff", "points (95%)", _difference, "Test minus base", short="diff."),
+    Column("test_diff_p", "p", cell("test_diff_p", number(3)), "Test minus base"),
+    Column("base", "base", cell("base_title"), "Test minus base", kind="name"),
+    Column("best_epoch", "ours", cell("best_epoch", number(1)), "Best epoch", short="best epoch"),
+    Column("published_epoch", "published", cell("published_epoch", number(0)), "Best epoch"),
+    Column("epoch_seconds", "ours", cell("epoch_seconds", number(2)), "Seconds an epoch", short="s/epoch"),
+    Column("published_seconds", "published", cell("published_seconds", number(2)), "Seconds an epoch"),
+    Column("size_mib", "MiB", cell("size_mib", number(2)), "Size", short="MiB"),
+    Column("published_size", "published", cell("published_size", number(None)), "Size"),
+    Column("size_verdict", "verdict", cell("size_verdict"), "Size", kind="verdict"),
+    Column("times_smaller", "× smaller", cell("times_smaller", number(1)), "Size", short="×"),
+    Column("size_zip_mib", "MiB, zip format", cell("size_zip_mib", number(3)), "Size"),
+    Column("parameters", "parameters", cell("parameters", number(0)), ""),
+    Column("multiply_adds", "million MACs", cell("multiply_adds", number(2, scale=1e-6)), ""),
+    Column("changed", "changed", cell("changed"), "", kind="prose"),
+    Column("outcome", "outcome", cell("outcome"), "", kind="name", short="outcome"),
+)  # fmt: skip
+"""Every column that a table of a study can show."""
+ON_PAGE = tuple(
+    column.name
+    for column in STUDY_COLUMNS
+    if column.name not in {"predicted", "test_diff_p", "base", "size_verdict", "size_zip_mib", "multiply_adds"}
 )
-_BRIEF = (0, 1, 2, 4, 6, 7, 16, 18, 20, 27)
 
 
-def over_runs(row: Row, name: str, scale: float = 1.0) -> Estimate | None:
-    """A final metric over a row's runs; None where no run has it."""
-    values = [scale * value for run in row.runs if (value := metric(run, name)) is not None]
-    return stats.mean(values) if values else None
-
-
-def differences(table: Table) -> dict[str, Estimate]:
-    """`study/variant` -> its test accuracy minus its base's in points, p Holm-corrected over the table.
-
-    Rows that stand for themselves, and those without a seed in common with their base, are left out.
-    """
-    found: dict[str, Estimate] = {}
-    for row in table.rows:
-        base = table.bases.get(row.against or "")
-        if base is not None and (one := paired_difference(row, base, "accuracy")[0]) is not None:
-            found[row.name] = one
-    tested = {name: one.p for name, one in found.items() if one.p is not None}
-    corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    return {name: replace(one, p=corrected.get(name)) for name, one in found.items()}
-
-
-def study_sheet(table: Table, *, brief: bool = False) -> Sheet:
-    """A study as the paper prints it, each published number beside ours; `brief` keeps what a short table needs.
-
-    Sizes are divided into AlexNet's of the same setting: that of its runs, or the published one where it has none.
-    """
-    held: dict[str, dict[str, Verdict]] = {}
-    for one in verdicts(table):
-        held.setdefault(one.row, {})[one.number] = one
-    compared = differences(table)
+def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PAGE) -> Sheet:
+    """A study as the paper prints it, each published number beside ours."""
+    number_ = table.study.table
     notes: list[str] = []
-    rows, records = [], []
-    for row in table.rows:
-        marks = []
-        for note in (*filter(None, (row.note, _said_otherwise(row))), *_undecided(row, held.get(row.name, {}))):
-            if note not in notes:
-                notes.append(note)
-            marks.append(f" [{notes.index(note) + 1}]")
-        full = _cells(table, row, held.get(row.name, {}), compared.get(row.name), "".join(marks))
-        rows.append(tuple(full[i] for i in _BRIEF) if brief else full)
-        records.append(_record(table, row, held.get(row.name, {}), compared.get(row.name)))
-    footnotes = [f"[{place}] {note}" for place, note in enumerate(notes, 1)]
-    if not brief:
-        footnotes += _explained(table)
-    number = table.study.table
-    return trimmed(
-        Sheet(
-            slug=f"table{'' if number is None else number}_{table.study.study}",
-            title=table.study.title if number is None else f"Table {number}. {table.study.title}",
-            header=_header(table, verdicts=bool(held), differences=bool(compared) and not brief),
-            columns=tuple(_COLUMNS[i] for i in _BRIEF) if brief else _COLUMNS,
-            rows=tuple(rows),
-            footnotes=(*footnotes, *table.notes),
-            records=tuple(records),
-        )
+    marks = []
+    for given in frame["notes"]:
+        notes += [note for note in given if note not in notes]
+        marks.append("".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(given)))
+    shown = frame.assign(title=[f"{title}{mark}" for title, mark in zip(frame["title"], marks, strict=True)])
+    return Sheet(
+        slug=f"study_{table.study.study}" if table.study.study in _TAKEN else table.study.study,
+        title=table.study.title if number_ is None else f"Table {number_}. {table.study.title}",
+        header=_header(table, frame),
+        columns=tuple(column for column in STUDY_COLUMNS if column.name in chosen),
+        frame=shown,
+        notes=(*(f"[{place}] {note}" for place, note in enumerate(notes, 1)), *table.notes),
     )
 
 
-def _undecided(row: Row, held: Mapping[str, Verdict]) -> list[str]:
-    """Why nothing is decided of a row that has runs; of one without, its outcome says it."""
-    whys = dict.fromkeys(one.why for one in held.values() if one.verdict == "undecided" and row.runs)
-    return [f"undecided: {why}" for why in whys]
-
-
-def _explained(table: Table) -> list[str]:
-    """What the headings are too short to say."""
-    size, of = _whole(table)
-    lines = [
-        "legacy and zip: the saved state dict in torch's format before 1.6, which the paper's sizes fit, and in today's"
-    ]
-    if size is not None:
-        lines.append(f"× smaller: than AlexNet with {size:.2f} MiB ({of}), in the legacy format")
-    return lines
-
-
-def _said_otherwise(row: Row) -> str:
-    """What the paper's text says of a row where its table says something else."""
-    names = {"accuracy": "accuracy", "epochs": "epochs", "epoch_seconds": "seconds an epoch", "size": "size"}
-    said = ", ".join(f"{names[name]} {value:g}" for name, value in row.published.text.items())
-    return f"the paper's text says otherwise: {said}" if said else ""
-
-
-def _header(table: Table, *, verdicts: bool, differences: bool) -> str:
-    """What stands over a study's table: data and digest, statistics, n, commits, hardware, runs side by side."""
-    counts = sorted({len(row.runs) for row in table.rows})
-    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    methods = [n, stats.MEAN]
-    methods += [f"verdicts: {stats.PREDICTION}"] * verdicts
-    methods += [f"differences: {stats.PAIRED} over the table"] * differences
-    origin = provenance(run for row in table.rows for run in row.runs)
-    return f"Data: {describe(table.setting)}; setting {table.setting_id}. {'; '.join(methods)}. {origin}"
+def _header(table: Table, frame: pd.DataFrame) -> str:
+    """Data, statistics, n and provenance in one line."""
+    runs = [run.record for row in table.rows for run in row.runs]
+    told = [f"Data: {table.setting.words}.", "± sd over runs."]
+    if (frame["verdict"] != "").any():
+        told.append("Verdict: the published accuracy against the 95% prediction interval of one new run of ours.")
+    if frame["test_diff"].notna().any():
+        bases = " or ".join(dict.fromkeys(frame["base_title"].dropna()))
+        told.append(f"Differences from {bases} on test, with simultaneous 95% intervals.")
+    return " ".join([*told, provenance(runs)])
 
 
 def provenance(runs: Iterable[RunRow]) -> str:
-    """Commits, hardware and runs side by side of some runs, in two sentences."""
+    """Commits and hardware of some runs."""
     runs = list(runs)
     if not runs:
         return "No finished run."
     commits = sorted({commit_of(run) for run in runs})
-    hardware = sorted({f"{run.hardware}, {run.side_by_side} side by side" for run in runs})
+    hardware = sorted({run.hardware for run in runs})
     return f"Commit{'s' * (len(commits) > 1)} {', '.join(commits)}. Hardware: {'; '.join(hardware)}."
 
 
 def commit_of(run: RunRow) -> str:
-    """A run's commit in short, with what was not committed said."""
+    """A run's commit in short, with uncommitted changes said."""
     return f"{run.commit[:9]}{' with uncommitted changes' if run.dirty else ''}"
-
-
-def outcome_of(row: Row) -> str:
-    """How a row's runs ended where not all of them are simply finished."""
-    ends = [f"{n} {word}" for word in ("diverged", "chance") if (n := sum(run.outcome == word for run in row.runs))]
-    if row.missing:
-        ends.append(f"{len(row.runs)} of {len(row.runs) + len(row.missing)} seeds" if row.runs else "no run yet")
-    return ", ".join(ends)
-
-
-def _whole(table: Table) -> tuple[float | None, str]:
-    """AlexNet's size in MiB, and where it comes from."""
-    reference = table.bases.get(REFERENCE)
-    if reference is None:
-        return None, ""
-    ours = over_runs(reference, "model_size_legacy_mib")
-    return (reference.published.size, "as published") if ours is None else (ours.estimate, "ours")
-
-
-def _reduction(table: Table, row: Row) -> float | None:
-    size, (whole, _) = over_runs(row, "model_size_legacy_mib"), _whole(table)
-    return whole / size.estimate if whole is not None and size is not None and size.estimate > 0 else None
-
-
-def _cells(
-    table: Table, row: Row, held: Mapping[str, Verdict], difference: Estimate | None, mark: str
-) -> tuple[Cell, ...]:
-    validation, test = over_runs(row, "best_val_accuracy", 100), over_runs(row, "test_accuracy", 100)
-    verdict = {number: one.verdict for number, one in held.items()}
-    paper = row.published
-    at_most = f"≤ {paper.accuracy_at_most:.2f}" if paper.accuracy_at_most is not None else ""
-    times = _reduction(table, row)
-    return (
-        f"{row.title}{mark}",
-        str(len(row.runs)) if row.runs else "0",
-        _spread(validation),
-        interval(validation),
-        _published(row, "accuracy", 2) or at_most,
-        interval(_expected(held, "accuracy", "accuracy_at_most")),
-        verdict.get("accuracy", verdict.get("accuracy_at_most", "")),
-        _spread(test),
-        _published(row, "test_accuracy", 2),
-        interval(_expected(held, "test_accuracy")),
-        verdict.get("test_accuracy", ""),
-        "" if difference is None or difference.n == len(row.runs) else str(difference.n),
-        "" if difference is None else signed(difference.estimate),
-        interval(difference, sign=True),
-        "" if difference is None or difference.p is None else _p(difference.p),
-        "" if difference is None else table.bases[row.against or ""].title,
-        _spread(over_runs(row, "best_epoch"), 1),
-        _published(row, "epochs", 0),
-        _spread(over_runs(row, "mean_epoch_seconds")),
-        _published(row, "epoch_seconds", 2),
-        _mean(row, "model_size_legacy_mib", 3),
-        _mean(row, "model_size_mib", 3),
-        _published(row, "size", None),
-        verdict.get("size", ""),
-        "" if times is None else f"{times:.1f}",
-        _mean(row, "parameters", 0),
-        _mean(row, "multiply_adds", 2, 1e-6),
-        outcome_of(row),
-    )
-
-
-def _expected(held: Mapping[str, Verdict], *numbers: str) -> Estimate | None:
-    """Where one new run is expected, for the first of some published numbers that there is."""
-    return next((held[number].ours for number in numbers if number in held), None)
-
-
-def _record(table: Table, row: Row, held: Mapping[str, Verdict], difference: Estimate | None) -> dict[str, Raw]:
-    """The row for machines: unrounded, accuracies in percent."""
-    record: dict[str, Raw] = {"study": row.study, "variant": row.variant, "title": row.title, "n": len(row.runs)}
-    for name, ours, scale in (
-        ("val_accuracy", "best_val_accuracy", 100),
-        ("test_accuracy", "test_accuracy", 100),
-        ("best_epoch", "best_epoch", 1),
-        ("epoch_seconds", "mean_epoch_seconds", 1),
-    ):
-        found = over_runs(row, ours, scale)
-        for part, key in (("estimate", "mean"), ("sd", "sd"), ("low", "low"), ("high", "high")):
-            record[f"{name}_{key}"] = None if found is None else getattr(found, part)
-    for name in ("accuracy", "accuracy_at_most", "test_accuracy", "epochs", "epoch_seconds", "size"):
-        record[f"published_{name}"] = getattr(row.published, name)
-    for number in ("accuracy", "accuracy_at_most", "test_accuracy", "size"):
-        one = held.get(number)
-        record[f"verdict_{number}"] = None if one is None else one.verdict
-        record[f"why_{number}"] = None if one is None else one.why
-        if number != "size":
-            expected = _expected(held, number)
-            record[f"one_run_{number}_low"] = None if expected is None else expected.low
-            record[f"one_run_{number}_high"] = None if expected is None else expected.high
-    for name in ("model_size_legacy_mib", "model_size_mib", "parameters", "multiply_adds"):
-        found = over_runs(row, name)
-        record[name] = None if found is None else found.estimate
-    record["times_smaller_than_alexnet"] = _reduction(table, row)
-    record["base"] = row.against
-    for part, key in (("estimate", "mean"), ("low", "low"), ("high", "high"), ("p", "p_holm"), ("n", "n")):
-        record[f"difference_{key}"] = None if difference is None else getattr(difference, part)
-    return record | {
-        "outcomes": " ".join(run.outcome for run in row.runs),
-        "missing_seeds": " ".join(map(str, row.missing)),
-        "note": row.note,
-        "dataset": str(table.setting["data.dataset"]),
-        "data_digest": str(table.setting["data.digest"]),
-        "setting": table.setting_id,
-        "seeds": " ".join(str(run.seed) for run in row.runs),
-        "commits": " ".join(sorted({run.commit + "+dirty" * run.dirty for run in row.runs})),
-        "hardware": "; ".join(sorted({run.hardware for run in row.runs})),
-        "side_by_side": " ".join(sorted({str(run.side_by_side) for run in row.runs})),
-        "run_ids": " ".join(run.run_id for run in row.runs),
-    }
-
-
-def number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    """A number with its thousands apart, or nothing where there is none."""
-    return "" if value is None or not math.isfinite(value) else f"{scale * value:,.{digits}f}"
-
-
-def _mean(row: Row, name: str, digits: int, scale: float = 1.0) -> str:
-    found = over_runs(row, name, scale)
-    return number(None if found is None else found.estimate, digits)
-
-
-def _spread(found: Estimate | None, digits: int = 2) -> str:
-    if found is None:
-        return ""
-    return number(found.estimate, digits) + ("" if found.sd is None else f" ± {found.sd:.{digits}f}")
-
-
-def interval(found: Estimate | None, *, sign: bool = False) -> str:
-    """The limits of an interval, or why there is none."""
-    if found is None:
-        return ""
-    if found.low is None or found.high is None:
-        return f"n = {found.n}" if found.sd is None else "all equal"
-    return " to ".join(signed(value) if sign else _minus(f"{value:.2f}") for value in (found.low, found.high))
-
-
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    text = f"{value:+.2f}"
-    return _minus(text) if float(text) else text[1:]
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _published(row: Row, name: str, digits: int | None) -> str:
-    value = getattr(row.published, name)
-    return "" if value is None else f"{value:g}" if digits is None else f"{value:.{digits}f}"

@@ -1,332 +1,338 @@
-import itertools
-import time
+"""Claims as contrasts, judged on stores whose numbers are set; the headline; what a declaration refuses."""
+
+from dataclasses import replace
 
 import pytest
-import yaml
 
+from repro import studies
 from repro.errors import InputError
-from repro.reporting.claims import judge
-from repro.reporting.join import scopes, tables
-from repro.reporting.measures import difference, measured
-from repro.reporting.statements import Paper, load
-from repro.reporting.verdicts import verdicts
-from repro.studies import DECLARATIONS, declared
+from repro.published import Claim, Paper, Protocol
+from repro.reporting import claims, join
+from repro.reporting.claims import headline, judge
 from repro.validation import validated
 
-ALEXNET, SQUEEZENET, BN = "reproducibility/alexnet", "reproducibility/squeezenet", "reproducibility/squeezenet_bn"
+SQ, BN, ALEX = "reproducibility/squeezenet", "reproducibility/squeezenet_bn", "reproducibility/alexnet"
+SPREAD = (-0.4, 0.0, 0.4)
+BUILDERS = []
 
 
-def wobble(run):
-    """A little that depends on seed and variant, nothing on average over three seeds: paired differences vary."""
-    letters = sum(map(ord, run.variant))
-    order = list(itertools.permutations((-1, 0, 1)))[letters % 6]
-    return 0.001 * order[run.seed % 3] * (1 + letters % 7 / 7)
+@pytest.fixture(autouse=True)
+def _builder(store):
+    """Lets `store_of` make stores as the fixture `store` does."""
+    BUILDERS[:] = [type(store)]
 
 
-def paper(test):
-    given = {
-        "paper": "A paper",
-        "protocol": {"seeds": 3, "images": 5000},
-        "claims": {"claim": {"says": "so", "section": "1", "test": test}},
-    }
-    return validated(Paper, given, "test")
+def store_of(test, *studies_, spread=SPREAD, outcomes=None, setting=None, **metrics):
+    """Test accuracies in percent by variant, each with the same spread over three seeds; validation is the same."""
+    builder = BUILDERS[0]()
+
+    def set_metrics(planned):
+        found = {name: values[planned.variant] for name, values in metrics.items() if planned.variant in values}
+        if planned.variant in test:
+            accuracy = (test[planned.variant] + spread[planned.seed % len(spread)]) / 100
+            found |= {"test_accuracy": accuracy, "best_val_accuracy": accuracy}
+        return found
+
+    builder.sweep(*(studies_ or ("reproducibility",)), seeds=range(len(spread)), metrics=set_metrics, overrides=setting)
+    builder.runs = [replace(run, outcome=(outcomes or {}).get(run.variant, "finished")) for run in builder.runs]
+    return builder.contents()
 
 
-def at(values, name="test_accuracy", also=()):
-    """Final metrics by variant: `values`, all but sizes with a wobble."""
-
-    def metrics(run):
-        value = values.get(run.variant)
-        made = {} if value is None else {name: value if "size" in name else value + wobble(run)}
-        if name == "test_accuracy" and value is not None:
-            made["best_val_accuracy"] = value + wobble(run) + 0.01
-        return made | dict(also)
-
-    return metrics
+def judged(claim, contents, asked=None):
+    paper = Paper(paper="P", protocol=Protocol(seeds=3, images=5000), claims={"it": validated(Claim, claim, "claim")})
+    (one,) = judge(paper, join.tables(contents, asked))
+    return one
 
 
-def verdict(store, test, values, *, study="reproducibility", name="test_accuracy", seeds=(0, 1, 2), **sweep):
-    store.sweep(study, seeds=seeds, metrics=at(values, name), **sweep)
-    (found,) = judge(paper(test), store.contents())
-    return found
-
-
-HIGHER = {"name": "compare", "metric": "accuracy", "first": "higher", "pairs": [[BN, SQUEEZENET]]}
+# With sd 0.4 pooled over four rows (8 degrees of freedom) a difference of two rows of three has half-width
+# 2.306 * 0.4 * sqrt(2/3) = 0.753 points.
+ROWS = {"alexnet": 75.0, "alexnet_bn": 79.0, "squeezenet": 70.0, "squeezenet_bn": 73.0}
 
 
 @pytest.mark.parametrize(
-    ("with_bn", "expected"), [(0.74, "supported"), (0.68, "not supported"), (0.7003, "undecided"), (None, "undecided")]
-)
-def test_a_comparison_by_paired_differences(store, with_bn, expected):
-    sweep = {} if with_bn is not None else {"variants": ("squeezenet",)}
-    found = verdict(store, HIGHER, {"squeezenet": 0.70, "squeezenet_bn": with_bn}, **sweep)
-    assert found.verdict == expected
-    if with_bn is None:
-        assert found.why == f"{BN} − {SQUEEZENET}: no seed has a finished run of both"
-        assert found.run_ids == ()
-    else:
-        assert found.steps[0].difference.n == 3
-        assert f"{100 * (with_bn - 0.70):+.2f} points (95% " in found.why
-        used = {run.run_id for run in store.runs if run.variant in {"squeezenet", "squeezenet_bn"}}
-        assert set(found.run_ids) == used
-
-
-@pytest.mark.parametrize(
-    ("with_bn", "margin", "expected"),
-    [(0.7003, 1, "supported"), (0.72, 1, "not supported"), (0.68, 1, "not supported"), (0.7003, 0.1, "undecided")],
-)
-def test_no_difference_is_two_one_sided_tests(store, with_bn, margin, expected):
-    test = {"name": "alike", "metric": "accuracy", "margin": margin, "pairs": [[BN, SQUEEZENET]]}
-    found = verdict(store, test, {"squeezenet": 0.70, "squeezenet_bn": with_bn})
-    assert (found.verdict, len(found.run_ids)) == (expected, 6)
-    assert found.why.endswith(f"n = 3), margin {margin:g}")
-    assert found.why.count("points") == 1
-
-
-def test_lower_is_the_other_way_round(store):
-    found = verdict(store, HIGHER | {"first": "lower"}, {"squeezenet": 0.74, "squeezenet_bn": 0.70})
-    assert found.verdict == "supported"
-
-
-def test_two_seeds_decide_nothing(store):
-    found = verdict(store, HIGHER, {"squeezenet": 0.6, "squeezenet_bn": 0.7}, seeds=(0, 1))
-    assert found.verdict == "undecided"
-    assert found.why.endswith("points, n = 2, 3 seeds are needed")
-
-
-def test_only_seeds_of_both_are_paired(store):
-    gone = {("squeezenet", 1), ("squeezenet_bn", 4)}
-    values = {"squeezenet": 0.6, "squeezenet_bn": 0.7}
-    found = verdict(store, HIGHER, values, seeds=(0, 1, 2, 3, 4), unfinished=gone)
-    assert found.steps[0].difference.n == 3
-    assert len(found.run_ids) == 6
-
-
-RISING = {
-    "name": "ordered",
-    "metric": "accuracy",
-    "direction": "rising",
-    "rows": ["squeeze_ratio/sr_0125", "squeeze_ratio/sr_025", "squeeze_ratio/sr_05"],
-}
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
+    ("second", "margin", "direction", "verdict"),
     [
-        ((0.72, 0.74, 0.76), "supported"),
-        ((0.72, 0.7605, 0.76), "supported"),  # neighbours too close to tell, the ends are not
-        ((0.72, 0.78, 0.75), "not supported"),
-        ((0.72, 0.7204, 0.7201), "undecided"),
+        (74.0, 0, "lower", "supported"),
+        (72.0, 0, "lower", "not supported"),
+        (73.5, 0, "lower", "undecided"),
+        (72.3, -1, "higher", "supported"),
+        (73.1, -1, "higher", "supported"),
+        (73.5, -1, "higher", "undecided"),
+        (74.8, -1, "higher", "not supported"),
+        (74.6, -1, "higher", "undecided"),  # clearly lower than 0, but not than the margin
+        (73.2, 1, "alike", "supported"),
+        (73.6, 1, "alike", "undecided"),
+        (75.0, 1, "alike", "not supported"),
     ],
 )
-def test_an_order_along_rows(store, values, expected):
-    found = verdict(
-        store, RISING, dict(zip(("sr_0125", "sr_025", "sr_05"), values, strict=True)), study="squeeze_ratio"
+def test_a_contrast_is_tested_against_its_margin(second, margin, direction, verdict):
+    claim = {"says": "s", "direction": direction, "margin": margin, "all": [[BN, SQ]]}
+    one = judged(claim, store_of(ROWS | {"squeezenet": second}))
+    assert one.verdict == verdict
+    assert one.statistic == pytest.approx(73 - second)
+    assert one.high - one.low == pytest.approx(2 * 0.753, abs=0.001)
+    assert (one.n, one.unit, one.margin) == (3, "points", margin)
+    assert bool(one.needed) == (verdict == "undecided")
+    assert ("would tell, if the means stay" in one.why) == (verdict == "undecided")
+
+
+def test_the_words_name_who_is_more_accurate_and_what_n_can_tell():
+    one = judged({"says": "s", "all": [[BN, SQ]]}, store_of(ROWS | {"squeezenet": 73.4}))
+    assert one.why == (
+        "SqueezeNet, batchnorm is 0.40 points less accurate than SqueezeNet (95% −1.15 to +0.35, n = 3);"
+        " 11 seeds a row would tell, if the means stay"
     )
-    assert found.verdict == expected, found.why
+    assert one.needed == "11 seeds a row"
+    assert len(one.run_ids) == 6
 
 
-BEST = {"name": "best", "metric": "accuracy", "row": BN, "others": [SQUEEZENET, ALEXNET]}
+def test_all_of_needs_every_contrast_and_is_refuted_after_holms_correction():
+    pairs = [[BN, SQ], ["reproducibility/alexnet_bn", ALEX]]
+    claim = {"says": "s", "all": pairs}
+    assert judged(claim, store_of(ROWS)).verdict == "supported"
+    assert judged(claim, store_of(ROWS | {"alexnet": 78.7})).verdict == "undecided"
+    against = ROWS | {"alexnet": 79.95}  # p = 0.022 one-sided, 0.044 of two
+    assert judged({"says": "s", "all": pairs[1:]}, store_of(against)).verdict == "not supported"
+    assert judged(claim, store_of(against)).verdict == "undecided"
+    assert judged(claim, store_of(ROWS | {"alexnet": 81})).verdict == "not supported"
 
 
-@pytest.mark.parametrize(
-    ("bn", "alexnet", "expected"),
-    [(0.78, 0.75, "supported"), (0.72, 0.75, "not supported"), (0.7502, 0.75, "undecided")],
-)
-def test_the_best_of_some_rows(store, bn, alexnet, expected):
-    found = verdict(store, BEST, {"squeezenet": 0.7, "squeezenet_bn": bn, "alexnet": alexnet})
-    assert found.verdict == expected, found.why
-    assert ("alexnet is best on validation" in found.why) == (bn < alexnet)
+def test_any_of_needs_one_contrast_after_holms_correction_and_is_refuted_by_all():
+    pairs = [[BN, ALEX], [SQ, ALEX]]
+    claim = {"says": "s", "any": pairs}
+    assert judged(claim, store_of(ROWS)).verdict == "not supported"
+    assert judged(claim, store_of(ROWS | {"squeezenet_bn": 75.0})).verdict == "undecided"
+    just = ROWS | {"squeezenet_bn": 75.8}  # p = 0.020 one-sided, 0.040 of two
+    assert judged({"says": "s", "any": pairs[:1]}, store_of(just)).verdict == "supported"
+    assert judged(claim, store_of(just)).verdict == "undecided"
+    assert judged(claim, store_of(ROWS | {"squeezenet_bn": 77.0})).verdict == "supported"
 
 
-def test_the_best_row_needs_all_the_others(store):
-    found = verdict(store, BEST, {"squeezenet": 0.7, "squeezenet_bn": 0.8}, variants=("squeezenet", "squeezenet_bn"))
-    assert (found.verdict, found.why) == ("undecided", f"no finished run of {ALEXNET}")
+def test_best_and_ordered_are_contrasts_of_their_rows():
+    best = validated(Claim, {"says": "s", "best": BN, "than": [SQ, ALEX]}, "claim")
+    assert [(one.first, one.second, one.margin) for one in best.contrasts] == [(BN, SQ, 0), (BN, ALEX, 0)]
+    ordered = validated(Claim, {"says": "s", "ordered": [SQ, BN, ALEX], "slack": 1}, "claim")
+    assert [(one.first, one.second, one.margin) for one in ordered.contrasts] == [
+        (BN, SQ, -1),
+        (ALEX, BN, -1),
+        (ALEX, SQ, 0),
+    ]
+    strict = validated(Claim, {"says": "s", "ordered": [SQ, BN, ALEX]}, "claim")
+    assert [one.margin for one in strict.contrasts] == [0, 0]
+    rising = {"says": "s", "ordered": [SQ, BN, ALEX], "slack": 1}
+    assert judged(rising, store_of(ROWS | {"alexnet": 72.9})).verdict == "supported"
+    assert judged(rising, store_of(ROWS | {"alexnet": 71})).verdict == "not supported"
 
 
-def test_chosen_on_validation_and_stated_on_test(store):
-    """The row that is better on test, but not on validation, is not the one that is chosen."""
-    values = {"squeezenet": (0.80, 0.70), "squeezenet_bn": (0.76, 0.79), "alexnet": (0.75, 0.75)}
-
-    def metrics(run):
-        val, test = values.get(run.variant, (0.5, 0.5))
-        return {"best_val_accuracy": val, "test_accuracy": test + wobble(run)}
-
-    store.sweep("reproducibility", metrics=metrics)
-    (found,) = judge(paper({"name": "parity", "among": [SQUEEZENET, BN], "against": ALEXNET}), store.contents())
-    assert found.verdict == "not supported"
-    assert found.why.startswith(f"{SQUEEZENET} − {ALEXNET}: -5.00 points")
+def test_sizes_need_one_run_and_no_interval():
+    sizes = {"model_size_legacy_mib": {"squeezenet": 2.8, "squeezenet_bn": 2.9, "alexnet": 88.8}}
+    contents = store_of({}, spread=(0.0,), **sizes)
+    one = judged({"says": "s", "metric": "size", "all": [[BN, SQ]]}, contents)
+    assert (one.verdict, one.why) == ("supported", "SqueezeNet, batchnorm is 0.10 MiB larger than SqueezeNet")
+    for times, verdict in ((31, "supported"), (32, "not supported")):
+        ratio = judged({"says": "s", "ratio": {"of": ALEX, "to": SQ, "times": times}}, contents)
+        assert (ratio.verdict, round(ratio.statistic, 1), ratio.unit) == (verdict, 31.7, "times")
 
 
-@pytest.mark.parametrize(
-    ("squeezenet", "expected"),
-    [(0.76, "supported"), (0.7485, "supported"), (0.72, "not supported"), (0.7401, "undecided")],
-)
-def test_parity_is_at_most_a_point_below(store, squeezenet, expected):
-    test = {"name": "parity", "among": [SQUEEZENET], "against": ALEXNET}
-    found = verdict(store, test, {"squeezenet": squeezenet, "alexnet": 0.75})
-    assert found.verdict == expected, found.why
-    low, high = found.steps[0].difference.low, found.steps[0].difference.high
-    assert {"supported": low >= -1, "not supported": high < -1, "undecided": low < -1 <= high}[expected]
+def test_how_runs_end_needs_three_of_each():
+    claim = {
+        "says": "s",
+        "section": "5.2",
+        "ends": {"rows": ["ablation/fire_added"], "outcomes": ["chance", "diverged"]},
+    }
+    at_chance = {"fire_added": "chance"}
+    assert judged(claim, store_of({}, "ablation", outcomes=at_chance)).verdict == "supported"
+    assert judged(claim, store_of({}, "ablation", spread=(0.0, 0.1), outcomes=at_chance)).verdict == "undecided"
+    assert judged(claim, store_of({}, "ablation")).verdict == "not supported"
 
 
-@pytest.mark.parametrize(("mib", "expected"), [(2.836, "supported"), (3.2, "not supported")])
-def test_a_ratio_of_sizes_needs_one_run_each(store, mib, expected):
-    test = {"name": "ratio", "metric": "size", "of": ALEXNET, "to": SQUEEZENET, "times": 30}
-    found = verdict(store, test, {"alexnet": 88.78, "squeezenet": mib}, name="model_size_legacy_mib", seeds=(0,))
-    assert found.verdict == expected
-    assert f"{88.78 / mib:.1f}, claimed 30" in found.why
+def test_a_row_that_never_learned_is_less_accurate_than_one_that_did():
+    for outcomes, verdict in (
+        ({"squeezenet": "chance"}, "supported"),
+        ({"squeezenet_bn": "diverged"}, "not supported"),
+        ({"squeezenet": "chance", "squeezenet_bn": "chance"}, "undecided"),
+    ):
+        one = judged({"says": "s", "all": [[BN, SQ]]}, store_of(ROWS, outcomes=outcomes))
+        assert one.verdict == verdict
+        assert "3 of 3 runs" in one.why
+    few = store_of(ROWS, spread=(0.0, 0.2), outcomes={"squeezenet": "chance"})
+    assert judged({"says": "s", "all": [[BN, SQ]]}, few).verdict == "undecided"
 
 
-def test_how_runs_end(store):
-    test = {"name": "ends", "rows": ["ablation/fire_added"], "outcomes": ["chance", "diverged"]}
-    store.sweep("ablation", seeds=(0, 1), variants=("fire_added",), outcome="chance")
-    assert judge(paper(test), store.contents())[0].why == "ablation/fire_added: 2 chance, 3 runs are needed"
-    store.sweep("ablation", seeds=(2,), variants=("fire_added",), outcome="diverged")
-    assert judge(paper(test), store.contents())[0].verdict == "supported"
-    store.sweep("ablation", seeds=(3,), variants=("fire_added",), outcome="finished")
-    (found,) = judge(paper(test), store.contents())
-    assert (found.verdict, found.why) == ("not supported", "ablation/fire_added: 2 chance, 1 diverged, 1 finished")
-    assert len(found.run_ids) == 4
+def test_equal_runs_decide_nothing():
+    one = judged({"says": "s", "all": [[BN, SQ]]}, store_of(ROWS, spread=(0.0, 0.0, 0.0)))
+    assert (one.verdict, one.low, one.needed) == ("undecided", None, "")
+    assert "nothing tells the spread over seeds" in one.why
 
 
-def test_equal_differences_decide_nothing_unless_they_are_of_sizes(store):
-    test = {"name": "compare", "metric": "accuracy", "first": "higher", "pairs": [[SQUEEZENET, ALEXNET]]}
-    store.sweep("reproducibility", metrics=lambda run: {"test_accuracy": 0.7 + 0.1 * (run.variant == "squeezenet")})
-    (found,) = judge(paper(test), store.contents())
-    assert found.verdict == "undecided"
-    assert "+10.00 points for each of 3 seeds, which tells nothing of their spread" in found.why
+def test_times_are_compared_on_one_kind_of_hardware():
+    claim = {"says": "s", "metric": "epoch_seconds", "all": [[SQ, ALEX]]}
+    contents = store_of(ROWS)
+    assert judged(claim, contents).verdict == "supported"
+    mixed = tuple(replace(run, hardware="other") if run.variant == "alexnet" else run for run in contents.runs)
+    one = judged(claim, replace(contents, runs=mixed))
+    assert (one.verdict, "different hardware" in one.why) == ("undecided", True)
 
 
-def test_times_are_not_compared_across_machines(store):
-    test = {"name": "compare", "metric": "training_seconds", "first": "higher", "pairs": [[SQUEEZENET, ALEXNET]]}
-    seconds = at({"squeezenet": 30.0, "alexnet": 17.0}, "mean_epoch_seconds", also={"best_epoch": 5.0})
-    store.sweep("reproducibility", variants=("alexnet",), metrics=seconds)
-    store.sweep("reproducibility", variants=("squeezenet",), metrics=seconds, hardware="Another CPU")
-    (found,) = judge(paper(test), store.contents())
-    assert found.verdict == "undecided"
-    assert "+65.00 s" in found.why
-    assert "on different hardware" in found.why
-    store.sweep("reproducibility", variants=("squeezenet",), metrics=seconds, again=True)
-    (found,) = judge(paper(test), store.contents())
-    assert (found.verdict, found.why.endswith("(on Test CPU, 4 cores)")) == ("supported", True)
-
-
-def test_overfitting_is_read_at_the_best_epoch(store):
-    store.sweep("ablation", variants=("fire_removed",), seeds=(0,))
-    run = store.runs[0]
-    at_best = int(run.metrics["best_epoch"]) - 1
-    gap = 100 * (run.curve.train_accuracy[at_best] - run.curve.val_accuracy[at_best])
-    assert measured(run, "gap") == pytest.approx(gap)
-    assert gap > 0
-    store.sweep("ablation", variants=("fire_removed",), seeds=(1,), curves=False)
-    assert measured(store.runs[1], "gap") is None
-
-
-def test_differences_of_sizes_are_exact(store):
-    store.sweep("squeeze_ratio", seeds=(0,))
-    scope = scopes(store.contents())[0]
-    found, used = difference(scope.row("squeeze_ratio/sr_075"), scope.row("squeeze_ratio/sr_05"), "size")
-    assert (found.estimate, found.n, len(used)) == (pytest.approx(16.63 - 11.14), 1, 2)
-
-
-def test_one_unlucky_comparison_of_many_refutes_nothing(store):
-    """p = 0.049 against the claim once in five looks is no refutation; once in one look it is."""
-    test = {"name": "compare", "metric": "accuracy", "first": "higher"}
-    pairs = [[f"learning_rate/{rate}", SQUEEZENET] for rate in ("lr_001", "lr_005", "lr_01", "lr_02", "lr_05")]
-    unlucky = {0: -0.010, 1: -0.014, 2: -0.006}
-
-    def metrics(run):
-        return {
-            "test_accuracy": 0.70
-            + (unlucky[run.seed] if run.variant == "lr_05" else (run.variant != "squeezenet") * 0.02)
-        }
-
-    store.sweep("reproducibility", "learning_rate", metrics=metrics)
-    (alone,) = judge(paper(test | {"pairs": pairs[-1:]}), store.contents())
-    assert (alone.verdict, round(alone.steps[0].difference.p, 3)) == ("not supported", 0.049)
-    assert judge(paper(test | {"pairs": pairs}), store.contents())[0].verdict == "undecided"
-
-
-def test_a_claim_takes_the_setting_with_most_of_its_rows_and_never_two(store):
-    values = at({"squeezenet": 0.6, "squeezenet_bn": 0.7})
-    store.sweep("reproducibility", metrics=values)
-    store.sweep("reproducibility", variants=("squeezenet",), overrides={"training.epochs": 2}, metrics=values)
-    full, short = judge(paper(HIGHER), store.contents()), scopes(store.contents())[0].setting_id
-    assert (full[0].verdict, full[0].setting_id != short) == ("supported", True)
-    (found,) = judge(paper(HIGHER), store.contents(), setting=short)
-    assert (found.verdict, found.setting_id, found.run_ids) == ("undecided", short, ())
-    assert "training.epochs=2" in found.setting
-    with pytest.raises(InputError, match="unknown setting 'nowhere'"):
-        judge(paper(HIGHER), store.contents(), setting="nowhere")
-
-
-def test_runs_of_another_study_answer_by_their_key(store):
-    """The demo has rows of its own for these models: the claim's rows were never planned, their questions were asked."""
-    found = verdict(
-        store, HIGHER, {"squeezenet": 0.6, "squeezenet_bn": 0.7}, study="demo", overrides={"training.epochs": 4}
+def test_the_papers_claims_are_judged_in_its_own_setting_and_ones_own_in_any():
+    contents = store_of(ROWS, setting={"training.epochs": 3})
+    paper = judged({"says": "s", "section": "5.1", "all": [[BN, SQ]]}, contents)
+    assert (paper.verdict, paper.why.startswith("run with training.epochs=3, not in the setting")) == (
+        "undecided",
+        True,
     )
-    assert (found.verdict, len(found.run_ids)) == ("undecided", 6)
-    assert found.why.startswith("run with training.epochs=4, so not in the setting of the paper; ")
+    assert judged({"says": "s", "all": [[BN, SQ]]}, contents).verdict == "supported"
+    sizes = {"says": "s", "section": "5.1", "metric": "size", "all": [[SQ, ALEX]]}
+    assert judged(sizes, contents).verdict == "not supported"
 
 
-def test_the_papers_claims_on_runs_near_its_numbers(paper_contents):
-    found = {one.slug: one for one in judge(load(), paper_contents)}
-    assert len(found) == len(load().claims)
-    assert {found[slug].verdict for slug in ("reduction_30", "squeeze_ratio_size", "default_below")} == {"supported"}
-    assert found["learning_rate_01"].why.startswith(f"{SQUEEZENET} is best on validation; learning_rate/lr_01 − ")
-    assert found["learning_rate_01"].verdict != "supported"
-    assert found["removed_overfits_less"].verdict == "undecided"  # one seed is not finished
-    assert all(one.run_ids and "\n" not in one.why for one in found.values())
+def test_claims_are_those_about_the_studies_asked_for(paper_contents):
+    paper = claims.load()
+    asked = judge(paper, join.tables(paper_contents, ["first_kernel"]))
+    assert [one.slug for one in asked] == ["first_kernel_5", "parity_batch_norm"]
+    every = judge(paper, join.tables(paper_contents))
+    assert {one.slug for one in every} == set(paper.claims)
+    assert judge(paper, join.tables(store_of({}, "demo"))) == ()
 
 
-def test_a_thousand_runs_of_a_hundred_epochs_take_under_a_second(store):
-    for seeds in (range(14), range(14, 28)):
-        store.sweep(
-            *(study for study in declared() if study.section and study.study != "expand_kernels"),
-            seeds=seeds,
-            epochs=100,
-        )
-    contents, seconds = store.contents(), []
-    for _ in range(3):  # the best of three: other processes may be at work
-        started = time.perf_counter()
-        found = [verdict for table in tables(contents) for verdict in verdicts(table)]
-        judged = judge(load(), contents)
-        seconds.append(time.perf_counter() - started)
-    assert (len(store.runs), len(found)) == (980, 71)
-    assert all(len(one.run_ids) >= 28 for one in judged)
-    assert min(seconds) < 1
+def test_the_claims_of_the_paper_that_were_missing_are_declared():
+    declared = claims.load().claims
+    assert declared["adam_and_sgd_do_not_train"].ends.outcomes == ("chance", "diverged")
+    assert declared["modules_make_no_difference"].direction == "alike"
+    assert {one.metric for one in declared.values()} >= {
+        "epoch_seconds",
+        "best_epoch",
+        "training_seconds",
+        "gap",
+        "size",
+    }
+    assert declared["batch_norm_inside"].all == (("batch_norm/bn_fire", "batch_norm/bn_none"),)
 
 
-def test_every_row_that_the_paper_file_names_is_declared():
-    rows = {f"{study.study}/{slug}" for study in declared() for slug in study.variants}
-    loaded = load()
-    named = {row for one in (*loaded.claims.values(), *loaded.statements.values()) for row in one.test.rows}
-    assert named <= rows
-    assert (DECLARATIONS / "claims" / "paper.yaml").is_file()
+MINE = """
+study: mine
+title: Mine
+question: Q?
+base: reproducibility/squeezenet_bn
+variants:
+  wide: {title: Wide, set: {model.first_filters: 128}, published: {accuracy: 74.0}}
+claims:
+  wide_helps:
+    says: wider is better
+    all: [[mine/wide, reproducibility/squeezenet_bn]]
+"""
+
+
+def own(tmp_path, text=MINE):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return studies.load(path)
+
+
+def test_a_study_of_ones_own_has_claims_in_the_same_form(tmp_path):
+    study = own(tmp_path)
+    contents = store_of({"wide": 75.0, "squeezenet_bn": 73.0}, study, "reproducibility")
+    (one,) = judge(claims.load(), join.tables(contents, ["mine"]))
+    assert (one.slug, one.verdict, one.section) == ("wide_helps", "supported", "")
+    answer = headline(claims.load(), join.tables(contents, ["mine"]))
+    assert answer.headline == "Wide is 2.00 points more accurate than SqueezeNet, batchnorm"
+    assert answer.decided
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"metric": "acuracy"}, "metric"),
-        ({"name": "compares"}, "unknown value 'compares'; did you mean 'compare'"),
-        ({"frist": "higher"}, "did you mean 'first'"),
-        ({"pairs": [["a/b"]]}, "pairs.0"),
-        ({"pairs": [["squeezenet", BN]]}, "claim: 'squeezenet' is not a row (example: reproducibility/squeezenet_bn)"),
-        ({"name": "uses"}, "unknown value 'uses'"),
+        (("[[mine/wide,", "[[mine/wode,"), "claims.wide_helps: unknown variant of mine 'wode'; did you mean 'wide'?"),
+        (("[[mine/wide,", "[[wide,"), "'wide' is not a row, study/variant (example: reproducibility/squeezenet_bn)"),
+        (("[[mine/wide,", "[[mein/wide,"), "claims.wide_helps: unknown study 'mein'"),
+        (
+            ("    all:", "    ratio: {of: mine/wide, to: mine/wide, times: 2}\n    all:"),
+            "got all, ratio (allowed: one of all",
+        ),
+        (
+            ("says: wider is better", "says: x\n    direction: alike"),
+            "margin: got 0 (allowed: above 0 where rows are alike)",
+        ),
+        (
+            ("says: wider is better", "says: x\n    metric: acuracy"),
+            "claims.wide_helps.metric: unknown value 'acuracy'",
+        ),
+        (("all: [[mine/wide, reproducibility/squeezenet_bn]]", "best: mine/wide"), "best and than are given together"),
+        (("all: [[mine/wide, reproducibility/squeezenet_bn]]", "all: [[mine/wide]]"), "claims.wide_helps.all"),
+        (("says: wider is better", "says: x\n    margn: 1"), "unknown key 'margn'; did you mean 'margin'?"),
     ],
 )
-def test_a_broken_file_of_statements_is_one_line(tmp_path, change, told):
-    path = tmp_path / "paper.yaml"
-    given = {
-        "paper": "P",
-        "protocol": {"seeds": 1, "images": 10},
-        "claims": {"claim": {"says": "so", "test": HIGHER | change}},
-    }
-    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+def test_what_a_claim_cannot_be_is_told_in_one_line(tmp_path, change, told):
     with pytest.raises(InputError) as caught:
-        load(path)
-    assert str(caught.value).startswith(f"{path}: ")
+        own(tmp_path, MINE.replace(*change))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def answer(contents, asked=None):
+    return headline(claims.load(), join.tables(contents, asked))
+
+
+SIZES = {
+    "model_size_legacy_mib": {
+        "alexnet": 88.8,
+        "alexnet_bn": 88.8,
+        "squeezenet": 2.84,
+        "squeezenet_bn": 2.9,
+        "best": 1.37,
+    }
+}
+
+
+def test_the_headline_names_the_harder_of_validation_and_test():
+    both = answer(store_of(ROWS | {"best": 78.5}, "reproducibility", "best", **SIZES))
+    assert (both.headline, both.decided) == ("SqueezeNet matches AlexNet at 1/65 of its size", True)
+    below = answer(store_of(ROWS | {"alexnet": 72.5, "squeezenet_bn": 72.0}, **SIZES))
+    assert (
+        below.headline
+        == "SqueezeNet is 3.4 points less accurate than the published 75.42% on validation, at 1/31 of its size"
+    )
+    assert "Of 2 networks the best on validation: SqueezeNet, batchnorm" in below.why
+    test_harder = answer(store_of(ROWS | {"alexnet": 77.5, "squeezenet_bn": 74.5}, **SIZES))
+    assert (
+        test_harder.headline == "SqueezeNet is 3.0 points less accurate than our AlexNet on test, at 1/31 of its size"
+    )
+    close = answer(store_of(ROWS | {"squeezenet_bn": 75.0}, **SIZES))
+    assert (close.headline, close.decided) == (
+        "Not yet decided whether SqueezeNet matches AlexNet: +0.0 points on test, 3 seeds",
+        False,
+    )
+
+
+@pytest.mark.parametrize("outcome", ["finished", "chance"])
+def test_a_reference_that_has_not_learned_decides_nothing(outcome):
+    """Two epochs of AlexNet are at chance, and every SqueezeNet is far above: that is no match."""
+    contents = store_of(ROWS | {"alexnet": 12.0}, outcomes={"alexnet": outcome}, **SIZES)
+    found = answer(contents)
+    assert (found.headline, found.decided) == ("Undecided: AlexNet has not learned", False)
+
+
+def test_another_setting_gives_the_difference_and_no_match():
+    found = answer(store_of(ROWS, setting={"training.epochs": 3}, **SIZES))
+    assert found.headline == "SqueezeNet, batchnorm is 2.00 points less accurate than AlexNet with training.epochs=3"
+    assert not found.decided
+
+
+def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
+    demo = {"data.dataset": "digits", "training.epochs": 8}
+    found = answer(store_of({"alexnet": 90.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo))
+    assert found.headline.startswith("A rehearsal: ")
+    assert found.headline.endswith(" than AlexNet on digits with training.epochs=8; one seed cannot tell")
+    assert not found.decided
+
+
+def test_without_a_reference_the_most_accurate_row_is_named():
+    found = answer(store_of(ROWS, "ablation"), ["ablation"])
+    assert " reaches " in found.headline
+    assert not found.decided
+    builder = BUILDERS[0]()
+    builder.sweep(
+        "ablation",
+        unfinished={(f"fire_{how}", s) for how in ("added", "added_bn", "removed", "removed_bn") for s in range(3)},
+    )
+    assert answer(builder.contents()).headline == "No finished run yet"

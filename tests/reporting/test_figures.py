@@ -7,11 +7,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 from repro.records import Architecture, Layer
 from repro.reporting import drawing, figures, page, style
-from repro.reporting.figures import Point, Series
+from repro.reporting.figures import Series
 from repro.rows import Curve
 from tests.golden import held_against
 
@@ -60,13 +61,26 @@ def network():
     return Architecture("squeezenet", (3, 32, 32), layers, residual, 1, 1)
 
 
-SERIES = [Series("SqueezeNet", (curve(12), curve(9, 0.72))), Series("_under $score$", (curve(6, 0.65),))]
-POINTS = [
-    Point("AlexNet", 88.78, 75.4, 0.4, 88.78, 75.42),
-    Point("SqueezeNet", 2.83, 70.7, None, 2.95, 70.76),
-    Point("planned only", 1.4, None, None, 1.4, 75.42),
-    Point("chance", 3.3, 10.0, 0.0, 3.4, 10.0),
-]
+SERIES = [Series("SqueezeNet", (curve(12), curve(9, 0.72)), 70.76), Series("_under $score$", (curve(6, 0.65),))]
+NAMES = ["label", "x", "accuracy", "sd", "published_x", "published"]
+POINTS = pd.DataFrame(
+    [
+        ("AlexNet", 88.78, 75.4, 0.4, 88.78, 75.42),
+        ("SqueezeNet", 2.83, 70.7, None, 2.95, 70.76),
+        ("planned only", 1.4, None, None, 1.4, 75.42),
+        ("chance", 3.3, 10.0, 0.0, 3.4, 10.0),
+    ],
+    columns=NAMES,
+)
+FOREST = pd.DataFrame(
+    [
+        ("AlexNet", 75.4, 73.1, 77.7, 75.42, "consistent"),
+        ("SqueezeNet", 68.2, 66.1, 70.3, 70.76, "ours below"),
+        ("one run", 71.0, None, None, None, ""),
+        ("chance", 10.0, None, None, 10.0, "undecided"),
+    ],
+    columns=["label", "estimate", "low", "high", "published", "verdict"],
+)
 
 
 def drawn(network):
@@ -76,6 +90,7 @@ def drawn(network):
         "study": figures.study_curves(SERIES, "A study with $ and %"),
         "size": figures.accuracy_against_size(POINTS, "Sizes"),
         "axis": figures.accuracy_against_value(POINTS, "optimizer.final_lr", "Rates"),
+        "forest": figures.forest(FOREST, "A study", "validation accuracy (%)"),
         "confusion": figures.confusion([[40, 2], [0, 41]], ("cat", "dog"), "Best"),
         "samples": figures.samples(images, ["cat", "dog"] * 6, "Samples"),
         "architecture": drawing.architecture(network, "Residual"),
@@ -83,37 +98,67 @@ def drawn(network):
 
 
 def test_the_same_values_give_the_same_bytes_whatever_the_user_s_own_style(network):
-    first = {name: (style.png(figure), style.svg(figure)) for name, figure in drawn(network).items()}
+    first = {
+        name: tuple(style.saved(figure, form) for form in ("png", "svg", "pdf"))
+        for name, figure in drawn(network).items()
+    }
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.hashsalt": None, "lines.linewidth": 9}):
-        second = {name: (style.png(figure), style.svg(figure)) for name, figure in drawn(network).items()}
+        second = {
+            name: tuple(style.saved(figure, form) for form in ("png", "svg", "pdf"))
+            for name, figure in drawn(network).items()
+        }
     assert [name for name in first if first[name] != second[name]] == []
-    assert len({png for png, _ in first.values()}) == len(first)
-    for png, svg in first.values():
+    assert len({png for png, *_ in first.values()}) == len(first)
+    for png, svg, pdf in first.values():
         assert png.startswith(b"\x89PNG")
         assert b"<dc:date>" not in svg
         assert b"atplotlib v" not in svg + png
+        assert b"/CreationDate" not in pdf
 
 
 @pytest.mark.skipif(mpl.__version__ != "3.11.2", reason="the golden figure was drawn by matplotlib 3.11.2")
 def test_a_figure_is_the_golden_one():
-    points = [Point(str(x), x, y, 0.5, None, y + 1) for x, y in ((0.01, 59.0), (0.05, 43.1), (0.1, 69.0), (0.5, 14.8))]
-    svg = style.svg(figures.accuracy_against_value(points, "optimizer.final_lr", "Learning rate"))
+    rows = [(str(x), x, y, 0.5, x, y + 1) for x, y in ((0.01, 59.0), (0.05, 43.1), (0.1, 69.0), (0.5, 14.8))]
+    svg = style.saved(
+        figures.accuracy_against_value(pd.DataFrame(rows, columns=NAMES), "optimizer.final_lr", "Learning rate"), "svg"
+    )
     held_against(Path(__file__).parent / "golden" / "accuracy_against_value.svg", svg.decode())
 
 
-def test_mean_and_deviation_count_the_runs_that_reached_an_epoch():
+def test_runs_stand_by_epoch_and_the_mean_ends_with_the_first_of_them():
     runs = [curve(3), curve(2, val_loss=np.array([1.0, np.nan])), curve(3, val_loss=np.array([3.0, 4.0, np.inf]))]
-    epochs, mean, sd, n = figures.over_seeds(runs, "val_loss")
-    first = 2.3 * np.exp(-1 / 12.0)
-    assert epochs.tolist() == [1, 2, 3]
-    assert n.tolist() == [3, 2, 1]
-    assert mean[0] == pytest.approx((first + 1 + 3) / 3)
-    assert sd[0] == pytest.approx(np.std([first, 1, 3], ddof=1))
-    assert np.isnan(sd[2])
+    grid = figures.over_runs(runs, "val_loss")
+    assert grid.shape == (3, 3)
+    assert np.isnan(grid).tolist() == [[False] * 3, [False, True, True], [False, False, True]]
+    ax = figures.variant_curves(Series("three", (curve(12), curve(9), curve(12)), 70.0)).axes[1]
+    thin = [line for line in ax.lines if line.get_linewidth() == 0.6]
+    means = [line for line in ax.lines if line.get_linestyle() == "--" and line.get_linewidth() > 1]
+    assert len(thin) == 6
+    assert [np.isfinite(line.get_ydata()).sum() for line in means] == [9]
+    stars = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "*"]
+    assert stars == [12, 9, 12], "the best epoch of every run"
+    assert any(list(line.get_ydata()) == [70.0, 70.0] for line in ax.lines), "the published level"
+
+
+def test_a_forest_has_a_line_a_row_in_the_verdict_s_colour():
+    figure = figures.forest(FOREST, "A study", "validation accuracy (%)")
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(FOREST["label"])
+    bars = {line.get_color(): list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2}
+    assert bars == {figures.VERDICTS["consistent"]: [73.1, 77.7], figures.VERDICTS["ours below"]: [66.1, 70.3]}
+    ticks = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "|"]
+    assert ticks == [75.42, 70.76]
+    assert [text.get_text() for text in ax.texts] == ["◂ 10.0"], "far off, so that it presses nothing together"
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["consistent", "ours below", "undecided", "published"]
+    differences = FOREST.assign(published=None, verdict="", estimate=[-3.0, 1.0, 0.5, -40.0], low=None, high=None)
+    figure = figures.forest(differences, "A study", "points", zero=True)
+    assert list(figure.axes[0].texts) == []
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours, without an interval"]
 
 
 def test_the_frontier_holds_what_no_other_model_beats():
-    assert figures.pareto([(3, 70), (1, 60), (2, 75), (2, 74), (9, 75), (10, 80)]) == [(1, 60), (2, 75), (10, 80)]
+    assert figures.pareto([3, 1, 2, 2, 9, 10], [70, 60, 75, 74, 75, 80]) == [(1, 60), (2, 75), (10, 80)]
 
 
 def test_an_exploding_loss_is_cut_and_the_cut_is_said():
@@ -131,19 +176,20 @@ def test_curves_of_nothing_but_broken_numbers_are_still_a_figure():
     assert figures.run_curves(curve(0), "no epoch").startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("sizes", [(2.9, 2.84, 1.4), (2.9, 88.8, 0.5)], ids=["linear", "logarithmic"])
-def test_names_stand_at_their_points(sizes):
-    points = [Point(f"of {size}", size, 70.0 + number, 0.5, None, None) for number, size in enumerate(sizes)]
-    ax = figures.accuracy_against_size(points, "Sizes").axes[0]
+@pytest.mark.parametrize("sizes", [(1.0, 2.0, 2.5), (0.5, 3.0, 90.0)], ids=["linear", "logarithmic"])
+def test_names_of_the_frontier_stand_at_their_points(sizes):
+    rows = [(f"model {number}", size, 70.0 + number, 0.5, None, None) for number, size in enumerate(sizes)]
+    rows.append(("beaten", sizes[-1], 60.0, None, None, None))
+    ax = figures.accuracy_against_size(pd.DataFrame(rows, columns=NAMES), "Sizes").axes[0]
     named = {text.get_text(): text.xy for text in ax.texts}
-    assert named == {point.label: (point.x, point.accuracy) for point in points}
+    assert named == {label: (size, accuracy) for label, size, accuracy, *_ in rows[:-1]}
 
 
 def test_every_name_is_in_the_legend_and_none_is_read_as_mathematics():
     figure = figures.study_curves(SERIES, "Names")
     names = [text.get_text().strip() for legend in figure.legends for text in legend.get_texts()]
-    assert names == ["SqueezeNet", "_under $score$"]
-    assert b"_under $score$" in style.svg(figure)
+    assert names == ["SqueezeNet", "_under $score$", "best epoch of a run", "published"]
+    assert b"_under $score$" in style.saved(figure, "svg")
 
 
 def test_points_too_low_to_show_are_counted():
@@ -160,23 +206,32 @@ def test_samples_stand_a_row_a_class():
     assert (shown[34:, : 2 * 34 + 32] == 0).sum() == 3 * 32 * 32 * 3
 
 
-def test_a_drawing_has_a_block_a_module_and_an_arc_an_addition(network):
+def test_a_drawing_has_a_block_a_module_branches_in_a_fire_module_and_an_arc_an_addition(network):
     plan = drawing.layout(network)
     assert [box.name for box in plan.boxes] == [
         "input",
         "conv1",
         "max pool 3x3",
-        "fire2",
-        "fire3",
+        "fire2  squeeze 16 (1x1)",
+        "64 (1x1)",
+        "64 (3x3)",
+        "concatenation + BN",
+        "fire3  squeeze 16 (1x1)",
+        "64 (1x1)",
+        "64 (3x3)",
+        "concatenation + BN",
         "global average pool",
     ]
-    assert plan.boxes[3].detail == "16 ▸ 64 (1x1) + 64 (3x3) + BN → 128 × 6 × 6"
     assert plan.boxes[1].detail == "96 of 7x7, stride 2 → 96 × 13 × 13"
-    assert [(arc.module, arc.kind) for arc in plan.arcs] == [("fire2", "conv1x1"), ("fire3", "identity")]
-    for arc, box in zip(plan.arcs, plan.boxes[3:5], strict=True):
-        assert arc.path[0][1] < box.y
-        assert arc.path[-1][1] > box.y + box.height
-    assert plan.arcs[0].path[-1][1] < plan.arcs[1].path[0][1]  # an addition comes before the next branch
+    squeeze, small, large, joined = plan.boxes[3:7]
+    assert squeeze.y < small.y == large.y < joined.y
+    assert small.x + small.width < large.x, "side by side"
+    assert len(plan.lines) == 8, "to each branch and from it"
+    assert joined.detail == "128 × 6 × 6"
+    assert [(module, kind) for module, kind, _ in plan.arcs] == [("fire2", "conv1x1"), ("fire3", "identity")]
+    (_, _, first), (_, _, second) = plan.arcs
+    assert first[0][1] < squeeze.y
+    assert joined.y + joined.height < first[-1][1] < second[0][1], "an addition comes before the next branch"
     assert plan.height > plan.boxes[-1].y + plan.boxes[-1].height
 
 
@@ -190,11 +245,11 @@ def test_the_page_turns_every_grey_of_the_style_sheet_for_dark_screens():
 
 def test_a_study_s_figure_is_quick(network):
     many = [Series(f"variant {i}", tuple(curve(100) for _ in range(3))) for i in range(6)]
-    style.svg(figures.study_curves(many, "warm"))
+    style.saved(figures.study_curves(many, "warm"), "svg")
     started = time.process_time()
     figure = figures.study_curves(many, "A study")
-    style.png(figure)
-    style.svg(figure)
+    style.saved(figure, "png")
+    style.saved(figure, "svg")
     assert time.process_time() - started < 1.5  # 0.25 s where nothing else runs
 
 

@@ -1,12 +1,12 @@
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from repro.errors import InputError
-from repro.reporting.join import describe, scopes, tables
+from repro.reporting.join import keys, tables
 from repro.rows import Contents, SweepRow
-from repro.spec import changes
 from repro.studies import Study, dump, load, restore
 from repro.validation import validated
 
@@ -42,8 +42,8 @@ def test_a_run_serves_every_row_with_its_key(store):
     store.sweep("squeeze_ratio", variants=("sr_0125",))
     reproducibility, squeeze_ratio = tables(store.contents())
     assert len(store.runs) == 3
-    assert squeeze_ratio.rows[0].runs == reproducibility.rows[0].runs
-    assert squeeze_ratio.rows[0].against is None  # its base is the same question
+    assert [run.record for run in squeeze_ratio.rows[0].runs] == [run.record for run in reproducibility.rows[0].runs]
+    assert squeeze_ratio.rows[0].base is None  # its base is the same question
 
 
 def test_the_latest_sweeps_setting_is_shown_and_the_other_named(store):
@@ -51,23 +51,23 @@ def test_the_latest_sweeps_setting_is_shown_and_the_other_named(store):
     store.sweep("reproducibility", seeds=(0, 1), overrides={"training.epochs": 3, "data.dataset": "digits"})
     store.sweep("residual", seeds=(0,))
     first, second = tables(store.contents())
-    assert (first.study.study, first.setting["training.epochs"]) == ("reproducibility", 3)
-    assert describe(first.setting).startswith("digits (")
-    assert changes(first.setting) == ("data.dataset=digits", "training.epochs=3")
-    assert changes(second.setting) == ()
-    assert [note for note in first.notes if "also run in another setting" in note and second.setting_id in note]
+    assert (first.study.study, first.setting.values["training.epochs"]) == ("reproducibility", 3)
+    assert first.setting.words.startswith("digits (")
+    assert first.setting.changes == ("data.dataset=digits", "training.epochs=3")
+    assert second.setting.changes == ()
+    assert [note for note in first.notes if "also run in another setting" in note and second.setting.id in note]
     assert {run.seed for row in first.rows for run in row.runs} == {0, 1}
-    (other,) = tables(store.contents(), ["reproducibility"], setting=second.setting_id)
-    assert (other.setting_id, other.rows[0].runs[0].seed) == (second.setting_id, 0)
-    with pytest.raises(InputError, match=f"residual was not swept in setting {first.setting_id}"):
-        tables(store.contents(), ["residual"], setting=first.setting_id)
+    (other,) = tables(store.contents(), ["reproducibility"], setting=second.setting.id)
+    assert (other.setting.id, other.rows[0].runs[0].seed) == (second.setting.id, 0)
+    with pytest.raises(InputError, match=f"residual was not swept in setting {first.setting.id}"):
+        tables(store.contents(), ["residual"], setting=first.setting.id)
 
 
 def test_a_setting_without_a_finished_run_hides_none(store):
     store.sweep("best", seeds=(0,))
     store.sweep("best", seeds=(0,), overrides={"training.epochs": 3}, unfinished={("best", 0)})
     (table,) = tables(store.contents())
-    assert (table.setting["training.epochs"], len(table.rows[0].runs)) == (100, 1)
+    assert (table.setting.values["training.epochs"], len(table.rows[0].runs)) == (100, 1)
     assert any("also run in another setting" in note for note in table.notes)
 
 
@@ -80,9 +80,9 @@ def test_other_data_is_another_setting(store):
     store.sweeps.append(SweepRow("later", "1", sweep.started_ms + 1, other))
     (table,) = tables(store.contents())
     assert any("also run in another setting: cifar10 (ffffffff)" in note for note in table.notes)
-    (later, _) = scopes(store.contents())
-    (table,) = tables(store.contents(), setting=later.setting_id)
-    assert table.setting["data.digest"] == "f" * 64
+    (other,) = re.findall(r"--setting (\w+)", " ".join(table.notes))
+    (table,) = tables(store.contents(), setting=other)
+    assert table.setting.values["data.digest"] == "f" * 64
     assert table.rows[0].runs == ()
 
 
@@ -105,8 +105,8 @@ def test_a_swept_training_setting_stays_one_table(store):
     store.sweep(study, seeds=(0,), variants=("b_100",)).sweep(study, seeds=(0,), variants=("b_50",))
     (table,) = tables(store.contents())
     assert [(row.variant, row.spec.training.batch_size) for row in table.rows] == [("b_50", 50), ("b_100", 100)]
-    assert changes(table.setting) == ()
-    assert len(scopes(store.contents())) == 1
+    assert table.setting.changes == ()
+    assert table.notes == ("100: declared with training.batch_size=100",), "and of no other setting"
 
 
 def test_what_variants_set_themselves_is_noted(store):
@@ -114,7 +114,7 @@ def test_what_variants_set_themselves_is_noted(store):
     declared = {"study": "short", "title": "Short", "question": "?", "base": "reproducibility/squeezenet"}
     store.sweep(validated(Study, declared | {"variants": rows}, "test"), seeds=(0,))
     (table,) = tables(store.contents())
-    assert changes(table.setting) == ()
+    assert table.setting.changes == ()
     assert [note for note in table.notes if "declared with" in note] == [
         "one: declared with training.epochs=7",
         "two: declared with training.epochs=7",
@@ -126,15 +126,17 @@ def test_a_base_in_another_study_is_found_by_its_declaration(store):
     store.sweep("demo", seeds=(0, 1), overrides=overrides, variants=("squeezenet_bn",))
     store.sweep("residual", seeds=(1,), overrides=overrides, variants=("residual",))
     residual = tables(store.contents(), ["residual"])[0]
-    assert residual.rows[0].against == "reproducibility/squeezenet_bn"
-    assert [run.seed for run in residual.bases["reproducibility/squeezenet_bn"].runs] == [0, 1]
-    assert residual.bases["reproducibility/alexnet"].runs == ()
+    base = residual.base(residual.rows[0])
+    assert (base.name, [run.seed for run in base.runs]) == ("reproducibility/squeezenet_bn", [0, 1])
+    assert residual.setting.row("reproducibility/alexnet").runs == ()
+    assert residual.setting.row("reproducibility/nothing") is None
+    assert keys(store.contents(), ["residual"]) == {run.key for run in store.runs}, "those of the base, too"
 
 
 def test_the_latest_of_two_runs_of_one_key_counts(store):
     store.sweep("best", seeds=(0,)).sweep("best", seeds=(0,), again=True)
     (table,) = tables(store.contents())
-    assert table.rows[0].runs[0].run_id == store.runs[1].run_id
+    assert table.rows[0].runs[0].record.run_id == store.runs[1].run_id
     assert [note for note in table.notes if "2 finished runs of key" in note and store.runs[1].run_id in note]
 
 
@@ -146,7 +148,7 @@ def test_a_declaration_that_changed_does_not_mix_with_the_former_one(store):
     (table,) = tables(store.contents())
     assert table.rows[0].spec.model.first_kernel == 4
     assert [run.seed for run in table.rows[0].runs] == [0]
-    assert table.notes == ("kernel_3: declared otherwise in an earlier sweep, whose runs are left out",)
+    assert table.notes == ("3x3 starting kernel size: declared otherwise in an earlier sweep, whose runs are left out",)
 
 
 def test_what_is_unfinished_missing_or_broken_is_one_line_each(store):
@@ -158,11 +160,11 @@ def test_what_is_unfinished_missing_or_broken_is_one_line_each(store):
     store.runs[-1] = replace(run, curve=replace(run.curve, epoch=doubled))
     (table,) = tables(store.contents())
     assert table.notes == (
-        "lr_05: no finished run yet for seed 1",
-        "lr_05 seed 0: test_accuracy, best_val_accuracy missing or not finite; left out",
-        "lr_05 seed 2: test_accuracy, best_val_accuracy missing or not finite; left out",
-        "lr_05 seed 3: diverged (a loss was not finite)",
-        "lr_05 seed 3: some epochs were recorded twice",
+        "0.5: no finished run yet for seed 1",
+        "0.5, seed 0: test_accuracy, best_val_accuracy missing or not finite; left out",
+        "0.5, seed 2: test_accuracy, best_val_accuracy missing or not finite; left out",
+        "0.5, seed 3: diverged (a loss was not finite)",
+        "0.5, seed 3: some epochs were recorded twice",
     )
 
 
@@ -179,10 +181,31 @@ def test_an_empty_store_and_unknown_names_are_one_line(store):
 def test_nothing_finished_yet_is_a_table_without_runs(store):
     every = {("best", seed) for seed in range(3)}
     (table,) = tables(store.sweep("best", unfinished=every).contents())
-    assert (table.rows[0].runs, table.rows[0].missing) == ((), (0, 1, 2))
+    assert (table.rows[0].runs, table.rows[0].missing) == ((), ((None, 0), (None, 1), (None, 2)))
 
 
 def test_the_order_in_which_a_store_lists_things_does_not_matter(paper_contents):
     turned = Contents(paper_contents.uri, paper_contents.sweeps[::-1], paper_contents.runs[::-1], ())
-    assert tables(turned) == tables(paper_contents)
+    one, other = (
+        [(table.setting.id, table.rows, table.notes) for table in tables(given)] for given in (turned, paper_contents)
+    )
+    assert one == other
     assert [table.study.table for table in tables(turned)] == [1, 2, 3, 4, 5, 6, 7, None, None, None]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_runs_of_folds_stand_in_one_row_by_fold_and_seed(store):
+    store.sweep("best", seeds=(0, 1))
+    sweep = store.sweeps[0]
+    folds = [
+        run.model_copy(update={"spec": (spec := run.spec.of(run.seed, fold)), "key": spec.key})
+        for run in sweep.plan.runs
+        for fold in (0, 1)
+    ]
+    store.sweeps = [replace(sweep, plan=sweep.plan.model_copy(update={"runs": tuple(folds[:3])}))]
+    store.runs = [replace(store.runs[0], key=run.key, run_id=run.key, seed=run.seed) for run in folds[:2]]
+    (table,) = tables(store.contents())
+    (row,) = table.rows
+    assert [(run.fold, run.seed) for run in row.runs] == [(0, 0), (1, 0)]
+    assert row.missing == ((0, 1),)
+    assert "no finished run yet for fold 0 seed 1" in table.notes[0]

@@ -1,133 +1,129 @@
+"""Verdicts, differences and sizes of the rows of a table, on stores whose numbers are set."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from repro.published import decimals, size_unit
-from repro.reporting import stats
-from repro.reporting.join import tables
-from repro.reporting.verdicts import accuracies, reduction, size, verdicts
+from repro.reporting import join, stats, verdicts
+from repro.reporting.frame import Beside, Predictions
+
+BN = "reproducibility/squeezenet_bn"
 
 
-def row_with(store, values, variant="squeezenet", metric="best_val_accuracy", study="reproducibility", **sweep):
-    """The row after a sweep whose runs have these values, one a seed."""
-    seeds = tuple(range(len(values)))
-    store.sweep(study, seeds=seeds, variants=(variant,), metrics=lambda run: {metric: values[run.seed]}, **sweep)
-    table = tables(store.contents())[0]
-    return table.rows[0], table
+def values(**by_variant):
+    """Validation accuracies in percent by variant, one a seed; test is a point below; None: the run stayed at chance."""
+
+    def metrics(planned):
+        if planned.variant not in by_variant:
+            return {}
+        value = by_variant[planned.variant][planned.seed] / 100
+        return {"best_val_accuracy": value, "test_accuracy": value - 0.01}
+
+    return metrics
 
 
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ((0.705, 0.708, 0.711), "consistent"),
-        ((0.75, 0.751, 0.752), "below"),
-        ((0.65, 0.651, 0.652), "above"),
-        ((0.705, 0.711), "undecided"),
-        ((0.7076,), "undecided"),
-        ((None, None, None), "undecided"),
-    ],
-)
-def test_a_published_accuracy_is_held_against_one_new_run(store, values, verdict):
-    row, table = row_with(store, values)  # the paper printed 70.76
-    (found,) = accuracies(row, table.setting)
-    assert (found.number, found.published, found.verdict) == ("accuracy", 70.76, verdict)
-    if verdict == "consistent":
-        expected = stats.prediction(values, 5000, of=10_000)
-        assert (found.ours.low, found.ours.high) == (100 * expected.low, 100 * expected.high)
-        assert f"{found.ours.high - found.ours.low:.2f} points wide" in found.why
+def statistics(store, study="reproducibility", beside=None):
+    (table,) = join.tables(store.contents(), [study], None, beside)
+    return verdicts.statistics(table)
 
 
-def test_too_few_runs_are_said(store):
-    row, table = row_with(store, (0.70, 0.71))
-    assert accuracies(row, table.setting)[0].why == "n = 2, 3 runs are needed"
+def known(store, seeds=(0, 1, 2), **kinds):
+    numbers = {
+        "alexnet": [75.0, 75.4, 75.8],
+        "alexnet_bn": [79.0, 79.4, 79.8],
+        "squeezenet": [70.0, 70.4, 70.8],
+        "squeezenet_bn": [73.0, 73.4, 73.8],
+    } | kinds
+    return store.sweep("reproducibility", seeds=seeds, metrics=values(**numbers))
 
 
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [((0.985, 0.993, 0.990), "below"), ((0.02, 0.9, 0.5), "undecided"), ((0.0, 0.002, 0.004), "above")],
-)
-def test_an_interval_that_leaves_0_to_100_decides_only_what_lies_outside_of_it(store, values, verdict):
-    row, table = row_with(store, values)  # the paper printed 70.76
-    (found,) = accuracies(row, table.setting)
-    assert found.verdict == verdict
-    assert ("too wide to stay within 0 to 100" in found.why) == (verdict == "undecided")
-
-
-def test_another_setting_is_never_held_against_the_paper(store):
-    row, table = row_with(store, (0.7, 0.71, 0.72), overrides={"training.epochs": 3})
-    (found,) = accuracies(row, table.setting)
-    assert found.verdict == "undecided"
-    assert found.why == "run with training.epochs=3, so not in the setting of the published number"
-    assert found.ours.low is not None
-
-
-def test_the_final_model_has_two_accuracies(store):
-    row, table = row_with(store, (0.76, 0.764, 0.768), "best", "test_accuracy", "best")
-    assert [(v.number, v.published) for v in accuracies(row, table.setting)] == [
-        ("accuracy", 78.12),
-        ("test_accuracy", 76.34),
-    ]
-    assert accuracies(row, table.setting)[1].verdict == "consistent"
-
-
-@pytest.mark.parametrize(("values", "verdict"), [((0.1, 0.1, 0.102), "consistent"), ((0.55, 0.56, 0.57), "below")])
-def test_an_upper_bound_is_kept_or_not(store, values, verdict):
-    row, table = row_with(store, values, "adam_004", study="optimizer")
-    assert [(v.number, v.verdict) for v in accuracies(row, table.setting)] == [("accuracy_at_most", verdict)]
+def test_the_noise_is_pooled_by_family_and_the_published_number_held_against_the_prediction(store):
+    found = statistics(known(store))
+    one = found[BN]
+    # SqueezeNet with BN alone has 2 degrees of freedom, fewer than 4: all four rows with sd 0.4, 8 degrees of freedom
+    seed = (2.306004 * 0.4) ** 2 * (1 + 1 / 3)
+    image = 100**2 * 1.959964**2 * 0.734 * 0.266 / 5000  # no predictions: p(1 - p), halves of one set
+    assert one.predicted.half == pytest.approx(math.sqrt(seed + image), rel=1e-5)
+    assert "p(1 - p)" in one.predicted.method
+    assert (one.verdict, one.val.sd) == ("consistent", pytest.approx(0.4))
+    assert one.why.startswith("published 73.72, one more run is expected in 71.")
+    assert "no number of seeds would tell" in one.why
 
 
 @pytest.mark.parametrize(
-    ("published", "mib", "unit"),
-    [
-        (88.78, 88.779, "MiB"),
-        (88.78, 88.800, None),
-        (2.95, 2.898, None),
-        (2.95, 2.834, None),
-        (1.4, 1.396, "MiB"),
-        (8.62, 8.614, "MiB"),
-        (0.563, 0.5497, "thousands of KiB"),
-        (0.563, 0.548, None),
-        (3.4, 3.307, None),
-        (2.0, 1.937, None),
-    ],
+    ("accuracies", "verdict"), [([80.0, 80.4, 80.8], "ours above"), ([66.0, 66.4, 66.8], "ours below")]
 )
-def test_sizes_fit_in_one_unit_or_another(published, mib, unit):
-    assert size_unit(published, mib) == unit
+def test_below_and_above_say_who_is_below_whom(store, accuracies, verdict):
+    assert statistics(known(store, squeezenet_bn=accuracies))[BN].verdict == verdict
 
 
-def test_size_verdicts(store):
-    row, _ = row_with(store, (2.834,), metric="model_size_legacy_mib")
-    found = size(row)
-    assert (found.verdict, found.ours.estimate) == ("differs", 2.834)
-    assert row.note in found.why
+def test_equal_runs_decide_nothing(store):
+    equal = {name: [77.02] * 3 for name in ("alexnet", "alexnet_bn", "squeezenet", "squeezenet_bn")}
+    one = statistics(known(store, **equal))[BN]
+    assert (one.predicted, one.val.low, one.verdict) == (None, None, "undecided")
+    assert "nothing tells the spread" in one.why
 
 
-def test_size_reduction_against_alexnet(store):
-    store.sweep(
-        "reproducibility", metrics=lambda run: {"model_size_legacy_mib": {"alexnet": 88.8}.get(run.variant, 2.96)}
-    )
-    table = tables(store.contents())[0]
-    reference = table.bases["reproducibility/alexnet"]
-    assert reduction(table.rows[2], reference) == pytest.approx(30.0)
-    assert reduction(table.rows[2], None) is None
+def test_a_single_run_is_judged_by_the_noise_of_the_others(store):
+    known(store)
+    store.sweep("residual", seeds=(0,), variants=("residual",))
+    one = statistics(store, "residual")["residual/residual"]
+    assert (one.val.n, one.val.sd) == (1, None)
+    assert one.verdict == "consistent"
+    assert one.difference.half > 0
 
 
-def test_decimals_as_printed():
-    assert [decimals(n) for n in (10.0, 77.6, 2.95, 0.563, 30)] == [0, 1, 2, 3, 0]
+def test_nothing_published_is_judged_in_another_setting(store):
+    store.sweep("reproducibility", overrides={"training.epochs": 3})
+    assert {(one.verdict, one.why) for one in statistics(store).values()} == {("", "")}
 
 
-def test_every_published_number_of_the_paper_has_a_verdict(paper_contents):
-    found = [verdict for table in tables(paper_contents) for verdict in verdicts(table)]
-    rows = [row for table in tables(paper_contents) for row in table.rows]
-    printed = sum(
-        value is not None
-        for row in rows
-        for value in (
-            row.published.accuracy,
-            row.published.accuracy_at_most,
-            row.published.test_accuracy,
-            row.published.size,
-        )
-    )
-    assert len(found) == printed
-    by_row = {(v.row, v.number): v.verdict for v in found}
-    assert by_row["reproducibility/squeezenet", "accuracy"] == "consistent"  # made up near the published numbers
-    assert by_row["ablation/fire_removed_bn", "accuracy"] == "undecided"  # one seed is not finished
+def test_runs_at_chance_do_not_enter_and_stand_for_themselves(store):
+    known(store, squeezenet=[10.0, 10.0, 10.0])
+    at_chance = [replace(run, outcome="chance") if run.variant == "squeezenet" else run for run in store.runs]
+    store.runs = at_chance
+    found = statistics(store)
+    plain = found["reproducibility/squeezenet"]
+    assert (plain.verdict, plain.why) == ("ours below", "published 70.76; 3 of 3 runs stayed at chance")
+    assert (plain.val.estimate, plain.val.low, plain.difference) == (pytest.approx(10), None, None)
+    assert found[BN].predicted.df == 6  # three rows of 3 runs
+    store.sweep("ablation", variants=("fire_added",), outcome="chance", metrics=values(fire_added=[10.0] * 3))
+    added = statistics(store, "ablation")["ablation/fire_added"]
+    assert (added.verdict, added.why) == ("consistent", "published 10; 3 of 3 runs stayed at chance")
+
+
+def test_rows_of_one_base_share_their_simultaneous_intervals(store):
+    known(store)
+    store.sweep("residual")
+    found = statistics(store, "residual")
+    base = found["residual/residual"]
+    others = [one.difference for name, one in found.items() if name != "residual/residual"]
+    assert base.difference.method == stats.DIFFERENCE  # the only row against SqueezeNet with batch normalization
+    assert {one.method for one in others} == {stats.DUNNETT}
+    plain = stats.difference([1.0] * 3, [0.0] * 3, stats.Noise(others[0].error / math.sqrt(2 / 3), others[0].df))
+    assert others[0].half > plain.half
+
+
+def test_predictions_give_the_variance_over_images_and_the_noise_of_a_difference(store):
+    known(store)
+    random = np.random.default_rng(0)
+    p = random.beta(0.74, 0.26, 5000)
+
+    def predictions(run):
+        correct = (random.random(5000) < p).astype(np.int64)
+        return Predictions(correct, np.ones(5000, np.int64), correct, np.ones(5000, np.int64))
+
+    found = statistics(store, beside=Beside(predictions=predictions))[BN]
+    assert found.predicted.method == stats.PREDICTION
+    assert found.image_noise < 0.7  # networks that are alike on every image
+    without = statistics(store)[BN]
+    assert found.predicted.half < without.predicted.half
+    assert without.image_noise is None
+
+
+def test_sizes_fit_within_one_unit_of_the_last_digit(store):
+    store.sweep("reproducibility", metrics=lambda planned: {"model_size_legacy_mib": 2.902})
+    found = statistics(store)[BN]
+    assert (found.size_verdict, found.size_why.startswith("ours has 2.902 MiB; ")) == ("differs", True)
