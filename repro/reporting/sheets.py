@@ -192,4 +192,5 @@ def _tex_cell(column: Column, text: str, *, narrow: bool) -> str:
 
 
 def _tex_row(cells: Any) -> str:
-    return " & ".join(cells) + " \\\\"
+    row = " & ".join(cells)
+    return ("{}" if row.startswith(("[", "*")) else "") + row + " \\\\"  # else an argument of the line before
