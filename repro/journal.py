@@ -3,7 +3,8 @@
 `runs/<key>/journal.jsonl` holds a JSON record a line, each fsynced before training goes on. The first names the journal
 (an id of its own, the spec, the environment); a record an epoch and one at the end follow; every further attempt at the
 same run appends to it. A last line without its newline was cut by a crash: it is ignored, and cut off by the next writer.
-The tracking store is fed from here, with these times.
+Each record ends with a checksum of its line, `"crc32"`; only attempts of schema 1, by earlier versions, have none. The
+tracking store is fed from here, with these times.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import math
 import os
 import time
 import uuid
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +28,11 @@ from repro import locks
 from repro.errors import ReproError, shown, unknown
 from repro.records import EPOCH_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import RunSpec
-from repro.validation import validated
+from repro.validation import typed, validated
 
-SCHEMA = 1
+SCHEMA = 2
+SCHEMAS = {1, 2}
+"""What can be read: records of schema 1 have no checksum."""
 NAME = "journal.jsonl"
 
 
@@ -100,6 +105,16 @@ class Journal:
         return tuple(e.record for e in self.entries if isinstance(e.record, Attempt))
 
     @cached_property
+    def starts(self) -> tuple[str, ...]:
+        """One digest an attempt, of its start and of all before it: two copies of a journal that go on apart differ there."""
+        found = [""]
+        for entry in self.entries:
+            if isinstance(one := entry.record, Attempt):
+                said = f"{found[-1]} {one.journal} {entry.time_ms} {one.environment.host} {one.pid}"
+                found.append(hashlib.sha256(said.encode()).hexdigest()[:16])
+        return tuple(found[1:])
+
+    @cached_property
     def epochs(self) -> tuple[EpochRecord, ...]:
         """The epochs recorded, 1, 2, ..., each once."""
         return tuple(e.record for e in self.entries if isinstance(e.record, EpochRecord))
@@ -153,7 +168,7 @@ class Writer:
             raise FileNotFoundError(errno.ENOENT, "deleted while the run was trained", self._file.name)
         stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
         fields = {"kind": _NAMES[type(record)], "time_ms": stamp, **dataclasses.asdict(record)}
-        line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        line = sealed(fields)
         try:
             rest = memoryview(line)
             while rest:
@@ -206,6 +221,7 @@ def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
     """The complete records at the head of `raw`, and how many bytes they take."""
     entries: list[Entry] = []
     size = 0
+    schema = min(SCHEMAS)
     for number, line in enumerate(raw.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
@@ -216,11 +232,18 @@ def parse(raw: bytes, where: str) -> tuple[tuple[Entry, ...], int]:
                 break  # a last record whose bytes did not all reach the disk
             raise _broken(where, number, error) from None
         try:
-            entries.append(_entry(fields))
-        except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+            entry, schema = _entry(fields, line, schema)
+        except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
             raise _broken(where, number, error) from None
+        entries.append(entry)
         size += len(line)
     return tuple(entries), size
+
+
+def sealed(fields: dict[str, Any]) -> bytes:
+    """A record's line: its fields, then the checksum of all that stands before."""
+    head = json.dumps(fields, separators=(",", ":")).encode()[:-1]
+    return head + _seal(head) + b"}\n"
 
 
 def differences(recorded: EpochRecord, retrained: EpochRecord) -> list[Difference]:
@@ -259,19 +282,27 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _entry(fields: dict[str, Any]) -> Entry:
+def _entry(fields: dict[str, Any], line: bytes, schema: int) -> tuple[Entry, int]:
+    """The record of a line, and the schema of its attempt; `schema` is that of the line before."""
     name = fields.pop("kind", None)
     if name not in _KINDS:
         raise ValueError(f"{unknown('kind of record', name, _KINDS)}; update repro")
     kind = _KINDS[name]
-    time_ms = int(fields.pop("time_ms"))
     if kind is Attempt:
-        if fields.get("schema") != SCHEMA:
-            raise ValueError(f"schema {shown(fields.get('schema'))} is not known (allowed: {SCHEMA}); update repro")
-        fields["environment"] = Environment(**fields["environment"])
-    if kind is RunResult:
-        fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
-    return Entry(time_ms, cast(Record, kind(**fields)))
+        schema = fields.get("schema", 0)
+        if type(schema) is not int or schema not in SCHEMAS:
+            allowed = ", ".join(map(str, sorted(SCHEMAS)))
+            raise ValueError(f"schema {shown(fields.get('schema'))} is not known (allowed: {allowed}); update repro")
+    if fields.pop("crc32", None) is not None or schema > min(SCHEMAS):
+        head, _, _ = line.rpartition(b',"crc32":')
+        if line != head + _seal(head) + b"}\n":
+            raise ValueError("its checksum is not that of its bytes")
+    time_ms = int(fields.pop("time_ms"))
+    return Entry(time_ms, cast(Record, typed(kind, fields))), schema
+
+
+def _seal(head: bytes) -> bytes:
+    return f',"crc32":"{zlib.crc32(head):08x}"'.encode()
 
 
 def _broken(where: str, number: int, error: Exception) -> ReproError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from repro.errors import InputError, shown, unknown
@@ -18,6 +20,7 @@ class Strict(BaseModel):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value")
 
 
 def described(group: str, *declarations: type[BaseModel]) -> dict[str, str]:
@@ -36,6 +39,24 @@ def validated(model: type[_Model], given: Any, where: str) -> _Model:
         return model.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{where}: {_one_line(model, error)}") from None
+
+
+def typed(kind: type[_Value], fields: Mapping[str, Any]) -> _Value:
+    """The fields of a JSON object as the dataclass `kind`, which may hold others: none unknown, none converted.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type; one line.
+    """
+    try:
+        return cast(_Value, _adapter(cast(Hashable, kind)).validate_json(json.dumps([fields]))[0])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[list[Any]]:
+    return TypeAdapter(list[kind], config=ConfigDict(strict=True, extra="forbid"))  # type: ignore[valid-type]
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:

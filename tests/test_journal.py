@@ -25,6 +25,7 @@ from repro.errors import InputError, ReproError
 from repro.journal import Attempt, Difference, Stop, Writer
 from repro.records import Environment, EpochRecord, RunResult
 from repro.spec import resolve
+from tests import journals
 
 SPEC = resolve({"model.name": "squeezenet"}, "test")
 ENVIRONMENT = Environment(
@@ -287,26 +288,44 @@ class TestDamage:
         path, lines = whole / journal.NAME, self.lines(whole)
         before, line, after = b"".join(lines[:2]), lines[2], b"".join(lines[3:])
         for position in range(len(line)):
-            for wrong in (b"\0", b"\n", b'"', b"}", bytes([line[position] ^ 1])):
+            for wrong in {b"\0", b"\n", b'"', b"}", bytes([line[position] ^ 1])} - {line[position : position + 1]}:
                 path.write_bytes(before + line[:position] + wrong + line[position + 1 :] + after)
-                try:
-                    known = journal.read(whole)
-                except ReproError as error:
-                    assert len(str(error).splitlines()) == 1
-                else:  # a digit, a letter of a name: a record that could have been
-                    assert len(known.entries) == len(lines)
+                with pytest.raises(ReproError) as excinfo:  # also a digit, a letter of a name: its checksum tells
+                    journal.read(whole)
+                assert len(str(excinfo.value).splitlines()) == 1
 
     @pytest.mark.parametrize("position", [0, 4])
-    @pytest.mark.parametrize("schema", [2, None, "1"])
+    @pytest.mark.parametrize("schema", [3, None, "1", [], True])
     def test_a_schema_that_is_not_known(self, whole, position, schema):
         lines = self.lines(whole)
         lines[position] = json.dumps(json.loads(lines[position]) | {"schema": schema}).encode() + b"\n"
         said = self.refused(whole, lines)
-        assert f"line {position + 1} is broken (schema {schema!r} is not known (allowed: 1); update repro)" in said
+        assert f"line {position + 1} is broken (schema {schema!r} is not known (allowed: 1, 2); update repro)" in said
+
+    @pytest.mark.parametrize("last", [False, True], ids=["in the middle", "at the end"])
+    def test_a_changed_digit_is_noticed(self, whole, last):
+        lines = self.lines(whole)[: 3 if last else None]
+        lines[2] = lines[2].replace(b'"val_loss":1.25', b'"val_loss":1.35')
+        assert "line 3 is broken (its checksum is not that of its bytes)" in self.refused(whole, lines)
+        lines[2] = lines[2][: lines[2].index(b',"crc32"')] + b"}\n"
+        assert "line 3 is broken (its checksum is not that of its bytes)" in self.refused(whole, lines)
+
+    @pytest.mark.parametrize(
+        ("position", "field", "value"),
+        [(1, "val_loss", "x"), (1, "val_loss", "1.5"), (1, "val_loss", None), (1, "epoch", 1.0), (1, "epoch", True),
+         (0, "resumed_epoch", "0"), (0, "study", 5), (0, "spec", []), (0, "environment", {}), (3, "message", 1),
+         (5, "recorded", []), (7, "outcome", "over"), (7, "confusion", [[1.5]]), (7, "parameters", None)],
+    )  # fmt: skip
+    def test_a_value_of_another_type_is_a_broken_record(self, whole, position, field, value):
+        story = journals.records(whole / journal.NAME)
+        story[position][field] = value
+        journals.write(whole / journal.NAME, story)
+        said = self.refused(whole, self.lines(whole))
+        assert f"line {position + 1} is broken ({field}" in said
 
     def test_a_schema_that_is_not_known_in_the_only_line(self, whole):
-        line = json.dumps(json.loads(self.lines(whole)[0]) | {"schema": 2}).encode() + b"\n"
-        assert "schema 2 is not known" in self.refused(whole, [line])
+        line = json.dumps(json.loads(self.lines(whole)[0]) | {"schema": 3}).encode() + b"\n"
+        assert "schema 3 is not known" in self.refused(whole, [line])
 
     @pytest.mark.parametrize("position", [1, -1])
     def test_a_kind_of_record_that_is_not_known(self, whole, position):
@@ -336,7 +355,7 @@ class TestDamage:
         lines = self.lines(whole)
         first = json.loads(lines[0])
         first["spec"]["model"]["dropout"] = 7
-        (whole / journal.NAME).write_bytes(b"".join([json.dumps(first).encode() + b"\n", *lines[1:]]))
+        journals.write(whole / journal.NAME, [first, *map(json.loads, lines[1:])])
         with pytest.raises(InputError, match=r"journal\.jsonl: model\.dropout: got 7 \(allowed: "):
             assert journal.read(whole).spec
 
@@ -344,6 +363,42 @@ class TestDamage:
         (tmp_path / journal.NAME).mkdir()
         with pytest.raises(ReproError, match=r"journal\.jsonl: cannot be read \(Is a directory\)"):
             journal.read(tmp_path)
+
+
+class TestEarlierVersions:
+    """Journals of schema 1, whose records have no checksum."""
+
+    @pytest.fixture
+    def former(self, whole):
+        path = whole / journal.NAME
+        story = [{name: value for name, value in one.items() if name != "crc32"} for one in journals.records(path)]
+        for one in story:
+            one |= {"schema": 1} if one["kind"] == "attempt" else {}
+        path.write_bytes(b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in story[:7]))
+        return whole
+
+    def test_they_are_read_as_before(self, former):
+        known = journal.read(former)
+        assert known.epochs == (epoch(1), epoch(2), epoch(3))
+        assert [one.schema for one in known.attempts] == [1, 1]
+
+    def test_they_are_gone_on_with_and_what_follows_has_checksums(self, former):
+        path, before = former / journal.NAME, (former / journal.NAME).read_bytes()
+        write(former, attempt(3), epoch(4), RESULT)
+        raw = path.read_bytes()
+        assert raw.startswith(before)
+        known = journal.read(former)
+        assert known.id == "1" * 32
+        assert known.result == RESULT
+        path.write_bytes(raw.replace(b'"epoch":4,', b'"epoch":5,'))
+        with pytest.raises(ReproError, match=r"line 9 is broken \(its checksum"):
+            journal.read(former)
+
+    def test_a_value_of_another_type_is_a_broken_record_there_too(self, former):
+        path = former / journal.NAME
+        path.write_bytes(path.read_bytes().replace(b'"val_loss":1.25', b'"val_loss":"x"', 1))
+        with pytest.raises(ReproError, match=r"line 2 is broken \(val_loss: Input should be a valid number\)"):
+            journal.read(former)
 
 
 class TestDurable:
@@ -530,11 +585,8 @@ def test_a_diverged_runs_numbers_survive(tmp_path):
 def test_ten_thousand_epochs_are_read_at_once(tmp_path):
     story = [attempt(), *map(epoch, range(1, 10_001))]
     path = write(tmp_path, attempt(), epoch(1))
-    line = path.read_bytes().splitlines(keepends=True)[1]
-    path.write_bytes(
-        path.read_bytes()
-        + b"".join(line.replace(b'"epoch":1,', f'"epoch":{number},'.encode()) for number in range(2, 10_001))
-    )
+    start, first = journals.records(path)
+    journals.write(path, [start, first, *(first | {"epoch": number} for number in range(2, 10_001))])
     assert records(tmp_path) == story
 
 

@@ -34,7 +34,9 @@ _COMMANDS = {
     "data": "catalogue",
     "show": "runs",
     "verify": "runs",
-    "sync": "runs",
+    "sync": "journals",
+    "status": "journals",
+    "archive": "journals",
     "reap": "runs",
     "register": "registry",
 }

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
-def models(study: str) -> None:
+@options.as_json()
+def models(study: str, as_json: bool) -> None:
     """Every declared variant: parameters, multiply-adds, saved size in both of torch's formats, the published size.
 
     \b
     repro models --study residual
     """
+    from dataclasses import asdict
+
     from rich.console import Console
     from rich.table import Table
 
@@ -28,13 +31,17 @@ def models(study: str) -> None:
     from repro.training.catalogue import catalogue
 
     chosen = [one for one in studies.declared() if one.study != "demo"] if study == "all" else [studies.load(study)]
+    rows = catalogue(chosen)
+    if as_json:
+        options.echo_json([asdict(row) for row in rows])
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "variant"):
         table.add_column(name)
     for name in ("parameters", "multiply-adds", "zip MiB", "legacy MiB", "published", "difference"):
         table.add_column(name, justify="right")
     table.add_column("fits")
-    for row in catalogue(chosen):
+    for row in rows:
         table.add_row(
             row.study,
             row.variant,

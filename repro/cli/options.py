@@ -214,6 +214,27 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     )
 
 
+def as_json() -> Callable[[_Command], _Command]:
+    """Whether a program reads what is said."""
+    text = "Print one JSON document instead."
+    return click.option("--json", "as_json", type=bool, is_flag=False, flag_value=True, default=False, help=text)
+
+
+def echo_json(value: object) -> None:
+    """Prints a JSON document, in which a number that is not finite is null."""
+    import json
+
+    click.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
 def cache_of(data: DataSpec, folder: Path) -> Path:
     """The cache file of a run's data set, made where it is not there and its files can be found by its name."""
     from repro import datasets
@@ -232,9 +253,9 @@ def cache_of(data: DataSpec, folder: Path) -> Path:
 def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     """The cache file of a data set, made where it is not there yet."""
     import subprocess
-    import sys
 
     from repro import datasets
+    from repro.execution.process import command
 
     name = datasets.named(dataset)
     if name.startswith(datasets.FOLDER):
@@ -252,11 +273,11 @@ def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     elif found := datasets.prepared(folder, name):
         return datasets.cache_of(name, found[0].digest, folder)
     # in a process of its own, for reading it takes torch
-    command = [sys.executable, "-m", "repro", "data", "--dataset", dataset, "--data-dir", str(folder)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = command("repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
+    made = subprocess.run(words, capture_output=True, text=True, check=False)
     if made.returncode:
-        words = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
-        message = words[-1].removeprefix("repro: ")
+        said = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
+        message = said[-1].removeprefix("repro: ")
         if made.returncode < 0:  # most often for want of memory
             message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
         raise (InputError if made.returncode == 2 else ReproError)(message)

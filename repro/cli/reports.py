@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -47,6 +48,7 @@ _Value = TypeVar("_Value")
     "--preset", type=click.Choice(["paper", "full"]), default="paper", show_default=True,
     help="LaTeX tables for one column of a paper, or with every column.",
 )  # fmt: skip
+@options.as_json()
 @options.data_dir()
 @options.tracking_uri()
 def compare(
@@ -57,6 +59,7 @@ def compare(
     ui_url: str | None,
     columns: str | None,
     preset: Preset,
+    as_json: bool,
     data_dir: str,
     tracking_uri: str | None,
 ) -> None:
@@ -90,11 +93,15 @@ def compare(
         columns=None if columns is None else _names(columns),
         preset=preset,
     )
-    if sys.stdout.isatty():
+    if as_json:
+        files = [str(path) for path in written.paths]
+        options.echo_json({"summary": written.summary, "index": str(written.index), "files": files})
+    elif sys.stdout.isatty():
         _show(written.answer.headline, written.answer.why, written.sheets)
     else:
         click.echo(written.summary)
-    click.echo(f"{len(written.paths)} files under {out}; open {written.index}")
+    if not as_json:
+        click.echo(f"{len(written.paths)} files under {out}; open {written.index}")
     if "MLFLOW_RUN_ID" in os.environ and (run_id := writer().attached()) is not None:  # under `mlflow run`
         root = written.index.parent
         writer().log_files(run_id, {str(path.relative_to(root)): path for path in written.paths})
@@ -103,9 +110,10 @@ def compare(
 
 
 @click.command()
+@options.as_json()
 @options.switch("--details", False, "Where, printed and computed, too.")
 @click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
-def audit(details: bool, study: str | None) -> None:
+def audit(as_json: bool, details: bool, study: str | None) -> None:
     """Check the published numbers against each other and against the declared models; nothing is trained.
 
     \b
@@ -127,6 +135,9 @@ def audit(details: bool, study: str | None) -> None:
         models = {(row.study, row.variant): row for row in rows}
     audited = [audit.Audited([own], own.protocol, models)] if own is not None and not own.section else []
     findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)
+    if as_json:
+        options.echo_json([asdict(finding) for finding in findings])
+        return
     for place, finding in enumerate(findings, 1):
         click.echo(f"{place:2}. {finding.kind}: {finding.sentence}")
         if details:

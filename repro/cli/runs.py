@@ -1,4 +1,4 @@
-"""The commands that look after single runs and the store: `show`, `verify`, `sync`, `reap`."""
+"""The commands that look after single runs and the store: `show`, `verify`, `reap`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
     from repro.journal import Journal
-    from repro.tracking.models import Which
 
 _FEWEST_DIGITS = 4  # by which a run may be named
 
 
 @click.command()
 @click.argument("run", nargs=-1, required=True)
+@options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
-def show(run: tuple[str, ...], runs_dir: str, tracking_uri: str | None) -> None:
+def show(run: tuple[str, ...], as_json: bool, runs_dir: str, tracking_uri: str | None) -> None:
     """What is recorded of a run, or what differs between two: by MLflow's run id or by key, or the first digits of them.
 
     \b
@@ -34,6 +34,9 @@ def show(run: tuple[str, ...], runs_dir: str, tracking_uri: str | None) -> None:
     named = [_whole(one, Path(runs_dir), tracking_uri) for one in run]
     journals = [_journal(one, Path(runs_dir), tracking_uri) for one in named]
     facts = [_facts(one) for one in journals]
+    if as_json:
+        options.echo_json(facts[0] if len(facts) == 1 else facts)
+        return
     if len(facts) == 1:
         width = max(map(len, facts[0]))
         for name, value in facts[0].items():
@@ -97,66 +100,6 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 
 
 @click.command()
-@click.argument("folder", type=options.Folder(), default="runs")
-@options.data_dir()
-@options.experiment()
-@options.models()
-@options.tracking_uri()
-def sync(folder: str, data_dir: str, experiment: str | None, models: Which, tracking_uri: str | None) -> None:
-    """Bring journals into the store: what a server missed, or what was trained elsewhere with --offline true.
-
-    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. A finished run of an
-    earlier version gets its predictions.npz from its weights, where its data set is in --data-dir.
-
-    \b
-    repro sync
-    repro sync /mnt/cluster/runs --tracking-uri http://127.0.0.1:5000
-    """
-    from repro import datasets, journal
-    from repro.execution import predictions, publisher
-    from repro.tracking import models as logged
-    from repro.tracking import reader
-    from repro.tracking.reap import gone
-    from repro.tracking.store import TrackingError
-    from repro.tracking.writer import Writer
-
-    if not Path(folder).is_dir():
-        raise InputError(f"{folder}: no such folder (it holds one folder a run, each with a {journal.NAME})")
-    writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-    runs = points = files = broken = 0
-    former = ""
-    with_model = set()
-    for one in journal.find(Path(folder)):
-        try:
-            if journal.held(one) or (known := journal.read(one)) is None:
-                continue  # its own sweep publishes it
-            publisher.draw(one)
-            data = known.spec.data
-            cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
-            if predictions.lacking(known) and cache.is_file():
-                predictions.backfill(known, cache)
-            # a journal without an end or a word of why it stopped is one whose worker was killed
-            done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
-            runs, points, files = runs + 1, points + done.points, files + done.files
-            former = ""
-            if (one / logged.PROGRAM).is_file():
-                with_model.add(known.spec.key)
-        except (ReproError, OSError) as error:
-            if isinstance(error, TrackingError) and str(error) == former:
-                raise  # it is not this journal, but the store
-            former = str(error)
-            broken += 1
-            click.echo(f"{one}: {error}", err=True)
-    if with_model and models != "none":
-        for line in logged.ship(writer, reader.read(tracking_uri).runs, with_model, Path(folder), models):
-            click.echo(line)
-    lost = f", {files} files that the store had lost" if files else ""
-    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}")
-    if broken:
-        raise ReproError(f"{broken} journals could not be published; the lines above say why")
-
-
-@click.command()
 @options.runs_dir()
 @options.tracking_uri()
 def reap(runs_dir: str, tracking_uri: str | None) -> None:
@@ -216,7 +159,11 @@ def _journal(run: str, runs: Path, uri: str | None) -> Journal:
         else:
             tags = writer.run(run).tags
             places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
-            found = (one for place in places if (one := journal.read(place)) and one.id == tags.get(Tag.JOURNAL))
+            found = (
+                one
+                for place in places
+                if (one := journal.read(place)) and one.id == tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL))
+            )
             known = next(found, None)
             if known is None:
                 raise InputError(f"{run}: has no {journal.NAME} in the store, nor is its folder here")

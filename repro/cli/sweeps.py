@@ -94,9 +94,10 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
 @options.data_dir()
+@options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
-def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **asked: Any) -> None:
+def plan(study: str, variant: str, as_json: bool, runs_dir: str, tracking_uri: str | None, **asked: Any) -> None:
     """Say which runs a study asks for, with their keys, and which of them are finished already; train nothing.
 
     \b
@@ -114,6 +115,7 @@ def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **as
     stored = _finished([run.key for run in wanted.unique], tracking_uri)
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
     finished = set(stored)
+    rows = []
     for run in wanted.runs:
         known = journal.read(Path(runs_dir) / run.key)
         done = "" if known is None else f"  {len(known.epochs)} epochs so far"
@@ -123,7 +125,15 @@ def plan(study: str, variant: str, runs_dir: str, tracking_uri: str | None, **as
             finished.add(run.key)
             done = "  finished, in its journal alone"
         under = run.spec.run_name("").strip()
-        click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
+        epochs = 0 if known is None else len(known.epochs)
+        rows.append({"key": run.key, "study": run.study, "variant": run.variant, "seed": run.seed})
+        rows[-1] |= {"fold": run.spec.data.fold, "epochs": epochs}
+        rows[-1] |= {"finished": run.key in finished, "run_id": stored.get(run.key)}
+        if not as_json:
+            click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
+    if as_json:
+        options.echo_json(rows)
+        return
     left = len(wanted.unique) - len(finished)
     click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs, {left} of them still to be trained")
 

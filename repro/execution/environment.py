@@ -1,4 +1,4 @@
-"""What a run was computed with, gathered once a sweep: code, versions, machine."""
+"""What a run is computed with: code, versions, machine. A worker gathers its own, for the code may change in a sweep."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from repro.execution import limits
 from repro.records import Environment
 
 _PROJECT = Path(__file__).parent.parent.parent
@@ -23,20 +24,24 @@ class Code:
     commit: str
     diff: str
     """The uncommitted changes of tracked files, and the names of untracked code and declarations; "" where there are none."""
+    problem: str = ""
+    """Why git did not tell them, in its own words."""
 
 
 @functools.cache
 def code(project: Path = _PROJECT) -> Code:
-    """The commit that this code was started from; "unknown" where it does not lie in a repository of its own."""
-    top = _git(project, "rev-parse", "--show-toplevel")
-    if top is None or Path(top.strip()).resolve() != project.resolve():
+    """The commit of this code, as it is at the first call; "unknown" where it does not lie in a repository of its own."""
+    if not (project / ".git").exists():
         return Code("unknown", "")
-    commit = _git(project, "rev-parse", "HEAD")
-    diff = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD")
-    untracked = _git(project, "ls-files", "--others", "--exclude-standard", "--", "*.py", "repro", "experiments")
-    if commit is None or diff is None or untracked is None:
-        return Code((commit or "unknown").strip(), "what is not committed could not be read\n")
-    return Code(commit.strip(), diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
+    commit = "unknown"
+    try:
+        commit = _git(project, "rev-parse", "HEAD").strip()
+        diff = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD")
+        untracked = _git(project, "ls-files", "--others", "--exclude-standard", "--", "*.py", "repro", "experiments")
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = " ".join(str(getattr(error, "stderr", None) or error).split())
+        return Code(commit, f"what is not committed could not be read: {problem}\n", problem)
+    return Code(commit, diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
 
 
 def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:
@@ -47,7 +52,7 @@ def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool)
         dirty=bool(state.diff),
         diff_digest=hashlib.sha256(state.diff.encode()).hexdigest() if state.diff else "",
         python=platform.python_version(),
-        packages=dict(sorted((dist.name, dist.version) for dist in metadata.distributions() if dist.name)),
+        packages=packages(),
         platform=platform.platform(),
         hardware=_processor() if device == "cpu" else _gpu(device),
         host=platform.node(),
@@ -58,9 +63,16 @@ def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool)
     )
 
 
+@functools.cache
+def packages() -> dict[str, str]:
+    """Version of every package installed, by name, as they are at the first call."""
+    return dict(sorted((dist.name, dist.version) for dist in metadata.distributions() if dist.name))
+
+
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use: those it may run on, and no more than a container's quota pays for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, int(limits.cpus() or allowed)))
 
 
 def _processor() -> str:
@@ -92,15 +104,7 @@ def _gpu(device: str) -> str:
     return out or device
 
 
-def _git(project: Path, *words: str) -> str | None:
-    try:
-        return subprocess.run(
-            ["git", "-C", str(project), *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _git(project: Path, *words: str) -> str:
+    command = ["git", "-C", str(project), *words]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True)
+    return done.stdout

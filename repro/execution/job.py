@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from repro.records import Environment
 from repro.spec import RunSpec
 
 
@@ -38,8 +37,11 @@ class Job:
     """`runs/<key>`: journal, checkpoint and artifacts of the run."""
     cache: Path
     """The verified cache file of the data set."""
-    environment: Environment
-    diff: str
+    device: str
+    threads: int
+    side_by_side: int
+    """Runs that the sweep trains at a time."""
+    deterministic: bool
     checkpoint_seconds: float
     """Least time between two checkpoints."""
     export: bool = False
@@ -54,7 +56,6 @@ class Job:
             "spec": self.spec.model_dump(mode="json"),
             "folder": str(self.folder),
             "cache": str(self.cache),
-            "environment": dataclasses.asdict(self.environment),
         }
         return json.dumps(fields)
 
@@ -68,6 +69,5 @@ class Job:
                 "spec": RunSpec.model_validate(fields["spec"]),
                 "folder": Path(fields["folder"]),
                 "cache": Path(fields["cache"]),
-                "environment": Environment(**fields["environment"]),
             }
         )

@@ -15,6 +15,23 @@ from typing import IO
 from repro.execution.job import Job
 
 _PROJECT = Path(__file__).parent.parent.parent
+# -P keeps the working folder from the front of the path, where its files would stand in for the standard library's. This
+# code's tree goes before what is installed, a user's own modules in the working folder come last.
+_START = """
+import importlib, os, sys
+module, tree = sys.argv[1:3]
+if tree:
+    sys.path.insert(next((at for at, place in enumerate(sys.path) if "-packages" in place), len(sys.path)), tree)
+sys.path.append(os.getcwd())
+del sys.argv[1:3]
+sys.exit(importlib.import_module(module).main())
+"""
+
+
+def command(module: str, *words: str) -> list[str]:
+    """Calls the `main` of a module of this code with this interpreter, whatever lies in the working folder."""
+    tree = str(_PROJECT) if (_PROJECT / "pyproject.toml").is_file() else ""  # else this code is installed
+    return [sys.executable, "-P", "-c", _START, module, tree, *words]
 
 
 class Process:
@@ -29,10 +46,9 @@ class Process:
             ":16:8",
         }:  # those with which a GPU repeats its products
             env["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), env.get("PYTHONPATH", "")]))
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "repro.execution.worker"],
+            command("repro.execution.worker"),
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

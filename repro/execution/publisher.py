@@ -20,7 +20,7 @@ from repro.rows import Curve
 from repro.studies import Plan
 from repro.tracking import models, reader
 from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
-from repro.tracking.writer import State, Status, Writer
+from repro.tracking.writer import FORKED, State, Status, Writer
 
 _SHARE = 0.01
 _LEAST_PAUSE = 1.0
@@ -170,6 +170,8 @@ class Publisher:
     def _publish(self, folder: Path, note: _Note) -> None:
         drawn = draw(folder)
         published = self._writer.publish(folder, parent=self.parent, state=note.state, message=note.message)
+        if published.forked:
+            self._say(f"{folder.name} {FORKED}{published.run_id}")
         if not drawn and draw(folder):  # it came to its end in between
             self._writer.log_files(published.run_id, {"curves.png": folder / "curves.png"})
 
@@ -179,16 +181,22 @@ class Publisher:
         if status == "KILLED":
             self._writer.close_sweep(self.parent, status, {})
             return
-        from repro.reporting.report import sweep_table  # pandas takes a second, which a sweep's start need not wait for
-
         contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
         for line in models.ship(
             self._writer, contents.runs, {run.key for run in self._plan.runs}, self._runs, self._models
         ):
             self._say(line)
-        table = sweep_table(self._plan, contents.runs)
-        self._writer.close_sweep(self.parent, status, {"results.md": table.encode()}, table)
-        self.table = table
+        self.table = conclude(self._writer, self._plan, self.parent, status)
+
+
+def conclude(writer: Writer, plan: Plan, parent: str, status: Status) -> str:
+    """Ends a sweep in the store with its table in Markdown, which it returns."""
+    from repro.reporting.report import sweep_table  # pandas takes a second, which a sweep's start need not wait for
+
+    contents = reader.read(writer.store.uri, studies=[study.study for study in plan.studies])
+    table = sweep_table(plan, contents.runs)
+    writer.close_sweep(parent, status, {"results.md": table.encode()}, table)
+    return table
 
 
 def draw(folder: Path) -> bool:

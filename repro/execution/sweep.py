@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders
-from repro.execution.beat import Beat
-from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
+from repro.execution import beat, environment, folders, limits
+from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
+from repro.execution.following import Followed
 from repro.execution.job import Exit, Job
 from repro.execution.process import Process
-from repro.records import EpochRecord, RunResult
+from repro.records import RunResult
 from repro.studies import Plan, PlannedRun
 
 if TYPE_CHECKING:
@@ -69,22 +69,9 @@ class Settings:
 
 
 @dataclass
-class _Active:
-    """A run that is being trained, and how much of its journal was told."""
-
-    run: PlannedRun
-    process: Process
-    told: int = 0
-    size: int = 0
-    beat: Beat | None = None
-    ended: bool = False
-    """Whether its end was told; its process may take a moment longer."""
-
-
-@dataclass
 class _State:
     todo: deque[PlannedRun]
-    active: list[_Active] = field(default_factory=list)
+    active: list[Followed] = field(default_factory=list)
     waiting: list[PlannedRun] = field(default_factory=list)
     failed: list[PlannedRun] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
@@ -107,7 +94,9 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     """
     began = time.monotonic()
     folders.writable(settings.runs)
-    workers = settings.workers or (environment.cores() // settings.threads or 1 if settings.device == "cpu" else 1)
+    workers = settings.workers or limits.side_by_side(
+        plan.unique, environment.cores() // settings.threads, settings.device
+    )
     open_runs = [
         run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)
     ]
@@ -133,6 +122,9 @@ class _Sweep:
             side_by_side=max(1, len(spare)),
             deterministic=settings.deterministic,
         )
+        self.states = {(self.env.commit, self.env.diff_digest)}
+        if problem := environment.code().problem:
+            self.notices.put(f"git does not tell which code this is, the runs record that: {problem}")
 
     def work(self) -> Iterator[Event]:
         """The sweep from its plan to its table."""
@@ -253,7 +245,7 @@ class _Sweep:
             yield from self._elsewhere(run, known.result)
             return
         process = self.spare.pop() if self.spare else Process(self.settings.threads)
-        state.active.append(_Active(run, process, told=len(known.entries) if known else 0))
+        state.active.append(Followed(run, folder, process, told=len(known.entries) if known else 0))
         process.assign(
             Job(
                 spec=run.spec,
@@ -261,14 +253,16 @@ class _Sweep:
                 variant=run.variant,
                 folder=folder.absolute(),
                 cache=self.settings.cache.absolute(),
-                environment=self.env,
-                diff=environment.code().diff,
+                device=self.settings.device,
+                threads=self.settings.threads,
+                side_by_side=self.env.side_by_side,
+                deterministic=self.settings.deterministic,
                 checkpoint_seconds=self.settings.checkpoint_seconds,
                 export=self.settings.models != "none",
             )
         )
 
-    def _follow(self, active: _Active, state: _State) -> Iterator[Event]:
+    def _follow(self, active: Followed, state: _State) -> Iterator[Event]:
         """Yields what has become of a run that is being trained."""
         code = active.process.returncode  # before its journal is read: what it wrote is then complete
         yield from self._tell(active)
@@ -286,37 +280,14 @@ class _Sweep:
             self.publisher.note(self.settings.runs / run.key)
         yield Ended(run, result)
 
-    def _tell(self, active: _Active) -> Iterator[Event]:
+    def _tell(self, active: Followed) -> Iterator[Event]:
         """Yields what is new in the journal of a run."""
-        folder = self.settings.runs / active.run.key
-        file = folder / journal.NAME
-        size = file.stat().st_size if file.exists() else 0
-        if size == active.size:
-            return
-        active.size = size
-        known = journal.read(folder)
-        fresh = known.entries[active.told :] if known is not None else ()
-        active.told += len(fresh)
-        for entry in fresh:
-            match entry.record:
-                case journal.Attempt():
-                    yield Started(active.run, entry.record.resumed_epoch)
-                case EpochRecord():
-                    yield Epoch(active.run, entry.record)
-                case journal.Difference(epoch, metric, recorded, retrained):
-                    yield Notice(
-                        f"{active.run.name}: epoch {epoch} was trained again and its {metric} is {retrained!r}, not"
-                        f" {recorded!r} as recorded: this machine does not repeat the run bit for bit"
-                    )
-                case RunResult():
-                    active.ended = True
-                    yield Ended(active.run, entry.record)
-                case journal.Stop():
-                    pass  # the process's end says it
-        if fresh and self.publisher is not None:
-            self.publisher.note(folder)
+        told = active.told
+        yield from active.news(self.states)
+        if active.told > told and self.publisher is not None:
+            self.publisher.note(active.folder)
 
-    def _ended(self, active: _Active, code: int, state: _State) -> Iterator[Event]:
+    def _ended(self, active: Followed, code: int, state: _State) -> Iterator[Event]:
         """What the end of a worker's process means for its run."""
         run, folder = active.run, self.settings.runs / active.run.key
         known = journal.read(folder)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import InputError, ReproError, shown
-from repro.execution import environment
 from repro.execution.job import Exit, Job
 from repro.execution.process import Process
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
@@ -65,9 +64,6 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
     if epochs is None and recorded.result is None:
         raise InputError(f"the run is not at its end; verify its {len(known)} epochs with --epochs {len(known)}")
     before = recorded.attempts[-1].environment
-    here = environment.gather(
-        device=before.device, threads=before.threads, side_by_side=1, deterministic=before.deterministic
-    )
     attempt = recorded.attempts[0]
     with tempfile.TemporaryDirectory(prefix="repro-verify-") as name:
         folder = Path(name) / recorded.spec.key
@@ -80,8 +76,10 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
                     variant=attempt.variant,
                     folder=folder,
                     cache=cache.absolute(),
-                    environment=here,
-                    diff=environment.code().diff,
+                    device=before.device,
+                    threads=before.threads,
+                    side_by_side=1,
+                    deterministic=before.deterministic,
                     checkpoint_seconds=float("inf"),
                     until=epochs,
                 )
@@ -90,7 +88,7 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
             while True:
                 code = process.returncode
                 again = journal.read(folder)
-                here = here if again is None else again.attempts[-1].environment
+                here = before if again is None else again.attempts[-1].environment
                 for record in again.epochs[told:] if again is not None else ():
                     told += 1
                     yield record

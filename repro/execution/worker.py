@@ -26,11 +26,11 @@ import yaml
 
 from repro import journal
 from repro.errors import InputError, ReproError
-from repro.execution import disk, predictions
+from repro.execution import disk, environment, predictions
 from repro.execution.beat import Beat, Pulse
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
-from repro.records import EpochRecord, Progress, RunResult
+from repro.records import Environment, EpochRecord, Progress, RunResult
 from repro.training import export
 from repro.training.data import load
 from repro.training.loop import Training
@@ -65,6 +65,7 @@ class _Stop:
 def main() -> int:
     """Runs the job on standard input; the result is an `Exit`."""
     stop = _Stop()
+    environment.code(), environment.packages()  # as they are now that this process has imported them
     line = sys.stdin.readline()
     if not line:
         return Exit.STOPPED  # the owner had nothing to train
@@ -83,7 +84,7 @@ def run(job: Job, stop: _Stop) -> Exit:
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
     journal.sync(folder.parent)  # the folder's name lasts as its records do
-    torch.set_num_threads(job.environment.threads)
+    torch.set_num_threads(job.threads)
     lock = journal.claim(folder)
     if lock is None:
         return Exit.BUSY
@@ -100,12 +101,15 @@ def run(job: Job, stop: _Stop) -> Exit:
 
 def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochRecord]) -> Exit:
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
+    here = environment.gather(
+        device=job.device, threads=job.threads, side_by_side=job.side_by_side, deterministic=job.deterministic
+    )
+    snapshot = checkpoints.load()  # one that cannot be read for the moment is said before anything is recorded
     resumed, training, failure = None, None, None
     try:
-        resumed = _resumed(job, checkpoints.load(), len(known))
+        resumed = _resumed(job, snapshot, len(known))
         training = resumed or _training(job, None)
-        way = training.way
-        job = replace(job, environment=replace(job.environment, step=way.step, step_reason=way.reason))
+        here = replace(here, step=training.way.step, step_reason=training.way.reason)
     except Exception as error:
         failure = error
     writer.append(
@@ -114,7 +118,7 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
             spec=job.spec.model_dump(mode="json"),
             study=job.study,
             variant=job.variant,
-            environment=job.environment,
+            environment=here,
             resumed_epoch=0 if resumed is None else resumed.epochs_done,
             pid=os.getpid(),
         )
@@ -122,7 +126,7 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
     try:
         if failure is not None or training is None:
             raise failure or AssertionError
-        return _go_on(job, stop, writer, known, checkpoints, training)
+        return _go_on(job, here, stop, writer, known, checkpoints, training)
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk does not take this either
             writer.append(journal.Stop("failed", _line(error)))
@@ -133,8 +137,8 @@ def _training(job: Job, snapshot: Mapping[str, Any] | None) -> Training:
     return Training(
         job.spec,
         load(job.cache, job.spec.data),
-        device=job.environment.device,
-        deterministic=job.environment.deterministic,
+        device=job.device,
+        deterministic=job.deterministic,
         resume=snapshot,
     )
 
@@ -145,8 +149,8 @@ def _resumed(job: Job, snapshot: Mapping[str, Any] | None, known: int) -> Traini
         return None
     try:
         training = _training(job, snapshot)
-    except _OF_THE_DEVICE:
-        raise  # its memory may be full; the next attempt goes on from the snapshot
+    except (*_OF_THE_DEVICE, OSError, MemoryError):
+        raise  # memory or a disk may be full; the next attempt goes on from the snapshot
     except Exception:
         return None  # not a snapshot of this version; what else is wrong shows when the run starts anew
     return training if training.epochs_done <= known else None  # else its journal is gone
@@ -154,13 +158,14 @@ def _resumed(job: Job, snapshot: Mapping[str, Any] | None, known: int) -> Traini
 
 def _go_on(
     job: Job,
+    here: Environment,
     stop: _Stop,
     writer: journal.Writer,
     known: Sequence[EpochRecord],
     checkpoints: Checkpoints,
     training: Training,
 ) -> Exit:
-    _describe(job, training)
+    _describe(job, here, training)
     pulse = Pulse(job.folder)
     for record in training:
         match record:
@@ -189,19 +194,21 @@ def _go_on(
     return Exit.DONE
 
 
-def _describe(job: Job, training: Training) -> None:
+def _describe(job: Job, here: Environment, training: Training) -> None:
     """What is known of a run before its first epoch, beside its journal."""
-    environment = asdict(job.environment)
-    packages = environment.pop("packages")
-    lines = [f"{name}: {value}" for name, value in environment.items()]
+    facts = asdict(here)
+    packages = facts.pop("packages")
+    lines = [f"{name}: {value}" for name, value in facts.items()]
     lines += ["", *(f"{name}=={version}" for name, version in packages.items())]
     described: dict[str, bytes] = {
         "spec.yaml": yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode(),
         "environment.txt": "\n".join(lines).encode() + b"\n",
         "architecture.json": json.dumps(asdict(training.architecture()), indent=1).encode() + b"\n",
     }
-    if job.diff:
-        described["diff.patch"] = job.diff.encode()
+    if diff := environment.code().diff:
+        described["diff.patch"] = diff.encode()
+    else:
+        (job.folder / "diff.patch").unlink(missing_ok=True)  # of an attempt before this one
     for name, content in described.items():
         disk.write(job.folder / name, content)
 

@@ -61,6 +61,7 @@ def tags(known: Journal) -> dict[str, str]:
         Tag.SEED: str(known.spec.seed),
         Tag.KEY: known.spec.key,
         Tag.JOURNAL: known.id,
+        Tag.START: known.starts[-1],
         Tag.FOLDER: str(known.folder.absolute()),
         Tag.OWNER: owner.me(),
         Tag.ATTEMPTS: str(len(known.attempts)),

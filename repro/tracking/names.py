@@ -28,6 +28,8 @@ class Tag(StrEnum):
     KEY = "repro.key"
     OUTCOME = "repro.outcome"
     JOURNAL = "repro.journal"
+    FORK_OF = "repro.fork_of"
+    START = "repro.start"
     FOLDER = "repro.folder"
     OWNER = "repro.owner"
     ATTEMPTS = "repro.attempts"
@@ -128,6 +130,8 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.KEY: "Hash of the spec: runs of one key were asked the same thing.",
         Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (never left it).",
         Tag.JOURNAL: "Id of the journal that the run is published from.",
+        Tag.FORK_OF: "Id of the journal that this one is a copy of, where the two went on apart; absent elsewhere.",
+        Tag.START: "Digest of the starts of all its attempts: copies of a journal that went on apart differ there.",
         Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
         Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
         Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",

@@ -96,7 +96,7 @@ def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -
     with lock:
         try:
             known = journal.read(folder)
-            if known is None or known.id != tags.get(Tag.JOURNAL):
+            if known is None or known.id != tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL)):
                 return _close(writer, run, "KILLED", "its process is gone, and its journal was replaced")
             if known.attempts[-1].environment.host != platform.node():
                 return None  # trained on another machine, whose lock may not be seen from here
@@ -108,7 +108,7 @@ def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -
             return _close(writer, run, "FAILED", str(error))
     if published.run_id != run.info.run_id:
         return _close(writer, run, "FAILED", f"a double of run {published.run_id}")
-    return Reaped(run.info.run_id, run.info.run_name or "", writer.status(known.id) or "")
+    return Reaped(run.info.run_id, run.info.run_name or "", writer.status(known) or "")
 
 
 def _sweep(writer: Writer, run: Run) -> Reaped:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from repro import journal, locks, studies
 from repro.errors import InputError
 from repro.journal import Journal
-from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment
+from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord
 from repro.studies import Plan
 from repro.tracking import api, entries, owner, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
@@ -28,11 +28,15 @@ from repro.tracking.store import Store, connect
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 State: TypeAlias = Literal["running", "killed", "failed"]
 """What the publisher knows of a run that is not at its end."""
 Status: TypeAlias = Literal["FINISHED", "KILLED", "FAILED"]
 
 MESSAGE_LENGTH = 2000
+FORKED = "is a copy that went on apart from the journal that the store has; it is a run of its own: "
 _STATUS = {"running": "RUNNING", "killed": "KILLED", "failed": "FAILED"}
 _MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")
 """A name that MLflow gave a run for want of one."""
@@ -48,6 +52,8 @@ class Published:
     points: int
     files: int = 0
     """Files that the store had lost."""
+    forked: bool = False
+    """Whether it made a run of its own for a copy of a journal that has gone on apart from the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,8 @@ class _Known:
     described: bool
     """Whether it has the params and the data set."""
     parent: bool
+    fork: Mapping[str, str]
+    """The tags that a fork's run has otherwise than its journal says; none for any other run."""
 
 
 class Writer(Runs):
@@ -71,7 +79,7 @@ class Writer(Runs):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._journals: dict[str, _Known] = {}
+        self._journals: dict[str, _Known] = {}  # by the start of the last attempt
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
 
     @classmethod
@@ -195,20 +203,23 @@ class Writer(Runs):
             if known is None:
                 return Published("", 0)
             # forgotten until all went well: after a failure the store itself is asked how far it came
-            remembered = self._journals.pop(known.id, None)
-            before = remembered or self._find(known) or self._create(known, parent)
-            files = 0
-            if before.status != "FINISHED":
+            remembered = self._journals.pop(known.starts[-1], None)
+            before = remembered or self._find(known)
+            forked = before is not None and not before.run_id
+            if before is None or forked:
+                before = self._create(known, parent, before.fork if before is not None else {})
+            after, files = before, 0
+            if before.status == "FINISHED":
+                files = 0 if remembered else self._add_missing(known, before.run_id)
+            elif before.attempts <= len(known.attempts):  # else this is a former copy
                 after = self._publish(known, before, parent, state, message)
-            else:
-                after, files = before, 0 if remembered else self._add_missing(known, before.run_id)
-            self._journals[known.id] = after
+            self._journals[known.starts[-1]] = after
         points = len(EPOCH_METRICS) * (after.epochs - before.epochs)
-        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result), files)
+        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result), files, forked)
 
-    def status(self, journal_id: str) -> str | None:
+    def status(self, journal: Journal) -> str | None:
         """The status of a journal's run as this writer left it; None for one that it has not published."""
-        known = self._journals.get(journal_id)
+        known = self._journals.get(journal.starts[-1])
         return known.status if known else None
 
     def finished(self, keys: Collection[str]) -> dict[str, str]:
@@ -229,10 +240,19 @@ class Writer(Runs):
         return {key: run for key, run in found.items() if key in wanted}
 
     def _find(self, known: Journal) -> _Known | None:
-        """How far the store has a journal; None where it has no run for it."""
+        """How far the store has a journal; None where it has no run for it, one without a run id where that is to fork."""
+        fork: Mapping[str, str] = {}
         found = list(api.search(self.store, f"tags.`{Tag.JOURNAL}` = '{known.id}'"))
         if not found:
             return None
+        if not (same := [run for run in found if self._same(known, run)]):
+            forks = api.search(self.store, f"tags.`{Tag.FORK_OF}` = '{known.id}'")
+            same = [run for run in forks if self._same(known, run)]
+            own = same[0].data.tags[Tag.JOURNAL] if same else known.starts[-1] + known.id[:16]
+            fork = {Tag.JOURNAL: own, Tag.FORK_OF: known.id}
+        if not same:
+            return _Known("", "", 0, 0, False, False, False, fork)
+        found = same
         # a creation whose answer was lost may have left a second, empty one: `reap` closes it
         run = max(found, key=lambda one: (one.info.status == "FINISHED", len(one.data.metrics), one.info.run_id))
         epochs = 0
@@ -248,6 +268,7 @@ class Writer(Runs):
             and run.inputs is not None
             and bool(run.inputs.dataset_inputs),
             parent=Tag.PARENT in run.data.tags,
+            fork=fork,
         )
 
     def _add_missing(self, known: Journal, run_id: str) -> int:
@@ -258,10 +279,19 @@ class Writer(Runs):
         self.log_files(run_id, files)
         return len(files)
 
-    def _create(self, known: Journal, parent: str | None) -> _Known:
-        tags = entries.tags(known) | ({Tag.PARENT: parent} if parent else {})
+    def _same(self, known: Journal, run: Run) -> bool:
+        """Whether a run holds what this journal said, and not what a copy of it said that went on apart."""
+        attempts, start = int(run.data.tags.get(Tag.ATTEMPTS, "0")), run.data.tags.get(Tag.START)
+        if start is not None and 0 < attempts <= len(known.starts):
+            return bool(start == known.starts[attempts - 1])
+        times = {one.record.epoch: one.time_ms for one in known.entries if isinstance(one.record, EpochRecord)}
+        points = self.store.client.get_metric_history(run.info.run_id, EPOCH_METRICS[-1])
+        return all(times.get(point.step, point.timestamp) == point.timestamp for point in points)
+
+    def _create(self, known: Journal, parent: str | None, fork: Mapping[str, str]) -> _Known:
+        tags = {**entries.tags(known), **fork} | ({Tag.PARENT: parent} if parent else {})
         run_id = self._create_run(entries.name(known), tags, known.entries[0].time_ms)
-        return _Known(run_id, "RUNNING", 0, len(known.attempts), False, False, parent is not None)
+        return _Known(run_id, "RUNNING", 0, len(known.attempts), False, False, parent is not None, fork)
 
     def _create_run(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
         plain = {str(tag): value for tag, value in tags.items()}
@@ -272,7 +302,7 @@ class Writer(Runs):
         status, message = _status(known, run, state, message)
         tags: dict[str, str] = {}
         if run.attempts != len(known.attempts) or status == "RUNNING" != run.status:
-            tags |= entries.tags(known)
+            tags |= {**entries.tags(known), **run.fork}
         if parent is not None and not run.parent:
             tags[Tag.PARENT] = parent
         if known.differences:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import random
 import subprocess
 import sys
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 
+from repro.errors import ReproError
 from repro.execution import checkpoint
 from repro.execution.checkpoint import Checkpoints
 
@@ -109,6 +113,53 @@ def test_saving_takes_at_most_a_fiftieth_of_the_time(clock, tmp_path, monkeypatc
 
 def test_with_no_time_between_them_one_is_always_due_at_first(clock, tmp_path):
     assert Checkpoints(tmp_path, 0).due
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_one_that_cannot_be_read_for_the_moment_is_read_again(checkpoints, tmp_path, monkeypatch, number):
+    checkpoints.save(SNAPSHOT)
+    monkeypatch.setattr(checkpoint, "_PAUSES", (0, 0, 0))
+    fails = iter([True, True, True, False])
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if next(fails):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    same(checkpoints.load(), SNAPSHOT)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_one_that_cannot_be_read_is_said_and_not_taken_for_missing(checkpoints, tmp_path, monkeypatch, number):
+    checkpoints.save(SNAPSHOT)
+    monkeypatch.setattr(checkpoint, "_PAUSES", (0,))
+
+    def read_bytes(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(ReproError, match=f"cannot be read now .*{os.strerror(number)}.*does not start over"):
+            checkpoints.load()
+    same(checkpoints.load(), SNAPSHOT)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_whole_one_for_which_there_is_no_memory_is_said(checkpoints, tmp_path, monkeypatch, error):
+    checkpoints.save(SNAPSHOT)
+
+    def load(*_args, **_words):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(ReproError, match="cannot be loaded now"):
+        checkpoints.load()
+    raw = bytearray((tmp_path / checkpoint.NAME).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (tmp_path / checkpoint.NAME).write_bytes(raw)
+    assert checkpoints.load() is None
 
 
 def test_one_that_was_cut_anywhere_is_none(checkpoints, tmp_path):

@@ -108,20 +108,44 @@ def test_a_folder_in_the_repository_of_something_else_is_unknown(repository):
 
 def test_a_repository_without_a_commit_says_that_it_knows_nothing(tmp_path):
     git(tmp_path, "init", "-q")
-    assert code(tmp_path) == Code("unknown", "what is not committed could not be read\n")
+    found = code(tmp_path)
+    assert found.commit == "unknown"
+    assert "HEAD" in found.problem
+    assert found.diff == f"what is not committed could not be read: {found.problem}\n"
 
 
-def test_without_git_the_code_is_unknown(repository, monkeypatch):
+def test_a_repository_without_git_is_not_taken_for_a_clean_state(repository, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert code(repository) == Code("unknown", "")
+    found = code(repository)
+    assert found.commit == "unknown"
+    assert found.problem == "[Errno 2] No such file or directory: 'git'"
+    assert found.diff
+
+
+def test_the_repository_of_somebody_else_is_not_taken_for_a_clean_state(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    found = code(repository)
+    assert found.commit == "unknown"
+    assert "dubious ownership" in found.problem
+    assert f"git config --global --add safe.directory {repository}" in found.problem
+    assert len(found.problem.splitlines()) == 1
+    assert found.diff
 
 
 def test_a_diff_that_cannot_be_read_is_not_taken_for_a_clean_state(repository, monkeypatch):
     real = environment._git
-    monkeypatch.setattr(environment, "_git", lambda project, *words: None if "diff" in words else real(project, *words))
+
+    def failing(project, *words):
+        if "diff" in words:
+            raise subprocess.TimeoutExpired("git diff", 20)
+        return real(project, *words)
+
+    monkeypatch.setattr(environment, "_git", failing)
     found = code(repository)
     assert found.commit == git(repository, "rev-parse", "HEAD")
-    assert found.diff == "what is not committed could not be read\n"
+    assert "timed out after 20 seconds" in found.problem
+    assert found.diff == f"what is not committed could not be read: {found.problem}\n"
 
 
 def gathered(**given):

@@ -14,6 +14,7 @@ from repro.execution.estimate import Estimate, Left
 from repro.journal import Attempt, Writer
 from repro.records import Environment, EpochRecord, RunResult
 from repro.spec import resolve
+from tests import journals
 
 ENVIRONMENT = Environment("abc", False, "", "3.11", {}, "Linux", "one core", platform.node(), "cpu", 1, 1, True)
 
@@ -141,7 +142,7 @@ def test_a_journal_that_cannot_be_read_is_passed_over(tmp_path, train):
     damaged = train(spec(), 1_000.0, 1_000.0) / journal.NAME
     damaged.write_bytes(b"{\n" + damaged.read_bytes())
     changed = train(spec(), 1_000.0) / journal.NAME
-    changed.write_bytes(changed.read_bytes().replace(b'"fire_modules":8', b'"fire_modules":0'))
+    journals.replace(changed, '"fire_modules":8', '"fire_modules":0')
     assert estimated([spec()], tmp_path).most == 20
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import torch
 
 from repro import journal
 from repro.execution import worker
+from tests import journals
 from tests.execution.watching import digests, epochs_written, rows, said, wait_for
 
 
@@ -73,10 +73,10 @@ def test_a_damaged_checkpoint_means_a_new_start_that_is_held_to_the_journal(repr
 def test_a_retrained_epoch_that_differs_is_reported(repro, words, stopped, tmp_path: Path) -> None:
     path = stopped / journal.NAME
     (stopped / "checkpoint.pt").unlink()
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = journals.records(path)
     second = next(record for record in records if record["kind"] == "epoch" and record["epoch"] == 2)
     trained, second["val_loss"] = second["val_loss"], 0.5
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    journals.write(path, records)
     done = repro(*words)
     assert done.returncode == 0, done.stderr
     assert f"epoch 2 was trained again and its val_loss is {trained!r}, not 0.5 as recorded" in done.stdout

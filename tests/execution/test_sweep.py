@@ -15,10 +15,10 @@ import pytest
 
 from repro import journal, studies
 from repro.execution import folders
-from repro.execution.environment import gather
+from repro.execution.following import Followed
 from repro.execution.job import Job
 from repro.execution.process import Process
-from repro.execution.sweep import _STOP_SECONDS, Settings, _Active, _State, _Sweep
+from repro.execution.sweep import _STOP_SECONDS, Settings, _State, _Sweep
 from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
@@ -174,10 +174,9 @@ def test_runs_are_reused_from_anywhere(repro, sweep_words, tmp_path: Path) -> No
 
 
 def test_a_job_larger_than_a_pipe_is_handed_over_in_the_background(tmp_path: Path) -> None:
-    """A worker imports torch before it reads, and a sweep with large uncommitted changes must not wait for it."""
+    """A worker imports torch before it reads, and a sweep with a long job must not wait for it."""
     (run,) = studies.plan([(studies.load("best"), ("best",))], seeds=[0]).runs
-    here = gather(device="cpu", threads=1, side_by_side=1, deterministic=True)
-    job = Job(run.spec, run.study, run.variant, tmp_path, tmp_path, here, diff="x" * 10**6, checkpoint_seconds=30.0)
+    job = Job(run.spec, run.study, "x" * 10**6, tmp_path, tmp_path, "cpu", 1, 1, True, checkpoint_seconds=30.0)
     process = Process(1)
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -198,7 +197,12 @@ def test_a_run_that_another_sweep_trains_is_not_marked_killed(tmp_path: Path) ->
     for run in plan.runs:
         (tmp_path / run.key).mkdir()
     with journal.claim(tmp_path / theirs.key):
-        stopped._stop(_State(deque(), active=[_Active(theirs, process), _Active(ours, process)]))
+        stopped._stop(
+            _State(
+                deque(),
+                active=[Followed(theirs, tmp_path / theirs.key, process), Followed(ours, tmp_path / ours.key, process)],
+            )
+        )
     assert noted == [(tmp_path / ours.key, "killed")]
 
 

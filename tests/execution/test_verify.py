@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from repro import journal
+from tests import journals
 from tests.execution.watching import rows
 from tests.starting import command, environment
 
@@ -38,10 +39,10 @@ def tampered(tracked: Path, runs: Path, kind: str, **changes: object) -> str:
     folder = next(one for one in journal.find(tracked / "runs") if journal.read(one).attempts[0].variant == "narrow")
     copy = runs / folder.name
     shutil.copytree(folder, copy)
-    records = [json.loads(line) for line in (folder / journal.NAME).read_text().splitlines()]
+    records = journals.records(folder / journal.NAME)
     last = [record for record in records if record["kind"] == kind][-1]
     last |= changes
-    (copy / journal.NAME).write_text("".join(json.dumps(record) + "\n" for record in records))
+    journals.write(copy / journal.NAME, records)
     return folder.name
 
 

@@ -16,6 +16,7 @@ from repro.tracking import api, sqlite, stored
 from repro.tracking.reader import read
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.writer import Writer
+from tests import journals
 
 
 def same(one: Curve, other: Curve) -> bool:
@@ -52,8 +53,7 @@ def test_only_finished_runs_newest_first(fresh, runs, trained) -> None:
     for late, run in enumerate(finished):
         run.train(1)
         run.finish()
-        text = (run.folder / journal.NAME).read_text()
-        (run.folder / journal.NAME).write_text(text.replace("17000000", f"1700{late}000"))
+        journals.replace(run.folder / journal.NAME, "17000000", f"1700{late}000")
     ids = [writer.publish(run.folder, parent=None).run_id for run in (*finished, running)]
     deleted = trained(runs)
     deleted.finish()

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -19,6 +20,7 @@ from repro.tracking import entries, names, sqlite
 from repro.tracking.store import TrackingError, connect
 from repro.tracking.stored import param
 from repro.tracking.writer import Published, Writer
+from tests import journals
 
 
 def expected(folder: Path) -> list[tuple[str, int, int, float]]:
@@ -45,7 +47,13 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     assert (stored.run["start_time"], stored.run["end_time"]) == (1_700_000_000_000, 1_700_000_000_000 + 4 * 1500)
     assert stored.params == {name: param(value) for name, value in flatten(run.run.spec).items()}
     assert [point[:4] for point in stored.metrics] == expected(run.folder)
-    assert set(stored.tags) == {str(tag) for tag in names.RUN_TAGS} - {names.Tag.DIFFERENCES, names.Tag.MESSAGE}
+    assert set(stored.tags) == {str(tag) for tag in names.RUN_TAGS} - {
+        names.Tag.DIFFERENCES,
+        names.Tag.MESSAGE,
+        names.Tag.FORK_OF,
+        names.Tag.STEP,
+        names.Tag.FOLD,
+    }
     assert stored.tags["repro.outcome"] == "finished"
     assert stored.tags["repro.key"] == run.key
     assert stored.tags["repro.setting"] == "declared"
@@ -72,7 +80,7 @@ def test_a_tag_says_how_a_run_s_setting_differs_from_the_declared_one(runs, trai
     known = journal.read(run.folder)
     other = {"data.dataset": "digits", "training.epochs": 3, "optimizer.lr": 0.5}
     spec = resolve(merged({"model.name": "alexnet"}, other), "test")
-    asked = SimpleNamespace(attempts=known.attempts, spec=spec, id=known.id, folder=known.folder)
+    asked = SimpleNamespace(attempts=known.attempts, starts=known.starts, spec=spec, id=known.id, folder=known.folder)
     assert entries.tags(asked)["repro.setting"] == "data.dataset=digits, training.epochs=3"
 
 
@@ -303,8 +311,8 @@ def test_finished_finds_the_newest_in_any_experiment(place, runs, here, trained,
     assert writer.finished([old.key, killed.key]) == {new.key: new_id}
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"other {old.key}")
     later = shutil.copytree(old.folder, here / "later" / old.key)
-    text = (later / journal.NAME).read_text().replace("1700000", "1800000")
-    (later / journal.NAME).write_text(text.replace(journal.read(old.folder).id, "f" * 32))
+    journals.replace(later / journal.NAME, "1700000", "1800000")
+    journals.replace(later / journal.NAME, journal.read(old.folder).id, "f" * 32)
     other = Writer(connect(place.uri))
     later_id = other.publish(later, parent=None).run_id
     assert writer.finished([old.key, "0" * 16]) == {old.key: later_id}
@@ -532,3 +540,84 @@ def test_what_is_published_is_what_stands_there_once_it_is_ones_turn(fresh, trai
 
     monkeypatch.setattr(locks, "alone", another_was_first)
     assert writer.publish(run.folder, parent=None).points == 2 * len(EPOCH_METRICS)
+
+
+class TestForks:
+    """A copied folder of runs, on which two machines go on."""
+
+    def copied(self, place, run, here):
+        run.train(2)
+        Writer(connect(place.uri)).publish(run.folder, parent=None)
+        other = here / "copy" / run.key
+        shutil.copytree(run.folder, other)
+        return other
+
+    def go_on(self, folder, host, loss, epochs=2):
+        known = journal.read(folder)
+        writer = journal.Writer(folder)
+        first = known.attempts[0]
+        writer.append(replace(first, environment=replace(first.environment, host=host), resumed_epoch=2))
+        for number in range(len(known.epochs) + 1, len(known.epochs) + 1 + epochs):
+            writer.append(EpochRecord(number, loss, 0.5, loss, 0.5, 1.5))
+        writer.close()
+
+    def curves(self, place, dump, run_id):
+        return [(step, value) for key, step, _, value, _ in dump(place.database, run_id).metrics if key == "val_loss"]
+
+    @pytest.mark.parametrize("legacy", [False, True], ids=["", "in a store of an earlier version"])
+    def test_each_has_a_run_of_its_own(self, place, runs, trained, here, dump, legacy) -> None:
+        run = trained(runs)
+        copy = self.copied(place, run, here)
+        self.go_on(run.folder, "here", 1.0)
+        self.go_on(copy, "there", 3.0)
+        first = Writer(connect(place.uri)).publish(run.folder, parent=None)
+        if legacy:
+            connect(place.uri).client.delete_tag(first.run_id, "repro.start")
+        second = Writer(connect(place.uri)).publish(copy, parent=None)
+        assert (first.forked, second.forked) == (False, True)
+        assert first.run_id != second.run_id
+        self.go_on(copy, "there", 4.0)
+        self.go_on(run.folder, "here", 0.5)
+        for _ in range(2):
+            again = [Writer(connect(place.uri)).publish(folder, parent=None) for folder in (run.folder, copy)]
+            assert [one.run_id for one in again] == [first.run_id, second.run_id]
+            assert not any(one.forked for one in again)
+        early = [(1, 2.2), (2, 1.1)]
+        assert self.curves(place, dump, first.run_id) == [*early, (3, 1.0), (4, 1.0), (5, 0.5), (6, 0.5)]
+        assert self.curves(place, dump, second.run_id) == [*early, (3, 3.0), (4, 3.0), (5, 4.0), (6, 4.0)]
+        tags = dump(place.database, second.run_id).tags
+        assert (
+            tags["repro.fork_of"]
+            == journal.read(run.folder).id
+            == dump(place.database, first.run_id).tags["repro.journal"]
+        )
+        assert tags["repro.journal"] != tags["repro.fork_of"]
+
+    def test_both_at_the_same_time(self, fresh, runs, trained, here, dump) -> None:
+        place, run = fresh(), trained(runs)
+        copy = self.copied(place, run, here)
+        one, other = Writer(connect(place.uri)), Writer(connect(place.uri))
+        for folder, writer, loss in ((run.folder, one, 1.0), (copy, other, 3.0)):
+            self.go_on(folder, "host", loss, epochs=0)
+            time.sleep(0.002)
+            writer.publish(folder, parent=None)
+        ids = []
+        for folder, writer, loss in ((copy, other, 3.0), (run.folder, one, 1.0)):
+            self.go_on(folder, "host", loss, epochs=3)
+            ids.append(writer.publish(folder, parent=None).run_id)
+        assert self.curves(place, dump, ids[0])[2:] == [(3, 3.0), (4, 3.0), (5, 3.0)]
+        assert self.curves(place, dump, ids[1])[2:] == [(3, 1.0), (4, 1.0), (5, 1.0)]
+
+    def test_a_run_that_moves_to_another_host_is_the_same_and_an_older_copy_changes_nothing(
+        self, fresh, runs, trained, here, dump
+    ) -> None:
+        place, run = fresh(), trained(runs)
+        copy = self.copied(place, run, here)
+        self.go_on(run.folder, "elsewhere", 1.0)
+        moved = Writer(connect(place.uri)).publish(run.folder, parent=None)
+        assert not moved.forked
+        before = dump(place.database, moved.run_id)
+        older = Writer(connect(place.uri)).publish(copy, parent=None, state="killed")
+        assert (older.run_id, older.points, older.forked) == (moved.run_id, 0, False)
+        assert dump(place.database, moved.run_id) == before
+        assert len(connect(place.uri).client.search_runs(["0"])) == 1

@@ -1,0 +1,172 @@
+"""The commands that look after journals, and bring them into the store: `status`, `sync`, `archive`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from repro.cli import options
+from repro.errors import InputError, ReproError
+
+if TYPE_CHECKING:
+    from repro.tracking.models import Which
+    from repro.tracking.writer import Writer
+
+
+@click.command()
+@options.runs_dir()
+@options.as_json()
+def status(runs_dir: str, as_json: bool) -> None:
+    """How far each run is, from the journals alone: its state, epochs, accuracy, time left, and where it is trained.
+
+    \b
+    repro status
+    repro status --runs-dir /mnt/cluster/runs --json
+    """
+    from dataclasses import asdict
+
+    from repro.cli.progress import duration
+    from repro.execution import status as states
+
+    found = states.read(Path(runs_dir))
+    if as_json:
+        options.echo_json([asdict(one) for one in found])
+        return
+    width = max((len(one.name) for one in found), default=0)
+    for one in found:
+        best = "" if one.best_val_accuracy is None else f", validation {one.best_val_accuracy:.2%} at best"
+        left = "" if one.seconds_left is None else f", at most {duration(one.seconds_left)} left"
+        where = f", on {one.host} (process {one.pid})" if one.state == "running" else ""
+        said = f": {one.message}" if one.message else ""
+        click.echo(
+            f"{one.key}  {one.name:{width}}  {one.state:8}  epoch {one.epoch}/{one.epochs}{best}{left}{where}{said}"
+        )
+    counts = {state: sum(one.state == state for one in found) for state in states.STATES}
+    click.echo(f"{len(found)} runs: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+
+
+@click.command()
+@click.argument("out")
+@options.runs_dir()
+@options.tracking_uri()
+def archive(out: str, runs_dir: str, tracking_uri: str | None) -> None:
+    """Write all finished runs to one zip file, without weights: what anybody needs to make the same report.
+
+    It holds each run's journal, settings, environment and predictions, the plans of the store's sweeps, and a digest of
+    every file. `repro sync out.zip` checks it and brings it into a store.
+
+    \b
+    repro archive results/runs.zip
+    """
+    from repro import studies
+    from repro.execution.archive import write
+    from repro.tracking import reader, store
+
+    uri = store.resolve(tracking_uri)
+    database = store.sqlite_path(uri)
+    plans: list[str] = []
+    if database is None or database.is_file():  # else everything was trained offline
+        sweeps = sorted(reader.read(uri).sweeps, key=lambda sweep: sweep.started_ms)
+        latest = {studies.dump(sweep.plan): number for number, sweep in enumerate(sweeps)}
+        plans = sorted(latest, key=latest.__getitem__)
+    count = write(Path(out), Path(runs_dir), plans)
+    size = Path(out).stat().st_size / 2**20
+    click.echo(f"{out}: {count} runs and the plans of {len(plans)} sweeps, {size:.2f} MiB; `repro sync {out}` reads it")
+
+
+@click.command()
+@click.argument("folder", type=options.Folder(), default="runs")
+@options.data_dir()
+@options.experiment()
+@options.models()
+@options.tracking_uri()
+def sync(folder: str, data_dir: str, experiment: str | None, models: Which, tracking_uri: str | None) -> None:
+    """Bring journals into the store: what a server missed, what was trained with --offline, or a file of `repro archive`.
+
+    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. A finished run of an
+    earlier version gets its predictions.npz from its weights, where its data set is in --data-dir.
+
+    \b
+    repro sync
+    repro sync /mnt/cluster/runs --tracking-uri http://127.0.0.1:5000
+    repro sync results/runs.zip
+    """
+    from repro import journal
+    from repro.execution.archive import unpack
+    from repro.tracking.writer import Writer
+
+    if Path(folder).is_file():
+        with tempfile.TemporaryDirectory(prefix="repro-sync-") as name:
+            plans = unpack(Path(folder), Path(name))
+            writer = Writer.opened(tracking_uri, click.echo, experiment or None)
+            _bring(writer, Path(name) / "runs", data_dir, models)
+            _add_sweeps(writer, plans)
+        return
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"{folder}: no such folder or archive (a folder holds one folder a run, each with a {journal.NAME})"
+        )
+    _bring(Writer.opened(tracking_uri, click.echo, experiment or None), Path(folder), data_dir, models)
+
+
+def _bring(writer: Writer, folder: Path, data_dir: str, models: Which) -> None:
+    from repro import datasets, journal
+    from repro.execution import predictions, publisher
+    from repro.tracking import models as logged
+    from repro.tracking import reader
+    from repro.tracking.reap import gone
+    from repro.tracking.store import TrackingError
+    from repro.tracking.writer import FORKED
+
+    runs = points = files = broken = 0
+    former = ""
+    with_model = set()
+    for one in journal.find(folder):
+        try:
+            if journal.held(one) or (known := journal.read(one)) is None:
+                continue  # its own sweep publishes it
+            publisher.draw(one)
+            data = known.spec.data
+            cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
+            if predictions.lacking(known) and cache.is_file():
+                predictions.backfill(known, cache)
+            # a journal without an end or a word of why it stopped is one whose worker was killed
+            done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
+            if done.forked:
+                click.echo(f"{one}: {FORKED}{done.run_id}")
+            runs, points, files = runs + 1, points + done.points, files + done.files
+            former = ""
+            if (one / logged.PROGRAM).is_file():
+                with_model.add(known.spec.key)
+        except (ReproError, OSError) as error:
+            if isinstance(error, TrackingError) and str(error) == former:
+                raise  # it is not this journal, but the store
+            former = str(error)
+            broken += 1
+            click.echo(f"{one}: {error}", err=True)
+    if with_model and models != "none":
+        for line in logged.ship(writer, reader.read(writer.store.uri).runs, with_model, folder, models):
+            click.echo(line)
+    lost = f", {files} files that the store had lost" if files else ""
+    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}")
+    if broken:
+        raise ReproError(f"{broken} journals could not be published; the lines above say why")
+
+
+def _add_sweeps(writer: Writer, plans: Iterable[str]) -> None:
+    """Makes the sweeps of an archive that the store does not have."""
+    from repro import studies
+    from repro.execution.publisher import conclude
+    from repro.tracking import reader
+
+    there = {studies.dump(sweep.plan) for sweep in reader.read(writer.store.uri).sweeps}
+    added = [plan for plan in plans if plan not in there]
+    for content in added:
+        plan = studies.restore(content, "sweep.json")
+        parent = writer.open_sweep(plan, reused=writer.finished([run.key for run in plan.unique]))
+        conclude(writer, plan, parent, "FINISHED")
+    click.echo(f"{len(added)} sweeps brought in")

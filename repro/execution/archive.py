@@ -1,0 +1,93 @@
+"""Finished runs in one file without their weights: what a report is made from, and what anybody can check.
+
+The file is a zip: `runs/<key>/` with the journal and the small files of each finished run, `sweeps/` with the plans, and
+`digests.json` with the SHA-256 of each of them. The same runs and plans give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+from repro import journal
+from repro.errors import InputError
+from repro.execution import disk, folders
+from repro.tracking.names import RUN_ARTIFACTS
+
+DIGESTS = "digests.json"
+SWEEPS = "sweeps"
+_KEPT = {".jsonl", ".yaml", ".txt", ".json", ".csv", ".npz", ".patch"}  # of RUN_ARTIFACTS: no weights, no pictures
+_MEMBER = re.compile(r"(runs/[0-9a-f]{16}(\.\d+)?|sweeps)/[\w][\w.-]*")
+_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def write(out: Path, runs: Path, plans: Collection[str]) -> int:
+    """Writes an archive of the finished runs below `runs` and of sweeps' plans (as `studies.dump` writes them).
+
+    Returns:
+        How many runs it holds.
+
+    Raises:
+        InputError: there is no finished run.
+    """
+    finished = [folder for folder in journal.find(runs) if folders.ended(folder)]
+    if not finished:
+        raise InputError(f"{runs}: holds no finished run to archive; name the folder of the journals with --runs-dir")
+    files = {
+        f"runs/{folder.name}/{name}": (folder / name).read_bytes()
+        for folder in finished
+        for name in RUN_ARTIFACTS
+        if Path(name).suffix in _KEPT and (folder / name).is_file()
+    }
+    files |= {f"{SWEEPS}/{number:04d}.json": plan.encode() for number, plan in enumerate(plans)}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    files[DIGESTS] = json.dumps(digests, indent=1).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, _TIME), content, zipfile.ZIP_DEFLATED)
+    disk.write(out, buffer.getvalue())
+    return len(finished)
+
+
+def unpack(archive: Path, folder: Path) -> list[str]:
+    """Checks an archive and puts its runs into `folder`; returns its plans, the oldest first.
+
+    Raises:
+        InputError: it is no archive, or a file in it is missing, added or not as it was archived.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            files = {name: opened.read(name) for name in opened.namelist()}
+        digests = json.loads(files.pop(DIGESTS))
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OverflowError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(f"{archive}: is no archive of runs ({error}); `repro archive out.zip` writes one") from None
+    if not isinstance(digests, dict) or found != digests:
+        names = digests.keys() | found.keys() if isinstance(digests, dict) else set(found)
+        wrong = next(
+            name for name in sorted(names) if not isinstance(digests, dict) or found.get(name) != digests.get(name)
+        )
+        raise InputError(f"{archive}: {wrong} is not as it was archived; nothing was taken from it, get it again")
+    for name, content in files.items():
+        if not _MEMBER.fullmatch(name):
+            raise InputError(f"{archive}: {name!r} has no place in an archive of runs; nothing was taken from it")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return [content.decode() for name, content in sorted(files.items()) if name.startswith(f"{SWEEPS}/")]

@@ -1,0 +1,70 @@
+"""A run that a worker trains, followed by its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro import journal
+from repro.execution.beat import Beat
+from repro.execution.events import Ended, Epoch, Event, Notice, Started
+from repro.execution.process import Process
+from repro.records import Environment, EpochRecord, RunResult
+from repro.studies import PlannedRun
+
+
+@dataclass
+class Followed:
+    """A run that is being trained, and how much of its journal was told."""
+
+    run: PlannedRun
+    folder: Path
+    process: Process
+    told: int = 0
+    size: int = 0
+    beat: Beat | None = None
+    ended: bool = False
+    """Whether its end was told; its process may take a moment longer."""
+
+    def news(self, states: set[tuple[str, str]]) -> Iterator[Event]:
+        """Yields what is new in the journal.
+
+        Args:
+            states: the states of the code that the sweep knows, as commit and digest of what is not committed; others
+                are said once, and added.
+        """
+        file = self.folder / journal.NAME
+        size = file.stat().st_size if file.exists() else 0
+        if size == self.size:
+            return
+        self.size = size
+        known = journal.read(self.folder)
+        fresh = known.entries[self.told :] if known is not None else ()
+        self.told += len(fresh)
+        for entry in fresh:
+            match entry.record:
+                case journal.Attempt():
+                    yield Started(self.run, entry.record.resumed_epoch)
+                    yield from self._other_code(entry.record.environment, states)
+                case EpochRecord():
+                    yield Epoch(self.run, entry.record)
+                case journal.Difference(epoch, metric, recorded, retrained):
+                    yield Notice(
+                        f"{self.run.name}: epoch {epoch} was trained again and its {metric} is {retrained!r}, not"
+                        f" {recorded!r} as recorded: this machine does not repeat the run bit for bit"
+                    )
+                case RunResult():
+                    self.ended = True
+                    yield Ended(self.run, entry.record)
+                case journal.Stop():
+                    pass  # the process's end says it
+
+    def _other_code(self, there: Environment, states: set[tuple[str, str]]) -> Iterator[Event]:
+        if (there.commit, there.diff_digest) not in states:
+            states.add((there.commit, there.diff_digest))
+            changes = "with uncommitted changes" if there.dirty else "without uncommitted changes"
+            yield Notice(
+                f"{self.run.name}: the code has changed since the sweep began; this run and those after it are trained"
+                f" with commit {there.commit[:12]} {changes}, as each records"
+            )

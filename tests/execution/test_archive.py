@@ -1,0 +1,185 @@
+"""Finished runs in one file: what goes in comes out, into any store, with the same tables; damage is one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from repro import journal
+from repro.errors import InputError
+from repro.execution import archive
+from tests.execution.watching import digests, epochs_written, points, wait_for
+from tests.test_journal import RESULT, attempt, epoch, write
+
+COMPARE = ["compare", "--figures", "false", "--out"]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The tables but the list of runs, without the ids that a store gives its runs."""
+    files = {path.name: path.read_bytes() for path in (folder / "tables").iterdir() if path.stem != "runs"}
+    return {name: re.sub(rb"\b[0-9a-f]{32}\b", b"id", content) for name, content in files.items()}
+
+
+def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, tmp_path: Path) -> None:
+    done = repro(*sweep_words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert repro(*COMPARE, "before").returncode == 0
+    written = repro("archive", "runs.zip")
+    assert written.returncode == 0, written.stderr
+    assert "2 runs and the plans of 1 sweeps" in written.stdout
+    with zipfile.ZipFile(tmp_path / "runs.zip") as opened:
+        names = {Path(name).name for name in opened.namelist()}
+    assert {"journal.jsonl", "spec.yaml", "environment.txt", "predictions.npz", "digests.json"} <= names
+    assert "model.pt" not in names
+    first = (tmp_path / "runs.zip").read_bytes()
+    assert repro("archive", "runs.zip").returncode == 0
+    assert (tmp_path / "runs.zip").read_bytes() == first, "the same runs, the same bytes"
+
+    other = ["--tracking-uri", "sqlite:///other.db"]
+    for sweeps in (1, 0):
+        synced = repro("sync", "runs.zip", *other)
+        assert synced.returncode == 0, synced.stderr
+        assert "2 runs in step with the store" in synced.stdout
+        assert f"{sweeps} sweeps brought in" in synced.stdout
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mlflow.db").write_bytes((tmp_path / "other.db").read_bytes())
+    assert points(tmp_path / "there") == points(tmp_path)
+    compared = repro(*COMPARE, "after", *other)
+    assert compared.returncode == 0, compared.stderr
+    assert tables(tmp_path / "after") == tables(tmp_path / "before")
+    again = repro(*sweep_words, *other, "--runs-dir", "none")
+    assert "reused 2, trains 0" in again.stdout, again.stderr
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A folder with one finished run and one that is not."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    write(runs / ("a" * 16), attempt(), epoch(1), epoch(2), RESULT)
+    (runs / ("a" * 16) / "model.pt").write_bytes(b"weights")
+    write(runs / ("b" * 16), attempt(), epoch(1))
+    return runs
+
+
+def test_an_archive_holds_what_is_finished_as_it_was(finished: Path, tmp_path: Path) -> None:
+    assert archive.write(tmp_path / "out.zip", finished, ["first", "second"]) == 1
+    assert archive.unpack(tmp_path / "out.zip", tmp_path / "there") == ["first", "second"]
+    assert [folder.name for folder in journal.find(tmp_path / "there" / "runs")] == ["a" * 16]
+    assert (tmp_path / "there" / "runs" / ("a" * 16) / journal.NAME).read_bytes() == (
+        finished / ("a" * 16) / journal.NAME
+    ).read_bytes()
+    assert not (tmp_path / "there" / "runs" / ("a" * 16) / "model.pt").exists()
+
+
+def test_nothing_finished_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no finished run"):
+        archive.write(tmp_path / "out.zip", tmp_path, [])
+
+
+def changed(path: Path, change) -> None:
+    with zipfile.ZipFile(path) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    change(files)
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+
+
+JOURNAL = f"runs/{'a' * 16}/{journal.NAME}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda files: files.update({JOURNAL: files[JOURNAL].replace(b"1.25", b"1.35")}), "is not as it was archived"),
+        (lambda files: files.pop(JOURNAL), "is not as it was archived"),
+        (lambda files: files.update({"runs/more": b""}), "runs/more is not as it was archived"),
+        (lambda files: files.pop("digests.json"), "is no archive of runs"),
+        (lambda files: files.update({"digests.json": b"[]"}), "is not as it was archived"),
+        (lambda files: files.update({"digests.json": b"{"}), "is no archive of runs"),
+        (
+            lambda files: files.update(
+                {"digests.json": json.dumps({**json.loads(files["digests.json"]), "../x": "e3b0c44298fc1c149afbf4c8996fb"
+                 "92427ae41e4649b934ca495991b7852b855"}).encode(), "../x": b""}
+            ),
+            "has no place in an archive",
+        ),
+    ],
+)  # fmt: skip
+def test_a_damaged_archive_is_refused_in_one_line(repro, finished: Path, tmp_path: Path, change, said) -> None:
+    archive.write(tmp_path / "out.zip", finished, [])
+    changed(tmp_path / "out.zip", change)
+    with pytest.raises(InputError, match=said) as excinfo:
+        archive.unpack(tmp_path / "out.zip", tmp_path / "there")
+    assert len(str(excinfo.value).splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_any_byte_that_is_changed_is_noticed_or_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    archive.write(tmp_path / "out.zip", finished, ["plan"])
+    raw = (tmp_path / "out.zip").read_bytes()
+    for position in range(0, len(raw), 7):
+        (tmp_path / "out.zip").write_bytes(raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :])
+        try:
+            plans = archive.unpack(tmp_path / "out.zip", tmp_path / "there")
+        except InputError:
+            continue
+        assert plans == ["plan"]
+
+
+def test_what_is_no_archive_is_one_line(repro, tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("text")
+    done = repro("sync", "text.zip")
+    assert done.returncode == 2
+    assert "text.zip: is no archive of runs" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_status_says_how_far_each_run_is_from_the_journals_alone(start, repro, long_words, tmp_path: Path) -> None:
+    process = start([*long_words(300), "--offline", "true", "--workers", "1"])
+    wait_for(lambda: epochs_written(tmp_path) >= 2)
+    running = json.loads(repro("status", "--json").stdout)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert [one["state"] for one in running] == ["running"]
+    assert running[0]["name"] == "tiny/narrow seed 0"
+    assert running[0]["epochs"] == 300
+    assert running[0]["epoch"] >= 2
+    assert running[0]["seconds_left"] > 0
+    write(tmp_path / "runs" / ("a" * 16), attempt(), epoch(1), epoch(2), RESULT)
+    (tmp_path / "runs" / ("b" * 16)).mkdir()
+    (tmp_path / "runs" / ("b" * 16) / journal.NAME).write_text("by hand\n\n")
+    write(tmp_path / "runs" / ("c" * 16), attempt(), epoch(1), journal.Stop("failed", "no space"))
+    said = repro("status")
+    assert said.returncode == 0, said.stderr
+    assert "4 runs: 0 running, 1 stopped, 1 failed, 1 ended, 1 broken" in said.stdout
+    assert "stopped   epoch" in said.stdout
+    assert "no space" in said.stdout
+    assert not (tmp_path / "mlflow.db").exists()
+    states = {one["key"]: one for one in json.loads(repro("status", "--json").stdout)}
+    assert states["a" * 16]["test_accuracy"] == 0.5
+    assert states["b" * 16]["state"] == "broken"
+
+
+def test_commands_answer_in_json(repro, sweep_words, tmp_path: Path) -> None:
+    planned = json.loads(
+        repro("plan", *sweep_words[1:3], *sweep_words[3:5], "--seeds", "0", "--epochs", "3", "--json").stdout
+    )
+    assert [(one["variant"], one["finished"]) for one in planned] == [("narrow", False), ("wide", False)]
+    assert repro(*sweep_words, "--variant", "narrow").returncode == 0
+    shown = json.loads(repro("show", planned[0]["key"], "--json").stdout)
+    assert shown["variant"] == "narrow"
+    assert shown["weights_digest"] == digests(tmp_path / "runs")[planned[0]["key"]]
+    models = json.loads(repro("models", "--study", sweep_words[2], "--json", "true").stdout)
+    assert [row["variant"] for row in models] == ["narrow", "wide"]
+    compared = json.loads(repro(*COMPARE, "report", "--json").stdout)
+    assert compared["index"] == "report/index.html"
+    assert all((tmp_path / name).is_file() for name in compared["files"])
+    findings = json.loads(repro("audit", "--json").stdout)
+    assert findings
+    assert {"kind", "where", "sentence"} <= findings[0].keys()
