@@ -110,7 +110,7 @@ BAD = [  # what follows the head, what the line says behind the file's name
     ("variants: [a]", "variants: got ['a'] (allowed: a group of settings)"),
     (
         "varaints: {}",
-        "unknown key 'varaints'; did you mean 'variants'? (allowed: against, axis, base, claims, protocol,",
+        "unknown key 'varaints'; did you mean 'variants'? (allowed: against, axis, base, claims,",
     ),
     ("variants: {Bad Slug: {title: A}}", "variants: key 'Bad Slug' (allowed: text that matches ^[a-z0-9][a-z0-9_]*$)"),
     ("variants: {on: {title: A}}", "variants: key True (allowed: text, in quotes)"),
