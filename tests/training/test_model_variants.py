@@ -130,7 +130,9 @@ def shape_free(layer):
     return (layer.kind, layer.kernel, layer.stride, layer.padding, layer.parameters, layer.input[0], layer.output[0])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [name for name in VARIANTS if not name.startswith("frontier/")]
+)  # no single changes
 def test_a_variant_changes_only_what_its_name_says(variant):
     base = studies.based_on(*VARIANTS[variant])
     if base is None or model_of(base).name != model_of(variant).name:
