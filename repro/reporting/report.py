@@ -1,5 +1,7 @@
 """A report as a folder: `index.html`, every table in four forms under `tables/`, every figure in three under `figures/`.
 
+`report.md` is the same in short: the answer, a picture, tables, claims.
+
 Contents ─► join ─► verdicts, claims ─► sheets, pictures ─► page, files and a short summary
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pandas as pd
 
@@ -25,10 +27,15 @@ from repro.reporting.sheets import Sheet, csv, latex, markdown, markdown_text
 from repro.rows import Contents, RunRow, SweepRow
 from repro.studies import Plan
 
+if TYPE_CHECKING:
+    from repro.reporting.pictures import Picture
+
 LISTED = "files.txt"
 """The list of a report's files, by which the next one in its folder knows what it may replace and remove."""
 MARK = "# Files of a report. The next `repro compare` into this folder replaces or removes them, and no others."
-_OWN = re.compile(r"(index\.html|files\.txt|values\.(tex|json)|claims\.json|(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+)")
+_OWN = re.compile(
+    r"(index\.html|report\.md|files\.txt|values\.(tex|json)|claims\.json|(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+)"
+)
 _FORMER = b'<p class="kicker">Reproduction of: '  # stands in the page of every report of an earlier version
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
@@ -115,11 +122,13 @@ def write(
     files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
     files["values.json"], files["values.tex"] = values.values(frames, judged, answer)
     files["claims.json"] = values.claims(judged)
+    brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
+    overview = [one for section in sections if section.slug == "overview" for one in section.first]
+    files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
     for picture in (
         picture for section in sections for picture in (*section.first, *section.pictures, *section.details)
     ):
         files |= {f"figures/{_safe(picture.slug)}.{form}": data for form, data in picture.files.items()}
-    brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
     paths = _placed(out, files)
     return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
@@ -236,6 +245,27 @@ def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) 
             return (summary + left)[:SUMMARY_LIMIT]
         summary += part + "\n"
     return summary
+
+
+def _markdown(
+    over: str,
+    answer: Answer,
+    facts: Mapping[str, str],
+    sheets: Sequence[Sheet],
+    judged: Sequence[Judged],
+    overview: Sequence[Picture],
+) -> str:
+    """The report in Markdown, without a limit of length."""
+    parts = [f"# {markdown_text(answer.headline)}", markdown_text(f"{answer.why} {over}.")]
+    parts.append("".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items()))
+    parts += [f"![{markdown_text(one.alt)}](figures/{_safe(one.slug)}.svg)" for one in overview]
+    parts += [markdown(sheet) for sheet in sheets]
+    for verdict in ("supported", "not supported", "undecided"):
+        lines = [f"- {markdown_text(f'{one.says}: {one.why}')}" for one in judged if one.verdict == verdict]
+        if lines:
+            parts.append(f"## Claims: {verdict}\n\n" + "\n".join(lines) + "\n")
+    parts.append("Figures, unrounded tables and the runs behind them: `index.html`, `tables/`, `figures/`.\n")
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def _safe(slug: str) -> str:

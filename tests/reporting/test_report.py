@@ -41,7 +41,7 @@ def test_every_table_in_four_forms_and_every_figure_in_three(paper_contents, tmp
     assert names == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     for table in ("learning_rate", "best", "audit", "runs"):
         assert {f"tables/{table}.{end}" for end in ("md", "csv", "tex", "html")} <= names
-    assert {"tables/epochs.csv", "values.tex", "values.json", "claims.json", "files.txt"} <= names
+    assert {"tables/epochs.csv", "values.tex", "values.json", "claims.json", "files.txt", "report.md"} <= names
     rows = ["lr_001", "lr_005", "lr_01", "lr_02", "lr_05"]
     figures = {"forest", "learning_rate-forest", "learning_rate-curves", "learning_rate-axis", "accuracy_against_size"}
     figures |= {f"learning_rate-{row}-{what}" for row in rows for what in ("curves", "architecture", "confusion")}
@@ -75,6 +75,20 @@ def test_the_summary_fits_mlflow_and_says_what_it_leaves_out(paper_contents, tmp
     assert written.summary.startswith(f"**{written.answer.headline}**")
     assert "more tables are among the artifacts" in written.summary
     assert "Table 1. Reproducibility" in written.summary
+
+
+def test_the_report_in_markdown_holds_the_answer_all_tables_and_all_claims(paper_contents, tmp_path):
+    written = report.write(tmp_path, paper_contents, PAPER, studies=["best", "first_kernel"], beside=Beside())
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith(f"# {written.answer.headline}\n")
+    assert (tmp_path / re.search(r"!\[[^]]+\]\((.*)\)", text)[1]).is_file()
+    for sheet in written.sheets:
+        assert sheet.title in text
+    claimed = json.loads((tmp_path / "claims.json").read_text())
+    counted = {verdict: sum(claim["verdict"] == verdict for claim in claimed) for verdict in ("supported", "undecided")}
+    for verdict, count in counted.items():
+        part = text.partition(f"## Claims: {verdict}\n\n")[2].partition("\n\n")[0]
+        assert len(part.splitlines()) == count > 0
 
 
 def test_an_interrupted_report_leaves_the_former_files_whole(paper_contents, tmp_path, monkeypatch):
