@@ -373,8 +373,13 @@ def _experiment(client: MlflowClient, uri: str, given: str | None, create: bool)
         if found is None and not create:
             return ""
         if found is None:
+            database = sqlite_path(uri)
+            before = database and moved(database)
             try:
-                return client.create_experiment(name, tags=_EXPERIMENT_TAGS if name == EXPERIMENT else None)
+                made = client.create_experiment(name, tags=_EXPERIMENT_TAGS if name == EXPERIMENT else None)
+                if database and not before and (misread := moved(database)):  # MLflow has put a % into its place
+                    misread.record(database)
+                return made
             except MlflowException as error:  # another sweep may have been faster
                 found = client.get_experiment_by_name(name)
                 if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":

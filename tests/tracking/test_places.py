@@ -95,7 +95,7 @@ def test_files_that_are_kept_elsewhere_stay_there(here, trained, monkeypatch) ->
 @pytest.mark.parametrize("name", ODD)
 def test_files_stay_in_a_folder_of_an_odd_name(here, trained, monkeypatch, name) -> None:
     sweep, run_id = train(here / name, trained, monkeypatch)
-    assert {f"mlruns/0/{run_id}/artifacts/model.pt", f"mlruns/0/{sweep}/artifacts/sweep.json"} <= files(here / name)
+    assert {f"mlruns/1/{run_id}/artifacts/model.pt", f"mlruns/1/{sweep}/artifacts/sweep.json"} <= files(here / name)
     assert [one.run_id for one in reader.read(None).sweeps] == [sweep]
     assert Writer(connect(None)).artifact(run_id, "model.pt") == b"model.pt"
     assert [path.name for path in here.iterdir()] == [name]
@@ -109,7 +109,9 @@ def test_an_experiment_of_its_own_in_such_a_folder(here, trained, monkeypatch) -
     run = trained(Path("runs"))
     writer = Writer.opened(None, lambda _: None)
     sweep = writer.open_sweep(run.plan, reused={})
-    assert f"mlruns/1/{sweep}/artifacts/sweep.json" in files(here / "a%20b")
+    assert any(
+        name.endswith(f"/{sweep}/artifacts/sweep.json") for name in files(here / "a%20b") if name.startswith("mlruns/")
+    )
     assert [path.name for path in here.iterdir()] == ["a%20b"]
 
 

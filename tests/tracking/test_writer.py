@@ -620,4 +620,5 @@ class TestForks:
         older = Writer(connect(place.uri)).publish(copy, parent=None, state="killed")
         assert (older.run_id, older.points, older.forked) == (moved.run_id, 0, False)
         assert dump(place.database, moved.run_id) == before
-        assert len(connect(place.uri).client.search_runs(["0"])) == 1
+        store = connect(place.uri)
+        assert len(store.client.search_runs([store.experiment_id])) == 1
