@@ -52,30 +52,25 @@ def status(runs_dir: str, as_json: bool) -> None:
 @click.command()
 @click.argument("out")
 @options.runs_dir()
-@options.tracking_uri()
-def archive(out: str, runs_dir: str, tracking_uri: str | None) -> None:
+def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file, without weights: what anybody needs to make the same report.
 
-    It holds each run's journal, settings, environment and predictions, the plans of the store's sweeps, and a digest of
+    It holds each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
     every file. `repro sync out.zip` checks it and brings it into a store.
 
     \b
     repro archive results/runs.zip
     """
-    from repro import studies
-    from repro.execution.archive import write
-    from repro.tracking import reader, store
+    from repro.cli.progress import counted
+    from repro.execution import archive, plans
 
-    uri = store.resolve(tracking_uri)
-    database = store.sqlite_path(uri)
-    plans: list[str] = []
-    if database is None or database.is_file():  # else everything was trained offline
-        sweeps = sorted(reader.read(uri).sweeps, key=lambda sweep: sweep.started_ms)
-        latest = {studies.dump(sweep.plan): number for number, sweep in enumerate(sweeps)}
-        plans = sorted(latest, key=latest.__getitem__)
-    count = write(Path(out), Path(runs_dir), plans)
+    asked = plans.kept(Path(runs_dir))
+    count = archive.write(Path(out), Path(runs_dir), asked)
     size = Path(out).stat().st_size / 2**20
-    click.echo(f"{out}: {count} runs and the plans of {len(plans)} sweeps, {size:.2f} MiB; `repro sync {out}` reads it")
+    click.echo(
+        f"{out}: {counted(count, 'run')} and the plans of {counted(len(asked), 'sweep')},"
+        f" {size:.2f} MiB; `repro sync {out}` reads it"
+    )
 
 
 @click.command()
@@ -96,25 +91,27 @@ def sync(folder: str, data_dir: str, experiment: str | None, models: Which, trac
     repro sync results/runs.zip
     """
     from repro import journal
+    from repro.execution import plans
     from repro.execution.archive import unpack
     from repro.tracking.writer import Writer
 
     if Path(folder).is_file():
         with tempfile.TemporaryDirectory(prefix="repro-sync-") as name:
-            plans = unpack(Path(folder), Path(name))
+            asked = unpack(Path(folder), Path(name))
             writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-            _bring(writer, Path(name) / "runs", data_dir, models)
-            _add_sweeps(writer, plans)
+            _bring(writer, Path(name) / "runs", asked, data_dir, models)
         return
     if not Path(folder).is_dir():
         raise InputError(
             f"{folder}: no such folder or archive (a folder holds one folder a run, each with a {journal.NAME})"
         )
-    _bring(Writer.opened(tracking_uri, click.echo, experiment or None), Path(folder), data_dir, models)
+    writer = Writer.opened(tracking_uri, click.echo, experiment or None)
+    _bring(writer, Path(folder), plans.kept(Path(folder)), data_dir, models)
 
 
-def _bring(writer: Writer, folder: Path, data_dir: str, models: Which) -> None:
+def _bring(writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which) -> None:
     from repro import datasets, journal
+    from repro.cli.progress import counted
     from repro.execution import predictions, publisher
     from repro.tracking import models as logged
     from repro.tracking import reader
@@ -152,21 +149,24 @@ def _bring(writer: Writer, folder: Path, data_dir: str, models: Which) -> None:
         for line in logged.ship(writer, reader.read(writer.store.uri).runs, with_model, folder, models):
             click.echo(line)
     lost = f", {files} files that the store had lost" if files else ""
-    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}")
+    added = _add_sweeps(writer, asked)
+    brought = f", {counted(added, 'sweep')} brought in" if added else ""
+    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}{brought}")
     if broken:
         raise ReproError(f"{broken} journals could not be published; the lines above say why")
 
 
-def _add_sweeps(writer: Writer, plans: Iterable[str]) -> None:
-    """Makes the sweeps of an archive that the store does not have."""
+def _add_sweeps(writer: Writer, asked: Iterable[str]) -> int:
+    """Makes the sweeps that the store does not have; returns how many."""
     from repro import studies
     from repro.execution.publisher import conclude
     from repro.tracking import reader
 
     there = {studies.dump(sweep.plan) for sweep in reader.read(writer.store.uri).sweeps}
-    added = [plan for plan in plans if plan not in there]
-    for content in added:
-        plan = studies.restore(content, "sweep.json")
-        parent = writer.open_sweep(plan, reused=writer.finished([run.key for run in plan.unique]))
-        conclude(writer, plan, parent, "FINISHED")
-    click.echo(f"{len(added)} sweeps brought in")
+    restored = (studies.restore(text, "sweep.json") for text in asked)
+    added = [plan for plan in restored if studies.dump(plan) not in there]
+    for plan in added:
+        finished = writer.finished([run.key for run in plan.unique])
+        parent = writer.open_sweep(plan, reused=finished)
+        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED")
+    return len(added)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders, limits
+from repro.execution import beat, environment, folders, limits, plans
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
 from repro.execution.following import Followed
 from repro.execution.job import Exit, Job
@@ -94,6 +94,7 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     """
     began = time.monotonic()
     folders.writable(settings.runs)
+    plans.keep(settings.runs, plan)
     workers = settings.workers or limits.side_by_side(
         plan.unique, environment.cores() // settings.threads, settings.device
     )

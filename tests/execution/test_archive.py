@@ -30,7 +30,7 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
     assert repro(*COMPARE, "before").returncode == 0
     written = repro("archive", "runs.zip")
     assert written.returncode == 0, written.stderr
-    assert "2 runs and the plans of 1 sweeps" in written.stdout
+    assert "2 runs and the plans of 1 sweep," in written.stdout
     with zipfile.ZipFile(tmp_path / "runs.zip") as opened:
         names = {Path(name).name for name in opened.namelist()}
     assert {"journal.jsonl", "spec.yaml", "environment.txt", "predictions.npz", "digests.json"} <= names
