@@ -109,20 +109,22 @@ class DataSpec(Strict):
     """Which images are seen, and how. The digests come from what is known of the data set."""
 
     dataset: Annotated[str, BeforeValidator(_data_set)] = "cifar10"
-    """A name of `NAMES`; `imagefolder:` with the folder's own name for a folder of images."""
+    """Name of the data set; `imagefolder:` with the folder's own name for a folder of images."""
     digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of all images and labels; of a folder of images, of its files and the size asked for."""
     split_digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
-    """Of the splits as they are without folds."""
+    """SHA-256 of the indices of the training, validation and test split, without folds."""
     image_size: int = Field(32, ge=8, le=1024)
+    """Height and width of the images in pixels."""
     normalisation: Literal["channel", "none"] = "channel"
-    """channel: by mean and standard deviation of the training split; none: pixels in 0..1 as they are."""
+    """`channel`: by mean and standard deviation of the training split; `none`: pixels in 0..1 as they are."""
     augmentation: Literal["none", "flip", "crop_flip"] = "none"
-    """flip: half of the training images are mirrored, others each epoch; crop_flip: they are also shifted by up to four
-    pixels a side, black beyond their edge."""
+    """`none`; `flip`: half of the training images are mirrored, others each epoch; `crop_flip`: they are also shifted by up
+    to four pixels a side, black beyond their edge."""
     folds: int | None = Field(None, ge=2, le=1000)
-    """Number of folds that the training and validation images are divided into; None for the fixed split."""
+    """Number of folds that the training and validation images are divided into; null for the fixed split."""
     fold: int | None = Field(None, ge=0)
-    """The fold that is the validation split, from 0; the others are the training split. The test split stays."""
+    """The fold that is the validation split, from 0; null for the fixed split. The test split stays."""
 
     @model_validator(mode="before")
     @classmethod

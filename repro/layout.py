@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from repro.errors import InputError
-from repro.spec import SqueezeNetSpec
+from repro.networks import SqueezeNetSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, Field, model_validator
 
 from repro.datasets import DATASETS, DataSpec, KnownData, kind_of
-from repro.errors import InputError, shown, unknown
+from repro.errors import InputError, shown
+from repro.networks import ModelSpec, source_digest
 from repro.recipe import AdaBoundSpec, OptimizerSpec, TrainingSpec
 from repro.validation import Strict, validated
 
@@ -45,99 +45,10 @@ Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 """What a setting may hold: whatever YAML says."""
 
 
-Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # takes a YAML list
-
-
-def _by_depth(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=lambda name: (name != "conv1", len(name), name)))
-
-
-def _no_switch(given: Any) -> Any:
-    if isinstance(given, bool):  # True equals 1, so a Literal alone would take it
-        raise PydanticKnownError("int_type")
-    return given
-
-
-Layers: TypeAlias = Annotated[Names, AfterValidator(lambda names: _by_depth(tuple(set(names))))]
-"""Names of layers, each once and in the network's order however they were given: one question has one key."""
-Repeated: TypeAlias = Annotated[Names, AfterValidator(_by_depth)]
-"""Names of layers in the network's order; a name may stand several times."""
-Kernel: TypeAlias = Annotated[Literal[1, 3, 5, 7], BeforeValidator(_no_switch)]
-
-
-class SqueezeNetSpec(Strict):
-    """SqueezeNet by the metaparameters of its paper (Iandola et al. 2016, section 5) and the changes studied here.
-
-    Module i = 0, 1, ... is called fire2, fire3, ...; it expands to e(i) = base_e + incr_e * (i // freq) channels, of which
-    a share `expand_3x3` comes from the larger expand kernel, after a squeeze layer of squeeze_ratio * e(i) channels.
-    """
-
-    name: Literal["squeezenet"]
-    fire_modules: int = Field(8, ge=1, le=64)
-    base_e: int = Field(128, ge=1, le=4096)
-    incr_e: int = Field(128, ge=0, le=4096)
-    freq: int = Field(2, ge=1, le=64)
-    squeeze_ratio: float = Field(0.125, gt=0, le=1)
-    expand_3x3: float = Field(0.5, ge=0, le=1)
-    squeeze_kernel: Kernel = 1
-    expand_kernels: Annotated[tuple[Kernel, Kernel], Field(strict=False)] = (1, 3)
-    """Kernel of the smaller and of the larger expand filters; padding keeps the spatial size."""
-    first_kernel: int = Field(7, ge=1, le=31)
-    first_stride: int = Field(2, ge=1, le=8)
-    first_filters: int = Field(96, ge=1, le=4096)
-    first_padding: int = Field(0, ge=0, le=15)
-    pools: Layers = ("conv1", "fire4", "fire8")
-    """Layers after which a 3x3 max pool of stride 2 (ceil mode) follows; one with no Fire module behind it is omitted."""
-    replicated: Repeated = ()
-    """Modules that get a replica of the same width right behind them; a name given twice gives two replicas."""
-    removed: Layers = ()
-    """Modules that are dropped; a pool after one of them stays where it was."""
-    residual: Literal["none", "simple", "complex"] = "none"
-    """simple: identity additions where widths agree; complex: 1x1 convolutions where they do not, as well."""
-    batch_norm: Literal["none", "fire", "outside", "all"] = "none"
-    conv_bias: bool = True
-    """Whether a convolution that is followed by batch normalization keeps its bias; others always have one."""
-    dropout: float = Field(0.5, ge=0, lt=1)
-    head_relu: bool = False
-    """Whether conv10 is followed by a ReLU, as in the first SqueezeNet release."""
-    classes: int = Field(10, ge=2, le=100_000)
-    input_size: int = Field(32, ge=8, le=1024)
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> Self:
-        fires = [f"fire{i + 2}" for i in range(self.fire_modules)]
-        layers = ["conv1", *fires]
-        for field, names, allowed in (
-            ("pools", self.pools, ["conv1", *(f"fire{i}" for i in range(2, 66))]),
-            ("replicated", self.replicated, fires),
-            ("removed", self.removed, fires),
-        ):
-            for name in names:
-                if name not in allowed:
-                    shown = layers if field == "pools" else fires
-                    raise ValueError(f"model.{field}: {unknown('layer', name, shown)}")
-        if set(self.removed) >= set(fires):
-            raise ValueError("model.removed: at least one Fire module must stay")
-        if both := sorted(set(self.removed) & set(self.replicated)):
-            raise ValueError(f"model.replicated: {both[0]} is removed, so it cannot be replicated")
-        return self
-
-
-class AlexNetSpec(Strict):
-    """AlexNet as usual on CIFAR-10: five 3x3 convolutions and three linear layers (Krizhevsky et al. 2012, adapted)."""
-
-    name: Literal["alexnet"]
-    batch_norm: Literal["none", "all"] = "none"
-    conv_bias: bool = True
-    dropout: float = Field(0.5, ge=0, lt=1)
-    classes: int = Field(10, ge=2, le=100_000)
-    input_size: int = Field(32, ge=16, le=1024)
-
-
 class RunSpec(Strict):
     """One run, fully resolved. Equal specs have equal keys, and on one machine with one set of versions equal weights."""
 
-    model: SqueezeNetSpec | AlexNetSpec = Field(discriminator="name")
+    model: ModelSpec = Field(discriminator="name")
     data: DataSpec = DataSpec()
     optimizer: OptimizerSpec = Field(AdaBoundSpec(name="adabound"), discriminator="name")
     training: TrainingSpec = TrainingSpec()
@@ -153,7 +64,7 @@ class RunSpec(Strict):
             )
         if self.data.dataset in DATASETS:
             self.fits(DATASETS[self.data.dataset])
-        if self.training.batch_size == 1 and self.model.batch_norm != "none":
+        if self.training.batch_size == 1 and self.model.normalised:
             raise ValueError(
                 "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
             )
@@ -263,21 +174,42 @@ def resolve(settings: Mapping[str, Any], where: str, known: KnownData | None = N
         }
     if any(name.startswith("optimizer.") for name in settings):
         settings = {"optimizer.name": "adabound", **settings}
+    settings = spread(settings)
+    function = settings.get("model.function")
     try:
+        if isinstance(function, str) and ":" in function:
+            settings = {"model.source": source_digest(function), **settings}
         tree = nest(settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return validated(RunSpec, tree, where)
 
 
+def spread(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with each argument of a network by itself: `model.args.width: 8` for `model.args: {width: 8}`."""
+    given = settings.get("model.args")
+    if not isinstance(given, Mapping):
+        return dict(settings)
+    kept = {name: value for name, value in settings.items() if name != "model.args"}
+    return kept | {f"model.args.{name}": value for name, value in given.items()}
+
+
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with `changes` on top; naming another model or optimizer drops what was set for the former one."""
-    kept = dict(settings)
-    for group in ("model", "optimizer"):
-        named = changes.get(f"{group}.name")
-        if named is not None and named != settings.get(f"{group}.name", "adabound"):
-            kept = {name: value for name, value in kept.items() if not name.startswith(f"{group}.")}
-    return kept | dict(changes)
+    kept, changes = spread(settings), spread(changes)
+    for choice, dropped in _CHOICES.items():
+        if choice in changes and changes[choice] != settings.get(choice, "adabound"):
+            kept = {name: value for name, value in kept.items() if not name.startswith(dropped)}
+    return kept | changes
+
+
+_CHOICES = {
+    "model.name": "model.",
+    "model.architecture": "model.args.",
+    "model.function": "model.args.",
+    "optimizer.name": "optimizer.",
+}
+"""Field -> the fields that another value of it makes meaningless, by the beginning of their names."""
 
 
 PROTOCOL: Mapping[str, Value] = MappingProxyType(

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from repro import declarations, grids, layout
 from repro.datasets import DATASETS, KnownData
 from repro.errors import InputError, shown, unknown
+from repro.networks import SqueezeNetSpec
 from repro.published import TEXT, Claimed, Published
-from repro.spec import RunSpec, SqueezeNetSpec, Value, flatten, merged, resolve
+from repro.spec import RunSpec, Value, flatten, merged, resolve, spread
 from repro.validation import Strict, validated
 
 _BESIDE = Path(__file__).parent / "experiments"  # where a wheel carries the declarations
@@ -36,8 +37,6 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=grids.LO
 
 class Variant(Strict):
     """One row of a study."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     title: str = Field(min_length=1)
     """What stands in the table."""
@@ -55,8 +54,6 @@ class Variant(Strict):
 
 class Study(Claimed):
     """One question and its variants, in the order of the paper's table."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     study: Slug
     """Its name, for commands and files: lower-case letters, digits and underscores."""
@@ -317,7 +314,7 @@ def plan(
             more than 10,000 runs.
     """
     chosen = list(chosen)
-    overrides = dict(overrides or {})
+    overrides = spread(overrides or {})
     if "data.fold" in overrides:
         raise InputError("data.fold: is not set here; a plan runs every fold (--folds 5)")
     if data is not None:

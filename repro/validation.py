@@ -16,7 +16,9 @@ from repro.errors import InputError, shown, unknown
 class Strict(BaseModel):
     """Base of every declaration: frozen, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -29,7 +31,7 @@ def described(group: str, *declarations: type[BaseModel]) -> dict[str, str]:
     for declaration in declarations:
         for name, field in declaration.model_fields.items():
             if field.description is not None:
-                found.setdefault(f"{group}.{name}", field.description)
+                found.setdefault(f"{group}.{name}", " ".join(field.description.split()))
     return found
 
 
@@ -154,7 +156,7 @@ def _place(
 
 
 def _declarations(annotation: Any) -> list[type[BaseModel]]:
-    """The declarations in an annotation: both of `SqueezeNetSpec | AlexNetSpec`."""
+    """The declarations in an annotation: all of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for part in get_args(annotation) for found in _declarations(part)]

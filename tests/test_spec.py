@@ -14,11 +14,10 @@ from pydantic import Field, ValidationError
 from repro import spec as spec_module
 from repro.datasets import DATASETS, DataSpec
 from repro.errors import InputError
+from repro.networks import MODELS, AlexNetSpec, PythonSpec, SqueezeNetSpec, TorchvisionSpec
 from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, SGDSpec, TrainingSpec
 from repro.spec import (
-    AlexNetSpec,
     RunSpec,
-    SqueezeNetSpec,
     flatten,
     merged,
     nest,
@@ -50,6 +49,9 @@ OTHER_VALUE = {  # another legal value, where it does not follow from the defaul
     "model.removed": ["fire4"],
     "model.residual": "simple",
     "model.batch_norm": "none",
+    "model.architecture": "alexnet",
+    "model.function": "json:dumps",
+    "model.source": "0" * 64,
     "model.input_size": 64,  # no data set of that size is declared yet: see `other_spec`
     "data.dataset": "digits",
     "data.image_size": 64,
@@ -65,6 +67,8 @@ OTHER_VALUE = {  # another legal value, where it does not follow from the defaul
 BASES = {
     SqueezeNetSpec: SQUEEZENET_BN,
     AlexNetSpec: {**ALEXNET, "model.batch_norm": "all"},
+    TorchvisionSpec: {"model.name": "torchvision", "model.architecture": "resnet18", "model.args.width": 4},
+    PythonSpec: {"model.name": "python", "model.function": "json:loads", "model.args.width": 4},
     DataSpec: SQUEEZENET_BN,
     TrainingSpec: SQUEEZENET_BN,
     AdaBoundSpec: {**SQUEEZENET_BN, "optimizer.name": "adabound"},
@@ -72,11 +76,11 @@ BASES = {
     AdamWSpec: {**SQUEEZENET_BN, "optimizer.name": "adamw"},
     SGDSpec: {**SQUEEZENET_BN, "optimizer.name": "sgd"},
 }
-GROUPS = {SqueezeNetSpec: "model", AlexNetSpec: "model", DataSpec: "data", TrainingSpec: "training"}
+GROUPS = dict.fromkeys(MODELS, "model") | {DataSpec: "data", TrainingSpec: "training"}
 
 
 FIELDS = [  # every field of every declaration, with settings of a run that has it
-    (f"{GROUPS.get(declaration, 'optimizer')}.{name}", base)
+    (f"{GROUPS.get(declaration, 'optimizer')}.{name.replace('args', 'args.width')}", base)
     for declaration, base in BASES.items()
     for name in declaration.model_fields
     if name != "name"
@@ -141,7 +145,7 @@ def test_the_walk_over_the_fields_meets_each_of_them():
 
 def test_another_model_or_optimizer_has_another_key():
     keys = {resolve(base, "test").key for base in BASES.values()}
-    assert len(keys) == 5  # SqueezeNet with AdaBound stands four times
+    assert len(keys) == 7  # SqueezeNet with AdaBound stands four times
 
 
 def test_keys_are_what_they_were_when_these_runs_were_trained():
@@ -348,10 +352,13 @@ BAD = [  # settings, what the line says
     ({"model.name": "alexnet"}, "model: unknown key 'pools'"),
     (
         {"model.name": "resnet"},
-        "model.name: unknown value 'resnet'; did you mean 'alexnet'? (allowed: alexnet, squeezenet)",
+        "model.name: unknown value 'resnet'; did you mean 'alexnet'? (allowed: alexnet, python, squeezenet, torchvision)",
     ),
-    ({"model.name": 5}, "model.name: unknown value 5 (allowed: alexnet, squeezenet)"),
-    ({"model.name": ["a", ["b"]]}, "model.name: unknown value ['a', ['b']] (allowed: alexnet, squeezenet)"),
+    ({"model.name": 5}, "model.name: unknown value 5 (allowed: alexnet, python, squeezenet, torchvision)"),
+    (
+        {"model.name": ["a", ["b"]]},
+        "model.name: unknown value ['a', ['b']] (allowed: alexnet, python, squeezenet, torchvision)",
+    ),
     (
         {"optimizer.name": "adabond"},
         "optimizer.name: unknown value 'adabond'; did you mean 'adabound'? (allowed: adabound,",
@@ -494,7 +501,7 @@ def test_a_bad_setting_is_one_line_that_says_what_is_allowed(changes, said):
     [
         ({}, "test: model: is required"),
         ({"optimizer.lr": 0.1}, "test: model: is required"),
-        ({"model.dropout": 0.5}, "test: model.name: is required (allowed: alexnet, squeezenet)"),
+        ({"model.dropout": 0.5}, "test: model.name: is required (allowed: alexnet, python, squeezenet, torchvision)"),
         (
             {"model.name": "alexnet", "optimizer.name": None},
             "optimizer.name: unknown value None (allowed: adabound, adam, adamw, sgd)",

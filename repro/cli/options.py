@@ -173,7 +173,39 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
         folder = Path(asked["data_dir"])
         data = of_cache(dataset, prepared(dataset, folder, side_of(overrides)))
     seeds = declarations.parse_seeds(asked["seeds"])
-    return studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)
+    wanted = studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)
+    _try_networks(wanted)
+    return wanted
+
+
+def _try_networks(wanted: Plan) -> None:
+    """Tries networks of torchvision and of one's own on a few images, each once, in a process of their own: it takes torch."""
+    import json
+
+    from repro.execution.process import command
+    from repro.networks import PythonSpec, TorchvisionSpec
+
+    specs = {
+        (run.spec.model, run.spec.training.precision, run.spec.training.batch_size): run.spec
+        for run in wanted.runs
+        if isinstance(run.spec.model, PythonSpec | TorchvisionSpec)
+    }
+    if specs:
+        given = json.dumps([spec.model_dump(mode="json") for spec in specs.values()])
+        _in_a_process("the networks", command("repro.training.trial"), given)
+
+
+def _in_a_process(what: str, words: Sequence[str], given: str = "") -> None:
+    """Runs a command that ends with one line where it fails, and raises that line."""
+    import subprocess
+
+    done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing was said"]
+        message = said[-1].removeprefix("repro: ")
+        if done.returncode < 0:  # most often for want of memory
+            message = f"{what} could not be prepared: killed by signal {-done.returncode} (out of memory?)"
+        raise (InputError if done.returncode == 2 else ReproError)(message)
 
 
 def _is_default(option: str) -> bool:
@@ -252,8 +284,6 @@ def cache_of(data: DataSpec, folder: Path) -> Path:
 
 def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     """The cache file of a data set, made where it is not there yet."""
-    import subprocess
-
     from repro import datasets
     from repro.execution.process import command
 
@@ -273,14 +303,9 @@ def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
     elif found := datasets.prepared(folder, name):
         return datasets.cache_of(name, found[0].digest, folder)
     # in a process of its own, for reading it takes torch
-    words = command("repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
-    made = subprocess.run(words, capture_output=True, text=True, check=False)
-    if made.returncode:
-        said = made.stderr.strip().splitlines() or [f"{dataset}: the images could not be prepared"]
-        message = said[-1].removeprefix("repro: ")
-        if made.returncode < 0:  # most often for want of memory
-            message = f"{dataset}: preparing the images was killed by signal {-made.returncode} (out of memory?)"
-        raise (InputError if made.returncode == 2 else ReproError)(message)
+    _in_a_process(
+        f"{dataset}: the images", command("repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
+    )
     return cache if constant is not None else datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
 
 

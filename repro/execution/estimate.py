@@ -166,4 +166,4 @@ def _cost(spec: RunSpec) -> str:
 
 def _family(spec: RunSpec) -> str:
     data = [(name, value) for name, value in flatten(spec).items() if name.startswith("data.")]
-    return f"{spec.model.name} {data} {spec.training.batch_size} {spec.training.precision}"
+    return f"{spec.model.network} {data} {spec.training.batch_size} {spec.training.precision}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from repro.studies import PlannedRun
 
-_RUN_BYTES = {"squeezenet": 1.0e9, "alexnet": 1.6e9}
+_RUN_BYTES = {"SqueezeNet": 1.0e9, "AlexNet": 1.6e9}
 """The most that a run of a network takes with batches of 50, as docs/speed.md holds it to."""
+_OTHER_BYTES = 1.6e9  # of a network that was never measured
 _SWEEP_BYTES = 0.4e9  # of the sweep's own process, with MLflow in it
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -38,7 +39,7 @@ def side_by_side(runs: Iterable[PlannedRun], cores: int, device: str) -> int:
     """How many of a plan's runs are trained at a time: one on a GPU; else one on each core, as far as memory reaches."""
     if device != "cpu":
         return 1
-    largest = max((_RUN_BYTES.get(run.spec.model.name, max(_RUN_BYTES.values())) for run in runs), default=1.0)
+    largest = max((_RUN_BYTES.get(run.spec.model.network, _OTHER_BYTES) for run in runs), default=1.0)
     return max(1, min(cores, int((memory() - _SWEEP_BYTES) / largest)))
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.datasets import KnownData
+from repro.networks import SqueezeNetSpec
 from repro.published import Published
 from repro.records import Architecture
 from repro.rows import RunRow
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 REFERENCE = "reproducibility/alexnet"
 """The row that sizes and the headline are compared with."""
 
-Family: TypeAlias = Literal["AlexNet", "SqueezeNet", "SqueezeNet with batch normalization"]
 Split: TypeAlias = Literal["val", "test"]
 Measure: TypeAlias = Literal["val", "test", "gap", "size", "best_epoch", "epoch_seconds", "training_seconds"]
 """val: best validation accuracy; test: test accuracy of the same weights; gap: training minus validation accuracy at the
@@ -170,11 +170,11 @@ class Row:
         return f"{self.study}/{self.variant}"
 
     @property
-    def family(self) -> Family:
+    def family(self) -> str:
         """The networks among which the variance over seeds is pooled."""
-        if self.spec.model.name == "alexnet":
-            return "AlexNet"
-        return "SqueezeNet" if self.spec.model.batch_norm == "none" else "SqueezeNet with batch normalization"
+        model = self.spec.model
+        normalised = isinstance(model, SqueezeNetSpec) and model.normalised
+        return model.network + " with batch normalization" * normalised
 
     def values(self, measure: Measure, *, learned: bool = False) -> NDArray[np.float64]:
         """A measure over the runs that have it, by fold and seed; `learned` leaves out those at chance or diverged."""

@@ -18,7 +18,7 @@ from repro.reporting import verdicts
 from repro.reporting.frame import REFERENCE, Row, Statistics, Table
 from repro.reporting.sheets import Column, Sheet
 from repro.rows import RunRow
-from repro.spec import AlexNetSpec, RunSpec, SqueezeNetSpec, flatten
+from repro.spec import RunSpec, flatten
 
 CONTRACT = (
     "study", "variant", "title", "n", "val_mean", "val_sd", "val_low", "val_high", "published_val", "predicted_low",
@@ -96,15 +96,14 @@ def _mean(values: Any) -> float | None:
 
 def _changed(table: Table, row: Row) -> str:
     """What differs from the network and the training that its kind has by default, the setting of the table left out."""
-    model = AlexNetSpec(name="alexnet") if row.spec.model.name == "alexnet" else SqueezeNetSpec(name="squeezenet")
-    usual = flatten(RunSpec(model=model)) | dict(table.setting.values)
+    usual = flatten(RunSpec(model=row.spec.model.usual())) | dict(table.setting.values)
     told = []
     for name, value in flatten(row.spec).items():
         group, _, setting = name.partition(".")
         if (
             group in {"model", "optimizer", "training"}
             and value != usual.get(name)
-            and (name in usual or row.spec.optimizer.name == "adabound")
+            and (name in usual or group == "model" or row.spec.optimizer.name == "adabound")
         ):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             told.append(f"{'optimizer' if setting == 'name' else setting.replace('_', ' ')} {shown}")

@@ -10,6 +10,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import get_args
 
+from repro.datasets import DataSpec
+from repro.networks import MODELS
 from repro.recipe import OptimizerSpec, TrainingSpec
 from repro.records import EPOCH_METRICS, RESULT_METRICS
 from repro.validation import described
@@ -58,37 +60,8 @@ SCHEMA = "1"
 
 PARAMS: Mapping[str, str] = MappingProxyType(
     {
-        "model.name": "Architecture: `squeezenet` or `alexnet`.",
-        "model.fire_modules": "Number of Fire modules before replication and removal; they are called fire2, fire3, ...",
-        "model.base_e": "Expand width (channels) of the first Fire modules.",
-        "model.incr_e": "Channels that the expand width grows by after every `model.freq` modules.",
-        "model.freq": "Number of successive Fire modules of one width.",
-        "model.squeeze_ratio": "Squeeze filters as a share of the module's expand width.",
-        "model.expand_3x3": "Share of the expand filters that have the larger kernel.",
-        "model.squeeze_kernel": "Kernel size of the squeeze layers.",
-        "model.expand_kernels": "Kernel sizes of the smaller and the larger expand filters.",
-        "model.first_kernel": "Kernel size of the first convolution.",
-        "model.first_stride": "Stride of the first convolution.",
-        "model.first_filters": "Filters of the first convolution.",
-        "model.first_padding": "Padding of the first convolution, in pixels a side.",
-        "model.pools": "Layers that a 3x3 max pool of stride 2 follows.",
-        "model.replicated": "Fire modules with a replica right behind them.",
-        "model.removed": "Fire modules that are dropped.",
-        "model.residual": "Additions around Fire modules: `none`, `simple` (identity) or `complex` (1x1 convolutions too).",
-        "model.batch_norm": "Where batch normalization stands: `none`, `fire`, `outside` or `all`.",
-        "model.conv_bias": "Whether convolutions before batch normalization keep their bias.",
-        "model.dropout": "Dropout probability before the classifier.",
-        "model.head_relu": "Whether a ReLU follows the last convolution.",
-        "model.classes": "Number of classes the network tells apart.",
-        "model.input_size": "Height and width of the input images in pixels.",
-        "data.dataset": "Name of the data set.",
-        "data.digest": "SHA-256 of all images and labels; of a folder of images, of its files and the size asked for.",
-        "data.split_digest": "SHA-256 of the indices of the training, validation and test split, without folds.",
-        "data.image_size": "Height and width of the images in pixels.",
-        "data.normalisation": "`channel`: by mean and deviation of the training split; `none`: pixels in 0..1.",
-        "data.augmentation": "Augmentation of the training images: `none`, `flip` or `crop_flip`.",
-        "data.folds": "Number of folds of a cross-validation; null for the fixed split.",
-        "data.fold": "The fold that is the validation split, from 0; null for the fixed split.",
+        **described("model", *MODELS),
+        **described("data", DataSpec),
         **described("optimizer", *get_args(OptimizerSpec)),
         **described("training", TrainingSpec),
         "seed": "Seed of initialisation, dropout and order.",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from repro.networks import ModelSpec
 from repro.published import size_unit
 from repro.records import Architecture
-from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.studies import Study, plan
 from repro.training.models import build, describe, state_bytes
 
@@ -45,7 +45,7 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
     Raises:
         InputError: a variant whose network cannot be built: one line.
     """
-    built: dict[SqueezeNetSpec | AlexNetSpec, tuple[Architecture, int, int]] = {}
+    built: dict[ModelSpec, tuple[Architecture, int, int]] = {}
     rows = []
     for study in studies:
         for run in plan([(study, tuple(study.variants))], seeds=[0]).runs:
@@ -73,7 +73,7 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
     return tuple(rows)
 
 
-def _measured(spec: SqueezeNetSpec | AlexNetSpec) -> tuple[Architecture, int, int]:
+def _measured(spec: ModelSpec) -> tuple[Architecture, int, int]:
     """The architecture, and the bytes of its state dict in the zip and in the legacy format."""
     with torch.random.fork_rng(devices=[]):
         module = build(spec)

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import get_args
 
 from repro.datasets import DataSpec
+from repro.networks import MODELS
 from repro.recipe import OptimizerSpec, TrainingSpec
 from repro.records import EPOCH_METRICS, RESULT_METRICS
-from repro.spec import AlexNetSpec, RunSpec, SqueezeNetSpec
+from repro.spec import RunSpec
 from repro.tracking import names
 
 
 def test_every_field_of_every_spec_is_explained() -> None:
     groups = {
-        "model": (SqueezeNetSpec, AlexNetSpec),
+        "model": MODELS,
         "data": (DataSpec,),
         "optimizer": get_args(OptimizerSpec),
         "training": (TrainingSpec,),

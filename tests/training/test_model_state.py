@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 import torch
 
-from repro.spec import SqueezeNetSpec
+from repro.networks import SqueezeNetSpec
 from repro.training.models import build, saved, state_bytes, weights_digest
 
 

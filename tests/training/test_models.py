@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
-from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.networks import AlexNetSpec, SqueezeNetSpec
 from repro.training.models import build, describe, weights_digest
 from repro.training.models.layers import Add, Dropout
 from repro.training.torchvision_shim import import_torchvision

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from torch import nn
 
-from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.networks import AlexNetSpec, ModelSpec, PythonSpec, SqueezeNetSpec, TorchvisionSpec
+from repro.training.models import foreign
 from repro.training.models.alexnet import AlexNet
 from repro.training.models.architecture import describe
 from repro.training.models.squeezenet import SqueezeNet
@@ -13,15 +17,24 @@ from repro.training.models.state import saved, state_bytes, weights_digest
 __all__ = ["build", "describe", "multiplied", "saved", "state_bytes", "weights_digest"]
 
 
-def build(spec: SqueezeNetSpec | AlexNetSpec) -> nn.Sequential:
+BUILDERS: Mapping[type[ModelSpec], Callable[[Any], nn.Module]] = {
+    SqueezeNetSpec: SqueezeNet,
+    AlexNetSpec: AlexNet,
+    TorchvisionSpec: foreign.of_torchvision,
+    PythonSpec: foreign.of_function,
+}
+"""What makes the network of each declaration."""
+
+
+def build(spec: ModelSpec) -> nn.Module:
     """The network that `spec` declares, on the CPU, initialised from torch's global generator.
 
     Its forward pass takes (N, 3, input_size, input_size) float32 and returns logits (N, classes).
 
     Raises:
-        InputError: the settings leave a layer without filters or without pixels: one line.
+        InputError: the settings leave a layer without filters or without pixels, or there is no such function: one line.
     """
-    return SqueezeNet(spec) if isinstance(spec, SqueezeNetSpec) else AlexNet(spec)
+    return BUILDERS[type(spec)](spec)
 
 
 def multiplied(module: nn.Module) -> tuple[nn.Parameter, ...]:

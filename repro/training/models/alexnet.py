@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from repro.spec import AlexNetSpec
+from repro.networks import AlexNetSpec
 from repro.training.models.layers import Dropout, Linear, convolution
 
 _CONVOLUTIONS = ((64, 2, True), (192, 1, True), (384, 1, False), (256, 1, False), (256, 1, True))

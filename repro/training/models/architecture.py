@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from repro.networks import AlexNetSpec, ModelSpec, SqueezeNetSpec
 from repro.records import Architecture, Layer
-from repro.spec import AlexNetSpec, SqueezeNetSpec
 from repro.training.models.layers import Add, Concat, Dropout, GlobalAveragePool
 
 _KINDS: dict[type[nn.Module], str] = {
@@ -26,18 +30,19 @@ _KINDS: dict[type[nn.Module], str] = {
 }
 
 
-def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architecture:
+def describe(module: nn.Module, spec: ModelSpec) -> Architecture:
     """The architecture of `module`, which `build` made of `spec`.
 
     One black image goes through in evaluation mode: neither weights, running statistics nor generators change. (On
     torch's meta device nothing would be computed at all, but its first use costs a second of imports.)
     """
     layers: list[Layer] = []
+    counter = FlopCounterMode(display=False)
     edges: list[tuple[str, str, str]] = []
 
     def record(name: str, part: nn.Module) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layers.append(_layer(name, part, inputs[0], output))
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            layers.append(_layer(name, part, _shape(inputs), _shape(output)))
             if isinstance(part, Add) and hasattr(around := module.get_submodule(name.rpartition(".")[0]), "bypass"):
                 block = name.partition(".")[0]
                 edges.append((block, "identity" if isinstance(around.bypass, nn.Identity) else "conv1x1", block))
@@ -45,25 +50,38 @@ def describe(module: nn.Module, spec: SqueezeNetSpec | AlexNetSpec) -> Architect
         return hook
 
     shape = (3, spec.input_size, spec.input_size)
+    ours = isinstance(spec, SqueezeNetSpec | AlexNetSpec)  # others may compute with what is no layer
     handles = [
         part.register_forward_hook(record(name, part))
         for name, part in module.named_modules()
         if type(part) in _KINDS or (name and not any(part.children()) and list(part.parameters()))
     ]
     try:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), _evaluating(module), contextlib.nullcontext() if ours else _counting(counter):
             module(torch.zeros(1, *shape, device=next(module.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
     return Architecture(
-        model=spec.name,
+        model=spec.name if ours else spec.network,
         input=shape,
         layers=tuple(layers),
         residual=tuple(edges),
         parameters=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
-        multiply_adds=sum(layer.multiply_adds for layer in layers),
+        multiply_adds=sum(layer.multiply_adds for layer in layers) if ours else counter.get_total_flops() // 2,
     )
+
+
+@contextmanager
+def _counting(counter: FlopCounterMode) -> Iterator[None]:
+    """Counts two a multiply-add; attention is computed by its parts, which torch's counter knows."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager
@@ -77,18 +95,27 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _layer(name: str, part: nn.Module, given: Tensor, output: Tensor) -> Layer:
+def _shape(values: Any) -> tuple[int, ...]:
+    """The shape of a tensor, or of the first among several values, without the images' own dimension."""
+    if isinstance(values, tuple | list):
+        return next((_shape(value) for value in values if isinstance(value, Tensor)), ())
+    return tuple(values.shape[1:]) if isinstance(values, Tensor) else ()
+
+
+def _layer(name: str, part: nn.Module, given: tuple[int, ...], output: tuple[int, ...]) -> Layer:
     multiply_adds = 0
     if isinstance(part, nn.Conv2d):
-        multiply_adds = output.numel() * (part.in_channels // part.groups) * part.kernel_size[0] * part.kernel_size[1]
+        multiply_adds = (
+            math.prod(output) * (part.in_channels // part.groups) * part.kernel_size[0] * part.kernel_size[1]
+        )
     elif isinstance(part, nn.Linear):
         multiply_adds = part.in_features * part.out_features
     return Layer(
         name=name,
         kind=_KINDS.get(type(part), type(part).__name__),
         module=name.partition(".")[0],
-        input=tuple(given.shape[1:]),
-        output=tuple(output.shape[1:]),
+        input=given,
+        output=output,
         kernel=_side(part, "kernel_size"),
         stride=_side(part, "stride"),
         padding=_side(part, "padding"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from repro import layout
 from repro.layout import FireShape
-from repro.spec import SqueezeNetSpec
+from repro.networks import SqueezeNetSpec
 from repro.training.models.layers import Add, Concat, Convolution, Dropout, GlobalAveragePool, convolution
 
 

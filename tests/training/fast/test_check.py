@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.networks import AlexNetSpec, SqueezeNetSpec
 from repro.training import models
 from repro.training.fast import Passes, check, difference, passes
 from repro.training.models import weights_digest

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from repro.errors import ReproError
-from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.networks import AlexNetSpec, SqueezeNetSpec
 from repro.studies import declared, plan
 from repro.training import models
 from repro.training.fast import Passes, uncovered

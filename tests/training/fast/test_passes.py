@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.spec import AlexNetSpec, SqueezeNetSpec
+from repro.networks import AlexNetSpec, SqueezeNetSpec
 from repro.training import models
 from repro.training.fast import Passes, passes
 from repro.training.models.layers import Dropout, Linear
