@@ -2,12 +2,14 @@
 # make test   every test but the longest; make test-all those, too
 # make        lint, types, docs and tests: what CI runs
 # make docs   rewrite what is generated in the README and docs/
+# make results  train what is missing on CIFAR-10 (days on a CPU; may be stopped and repeated), then make publish
+# make publish  rewrite results/ from the finished runs in $(RUNS)
 # make bench  measure against the usual loop and Lightning
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all setup demo test test-all lint types docs docs-check bench
+.PHONY: all setup demo test test-all lint types docs docs-check results publish bench
 
 all: lint types docs-check test
 
@@ -48,6 +50,20 @@ docs: setup
 
 docs-check: setup
 	$(BIN)/python docs/generate.py --check
+
+RUNS ?= runs
+DATA ?= data
+
+results: setup
+	$(BIN)/repro paper --offline --runs-dir $(RUNS) --data-dir $(DATA)
+	$(MAKE) publish
+
+publish: setup
+	rm -rf build/publish && mkdir -p build/publish
+	$(BIN)/repro archive results/runs.zip --runs-dir $(RUNS)
+	cd build/publish && $(abspath $(BIN))/repro sync $(abspath results/runs.zip) --models none
+	cd build/publish && $(abspath $(BIN))/repro compare --out $(abspath results)
+	$(BIN)/python docs/generate.py
 
 bench: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt

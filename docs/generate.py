@@ -121,40 +121,82 @@ def store_scale() -> str:
     return store_scale.markdown(record.read(store_scale.RECORD))
 
 
+RESULTS = ROOT / "results"
+
+
+def _rows() -> list[dict[str, str]]:
+    """The rows of the results' tables, those that ask the same once."""
+    found: dict[str, dict[str, str]] = {}
+    runs = list(csv.DictReader((RESULTS / "tables/runs.csv").read_text().splitlines()))
+    keys = {}
+    for run in runs:
+        keys.setdefault((run["study"], run["variant"]), run["key"])
+    for study in dict.fromkeys(run["study"] for run in runs):
+        for row in csv.DictReader((RESULTS / f"tables/{study}.csv").read_text().splitlines()):
+            if row["n"] != "0":
+                found.setdefault(keys[study, row["variant"]], row)
+    return list(found.values())
+
+
 def results() -> str:
     """What the runs on CIFAR-10 gave, from the tables that `compare` wrote into results/."""
     lines = [
-        "| | precision | epochs | n | validation (%) | test (%) | published (%) | verdict | MiB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+        "| study | | runs | validation (%) | published (%) | verdict | test (%) | MiB |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
-    for path in sorted((ROOT / "results").glob("**/tables/*.csv"), key=lambda path: (len(path.parts), path)):
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-        if not rows or "n" not in rows[0] or path.stem in {"runs", "claims"}:
-            continue
-        setting = (
-            path.with_suffix(".md").read_text().partition(". ")[0].partition(";")[0]
-        )  # further on it names other ones
-        epochs = re.search(r"training\.epochs=(\d+)", setting)
-        for row in rows:
-            if row["n"] != "0":
-                row = {_RENAMED.get(name, name): value for name, value in row.items()}
-                precision = row.get("precision") or ("bf16" if "training.precision=bf16" in setting else "fp32")
-                cells = [row["title"], precision, epochs[1] if epochs else "at most 100", row["n"]]
-                cells += [_percent(row[f"{name}_mean"], row[f"{name}_sd"]) for name in ("val", "test")]
-                cells += [row["published_val"], row["verdict"], f"{float(row['size_mib']):.2f}"]
-                lines.append(f"| {' | '.join(cells)} |")
+    for row in _rows():
+        cells = [
+            f"`{row['study']}`",
+            re.sub(r"( \[\d+\])+$", "", row["title"]),
+            row["n"],
+            _percent(row["val_mean"], row["val_sd"]),
+        ]
+        cells += [row["published_val"], row["verdict"], _percent(row["test_mean"], row["test_sd"])]
+        cells.append(f"{float(row['size_mib']):.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    forest = RESULTS / "figures/forest.svg"
+    picture = "![Published accuracies beside ours](results/figures/forest.svg)\n\n" if forest.is_file() else ""
+    return picture + "\n".join(lines) + "\n"
+
+
+def answer() -> str:
+    """The report in Markdown, as `compare` wrote it into results/."""
+    return re.sub(r"^#", "##", (RESULTS / "report.md").read_text(), flags=re.MULTILINE)
+
+
+def not_run() -> str:
+    """Which of the declared rows have no run yet, in a sentence."""
+    from repro import studies
+
+    have = {(run["study"], run["variant"]) for run in csv.DictReader((RESULTS / "tables/runs.csv").open())}
+    asked = [study for study in studies.declared() if study.study != "demo"]
+    told, count, every = [], 0, 0
+    for study in asked:
+        missing = [slug for slug in study.variants if (study.study, slug) not in have]
+        names = "all" if len(missing) == len(study.variants) else ", ".join(f"`{slug}`" for slug in missing)
+        told += [f"- {study.title}: {names}"] if missing else []
+        count, every = count + len(missing), every + len(study.variants)
+    told.insert(0, f"{count} of {every} declared rows have no finished run yet.\n")
+    return "\n".join(told) + "\n" if count else "Every declared row has a finished run.\n"
+
+
+def early_epochs() -> str:
+    """What our runs had reached by the epoch in which the paper's run was best."""
+    lines = [
+        "| | published: best epoch | accuracy (%) | ours by that epoch (%) | at its best (%) | in epoch |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    reached: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for point in csv.DictReader((RESULTS / "tables/epochs.csv").open()):
+        curves = reached.setdefault((point["study"], point["variant"]), {})
+        curves.setdefault(point["run_id"], {})[int(point["epoch"])] = float(point["val_accuracy"])
+    for row in _rows():
+        if epoch := row["published_epoch"]:
+            curves = reached[row["study"], row["variant"]].values()
+            by_then = statistics.mean(max(v for at, v in one.items() if at <= float(epoch)) for one in curves)
+            cells = [row["title"], epoch, row["published_val"], f"{by_then:.2f}", f"{float(row['val_mean']):.2f}"]
+            lines.append(f"| {' | '.join([*cells, row['best_epoch']])} |")
     return "\n".join(lines) + "\n"
-
-
-_RENAMED = {  # columns of tables that an earlier version wrote
-    "val_accuracy_mean": "val_mean",
-    "val_accuracy_sd": "val_sd",
-    "test_accuracy_mean": "test_mean",
-    "test_accuracy_sd": "test_sd",
-    "published_accuracy": "published_val",
-    "verdict_accuracy": "verdict",
-    "model_size_legacy_mib": "size_mib",
-}
 
 
 def time_of_ablation() -> str:
@@ -194,6 +236,9 @@ GENERATED: dict[str, Callable[[], str]] = {
         history,
         store_scale,
         results,
+        answer,
+        not_run,
+        early_epochs,
         time_of_ablation,
     )
 }
@@ -228,7 +273,7 @@ def main() -> int:
     from repro.reporting import built
 
     fresh_texts = {built.FILE: built_models(), ROOT / "docs/images/badges.svg": badges()}
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         fresh_texts[path] = MARKED.sub(
             lambda m: f"<!-- generated: {m[1]} -->\n{GENERATED[m[1]]()}<!-- end -->", path.read_text()
         )

@@ -17,7 +17,8 @@ from repro.spec import flatten
 
 RUN_COLUMNS = (
     "study", "variant", "dataset", "precision", "epochs_max", "seed", "fold", "key", "run_id", "val_accuracy",
-    "test_accuracy", "best_epoch", "epochs_run", "epoch_seconds", "outcome", "commit",
+    "test_accuracy", "best_epoch", "epochs_run", "epoch_seconds", "outcome", "commit", "setting", "hardware", "concurrent",
+    "size_mib", "weights_digest",
 )  # fmt: skip
 """The columns of `tables/runs.csv`."""
 _RUN_PARAMS = {"dataset": "data.dataset", "precision": "training.precision", "epochs_max": "training.epochs"}
@@ -25,13 +26,16 @@ _RUN_PARAMS = {"dataset": "data.dataset", "precision": "training.precision", "ep
 
 def runs_frame(tables: Sequence[Table], ui_url: str | None = None) -> pd.DataFrame:
     """A row a run, each once, those of the rows that others are compared with included."""
-    rows = [row for table in tables for row in table.rows]
-    rows += [base for table in tables for row in table.rows if (base := table.base(row)) is not None]
+    placed = [(table.setting.id, row) for table in tables for row in table.rows]
+    placed += [
+        (table.setting.id, base) for table in tables for row in table.rows if (base := table.base(row)) is not None
+    ]
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    for setting, row in placed:
         for run in row.runs:
-            found.setdefault(run.record.run_id, _run(row, run, ui_url))
-    columns = [*RUN_COLUMNS, "url", "concurrent", "dirty", "record"]
+            if run.record.run_id not in found:
+                found[run.record.run_id] = _run(row, run, ui_url) | {"setting": setting}
+    columns = [*RUN_COLUMNS, "url", "dirty", "record"]
     return pd.DataFrame(list(found.values()), columns=columns)
 
 
@@ -53,7 +57,10 @@ def _run(row: Row, run: Run, ui_url: str | None) -> dict[str, Any]:
         "outcome": run.record.outcome,
         "commit": run.record.commit + "+dirty" * run.record.dirty,
         "url": None if ui_url is None else run_url(ui_url, run.record),
+        "hardware": run.record.hardware,
         "concurrent": run.record.side_by_side,
+        "size_mib": run.metric("model_size_legacy_mib"),
+        "weights_digest": run.beside.weights(run.record),
         "dirty": run.record.dirty,
         "record": run.record,
     }

@@ -175,6 +175,8 @@ def test_runs_and_epochs_are_tidy_and_hold_the_base_s_runs(store):
     assert tuple(rows[0]) == evidence.RUN_COLUMNS
     assert len({row["run_id"] for row in rows}) == len(rows) == len(store.runs)
     assert {row["fold"] for row in rows} == {""}
+    assert {row["setting"] for row in rows} == {found[0].setting.id}
+    assert all(row["hardware"] and row["concurrent"] and float(row["size_mib"]) > 0 for row in rows)
     assert {(row["dataset"], row["epochs_max"], row["epochs_run"]) for row in rows} == {("cifar10", "100", "6")}
     assert [row["seed"] for row in rows if row["study"] == "reproducibility"] == ["0", "1"], "the base's"
     epochs = evidence.epochs_frame(runs)
