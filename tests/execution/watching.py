@@ -42,7 +42,7 @@ def said(runs: Path) -> list[tuple[str, str, int, float]]:
         name = f"{known.attempts[0].variant} seed {known.spec.seed}"
         found += [(name, one, e.epoch, getattr(e, one)) for e in known.epochs for one in EPOCH_METRICS]
         if (end := known.result) is not None:
-            found += [(name, one, end.epochs_run, float(getattr(end, one))) for one in RESULT_METRICS]
+            found += [(name, one, 0, float(getattr(end, one))) for one in RESULT_METRICS]
     return sorted(one for one in found if one[1] not in _TIMES)
 
 
