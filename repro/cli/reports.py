@@ -123,9 +123,11 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     """
     from repro import studies
     from repro.reporting import audit, built, claims
+    from repro.reporting.frame import paper_studies
 
     own = None if study is None else studies.load(study)
-    models = built.known() if own is None or own.section else None
+    printed = own is None or own.study in paper_studies()
+    models = built.known() if printed else None
     if (
         models is None
     ):  # a study of one's own, or declarations that were changed: the models are built, which takes seconds
@@ -133,7 +135,7 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 
         rows = catalogue(studies.declared() if own is None else [own])
         models = {(row.study, row.variant): row for row in rows}
-    audited = [audit.Audited([own], own.protocol, models)] if own is not None and not own.section else []
+    audited = [audit.Audited([own], own.protocol, models)] if own is not None and not printed else []
     findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)
     if as_json:
         options.echo_json([asdict(finding) for finding in findings])

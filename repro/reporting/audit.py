@@ -20,7 +20,7 @@ from repro.errors import InputError, unknown
 from repro.published import Paper, Protocol, Published, Written, decimals, size_unit
 from repro.reporting import built
 from repro.reporting.built import Model
-from repro.reporting.frame import Finding, Table
+from repro.reporting.frame import Finding, Table, paper_studies
 from repro.spec import Value, flatten, resolve
 from repro.studies import Study
 
@@ -70,21 +70,20 @@ def findings(
     Raises:
         InputError: a written finding names a row, field or number that does not exist.
     """
-    declared = [study for study in declared_studies.declared() if study.section]
+    declared = [study for study in declared_studies.declared() if study.study in paper_studies()]
     known = built.known() or {} if models is None else models
     printed = Audited(declared, paper.protocol, known)
     found = [*_checks(printed), *(one for written in paper.findings.values() for one in _written(written, printed))]
     for one in own:
         found += _checks(one)
-    paper_slugs = {study.study for study in declared}
-    concerned = [one for one in found if studies is None or _of(one, paper_slugs) & {*studies}]
+    concerned = [one for one in found if studies is None or _of(one) & {*studies}]
     return tuple(concerned[:MOST])
 
 
-def _of(finding: Finding, paper: set[str]) -> set[str]:
+def _of(finding: Finding) -> frozenset[str]:
     """The studies that a finding is about; what names no row is about the whole paper."""
-    named = {place.partition("/")[0] for place in finding.where if "/" in place or place in paper}
-    return named or paper
+    named = {place.partition("/")[0] for place in finding.where if "/" in place or place in paper_studies()}
+    return frozenset(named) or paper_studies()
 
 
 def of_table(table: Table) -> Audited:

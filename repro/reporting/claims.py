@@ -115,7 +115,7 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
     if claim.section and claim.metric != "size" and claim.ratio is None and setting.changes:
         verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
     needed = ""
-    known = bool(steps) and all(one.found is not None and one.found.error for one in steps)
+    known = bool(steps) and all(one.found and one.found.error and one.found.method != stats.FOLDS for one in steps)
     if verdict == "undecided" and known and not setting.changes:
         n = _needed(claim, steps)
         needed = f"{n} seeds a row" if n is not None else f"more than {stats.MOST:,} seeds a row"
@@ -188,7 +188,8 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     else:
         support, against = found.p_beyond(sign * margin, sign), found.p_beyond(sign * margin, -sign)
         ahead = sign * found.estimate - margin
-    needed = stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
+    folded = found.method == stats.FOLDS  # the number of folds decides, not that of seeds
+    needed = None if folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
     return _Step(why + (f", margin {margin:g}" if margin else ""), found, support, against, needed, ahead > 0)
 
 
@@ -206,7 +207,7 @@ def _interval(found: Estimate) -> str:
     if found.low is None or found.high is None or found.half is None:
         return f"n = {found.n}, nothing tells the spread over seeds"
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (found.low, found.high))
-    return f"95% {low} to {high}, n = {found.n}"
+    return f"95% {low} to {high}, {'folds' if found.method == stats.FOLDS else 'n'} = {found.n}"
 
 
 def _ratio(claim: Claim, setting: Setting) -> tuple[Decision, str, _Step]:
@@ -253,9 +254,9 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
         return Answer(
             "No finished run yet", "The store holds the plans of these studies, and no result.", decided=False
         )
-    lead = next((table for table in tables if table.study.section and not table.setting.changes), tables[0])
-    published = bool(lead.study.section)
-    asked = [one for one in tables if one.study.section and one.setting.id == lead.setting.id] if published else [lead]
+    lead = next((table for table in tables if table.printed and not table.setting.changes), tables[0])
+    published = lead.printed
+    asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if published else [lead]
     rows = {tuple(run.record.run_id for run in row.runs): row for table in asked for row in table.rows if row.runs}
     bases = Counter(row.base for row in rows.values() if row.base is not None)
     name = REFERENCE if published else next((base for base, _ in bases.most_common(1)), None)
@@ -284,8 +285,9 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     told = _told(best, reference, found, "test")
     chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval is simultaneous over all of them."
     why = [chosen if many and found.low is not None else f"{told}."]
-    seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
-    if not lead.study.section or lead.setting.changes:
+    what = "fold" if found.method == stats.FOLDS else "seed"
+    seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
+    if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         told = (
             _told(best, reference, found, "test").partition(" (")[0]

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from repro import studies as declared_studies
 from repro.datasets import KnownData
 from repro.networks import SqueezeNetSpec
 from repro.published import Published
@@ -184,9 +185,10 @@ class Row:
     def correct(self, split: Split) -> NDArray[np.bool_] | None:
         """(runs, images): which images each run classified correctly; None without predictions of at least one run.
 
-        Runs without predictions, or with another number of images, are left out.
+        Runs without predictions, or with another number of images, are left out; runs of folds have other images each.
         """
-        kept = [run.predictions.correct(split) for run in self.runs if run.predictions is not None]
+        runs = [run for run in self.runs if run.fold is None]
+        kept = [run.predictions.correct(split) for run in runs if run.predictions is not None]
         return np.stack([one for one in kept if one.shape == kept[0].shape]) if kept else None
 
     def images(self, split: Split) -> int:
@@ -244,6 +246,11 @@ class Table:
     def base(self, row: Row) -> Row | None:
         """The row that `row` is compared with."""
         return None if row.base is None else self.setting.row(row.base)
+
+    @property
+    def printed(self) -> bool:
+        """Whether its rows are rows of the paper, whatever an own study or an older plan says of itself."""
+        return self.study.study in paper_studies()
 
     @property
     def answered(self) -> bool:
@@ -322,6 +329,12 @@ class Answer:
     why: str
     decided: bool
     """Whether claims stand before tables; where nothing can be decided, the page leads with table and curves."""
+
+
+@cache
+def paper_studies() -> frozenset[str]:
+    """The declared studies that the paper reports: those with a section."""
+    return frozenset(study.study for study in declared_studies.declared() if study.section)
 
 
 def _times(value: float | None, factor: float | None) -> float | None:

@@ -80,11 +80,15 @@ def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Bes
     also = f" Not shown, in another setting: {', '.join(left)}." if left else ""
     if same:
         rows = pd.concat(
-            [frame.assign(title=[_named(table, title) for title in frame["title"]]) for table, frame in same]
+            [
+                frame.assign(title=[_named(table, title) for title in frame["title"]], printed=table.printed)
+                for table, frame in same
+            ]
         )
         rows = rows[rows["n"] > 0].assign(runs=[_runs(row) for table, _ in same for row in table.rows if row.runs])
         rows = rows.drop_duplicates("runs")
-        if len(same) > 1 and (drawn := _forest(rows, "All studies")) is not None:
+        printed = rows[rows["printed"]] if rows["printed"].any() else rows  # never both in one picture of the paper
+        if printed["study"].nunique() > 1 and (drawn := _forest(printed, "All studies")) is not None:
             figure, caption, alt = drawn
             yield _picture("forest", figure, caption + also, alt)
         points = _points(rows, "size_mib", "published_size")

@@ -240,7 +240,9 @@ def _header(table: Table, frame: pd.DataFrame) -> str:
         told.append("Verdict: the published accuracy against the 95% prediction interval of one new run of ours.")
     if frame["test_diff"].notna().any():
         bases = " or ".join(dict.fromkeys(frame["base_title"].dropna()))
-        told.append(f"Differences from {bases} on test, with simultaneous 95% intervals.")
+        folded = any(run.fold is not None for row in table.rows for run in row.runs)
+        how = "paired by fold, each with its own 95% interval" if folded else "with simultaneous 95% intervals"
+        told.append(f"Differences from {bases} on test, {how}.")
     return " ".join([*told, provenance(runs)])
 
 

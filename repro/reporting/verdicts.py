@@ -162,7 +162,12 @@ def _ratio(row: Row, seen: int) -> float:
 
 
 def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> tuple[Estimate | None, Verdict, str]:
-    """Where one more run is expected, and the published number against it, in the declared setting alone."""
+    """Where one more run is expected, and the published number against it, in the declared setting alone.
+
+    Published numbers are of the fixed split, so a row with folds has neither.
+    """
+    if by_fold(row, split):
+        return None, "", ""
     values, paper = row.values(split, learned=True), row.published
     images = noises.images(row, split)
     found = stats.prediction(values, noises.seeds(row, split), images) if values.size else None

@@ -7,8 +7,9 @@ import pytest
 from repro import studies
 from repro.errors import InputError
 from repro.published import Claim, Paper, Protocol
-from repro.reporting import claims, join
+from repro.reporting import claims, join, pictures, tables
 from repro.reporting.claims import headline, judge
+from repro.reporting.frame import Beside
 from repro.validation import validated
 
 SQ, BN, ALEX = "reproducibility/squeezenet", "reproducibility/squeezenet_bn", "reproducibility/alexnet"
@@ -336,3 +337,25 @@ def test_without_a_reference_the_most_accurate_row_is_named():
         unfinished={(f"fire_{how}", s) for how in ("added", "added_bn", "removed", "removed_bn") for s in range(3)},
     )
     assert answer(builder.contents()).headline == "No finished run yet"
+
+
+@pytest.mark.parametrize("section", ["", "4.1"])
+def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path, section):
+    """Whatever their plans say: a store may hold those of an earlier declaration."""
+    text = MINE.replace("study: mine", f'study: mine\nsection: "{section}"')
+    calibration = studies.load("weight_decay").model_copy(update={"section": section})
+    mine = own(tmp_path, text)
+    contents = store_of(ROWS | {"wd_00005_bn": 79.0, "wide": 79.0}, "reproducibility", calibration, mine, **SIZES)
+    found = join.tables(contents)
+    assert [table.study.study for table in found if table.printed] == ["reproducibility"]
+    answer = headline(claims.load(), found)
+    assert answer.headline.startswith("SqueezeNet is 2.0 points less accurate than our AlexNet on test")
+    assert answer.why.startswith("Of 2 networks the best on validation: SqueezeNet, batchnorm")
+    named = {row for claim in judge(claims.load(), found) if claim.slug != "wide_helps" for row in claim.rows}
+    assert not {row for row in named if row.startswith(("weight_decay/", "mine/"))}
+    frames = [tables.study_frame(table) for table in found]
+    drawn = [one for one in pictures.overall(found, frames, Beside()) if one.slug == "forest"]
+    assert drawn == [], "one study of the paper is its own picture"
+    assert (
+        headline(claims.load(), found[1:2]).headline == "Wide is 6.00 points more accurate than SqueezeNet, batchnorm"
+    )

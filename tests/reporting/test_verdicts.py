@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from repro.reporting import join, stats, verdicts
+from repro.reporting import claims, join, stats, tables, verdicts
 from repro.reporting.frame import Beside, Predictions
 
 BN = "reproducibility/squeezenet_bn"
@@ -127,3 +127,31 @@ def test_sizes_fit_within_one_unit_of_the_last_digit(store):
     store.sweep("reproducibility", metrics=lambda planned: {"model_size_legacy_mib": 2.902})
     found = statistics(store)[BN]
     assert (found.size_verdict, found.size_why.startswith("ours has 2.902 MiB; ")) == ("differs", True)
+
+
+def test_folds_are_paired_after_averaging_over_seeds_and_held_against_nothing_published(store):
+    percent = {"squeezenet_bn": [70.0, 71.0, 72.0], "residual": [72.0, 73.5, 74.0]}
+
+    def metrics(planned):
+        value = (percent[planned.variant][planned.spec.data.fold] + (-0.1, 0.1)[planned.seed]) / 100
+        return {"best_val_accuracy": value + 0.01, "test_accuracy": value}
+
+    for study, variant in (("reproducibility", "squeezenet_bn"), ("residual", "residual")):
+        store.sweep(study, variants=(variant,), seeds=(0, 1), overrides={"data.folds": 3}, metrics=metrics)
+    same = Predictions(*[np.ones(50, np.int64)] * 4)
+    one = statistics(store, "residual", Beside(predictions=lambda _: same))["residual/residual"]
+    assert (one.verdict, one.predicted, one.image_noise) == ("", None, None), "folds hold other images each"
+    assert (one.val.n, one.val.method) == (3, stats.FOLDS)
+    differences = np.array([2.0, 2.5, 2.0])
+    half = 4.302653 * differences.std(ddof=1) * math.sqrt(1 / 3 + 1 / 2)
+    assert one.difference.estimate == pytest.approx(differences.mean())
+    assert one.difference.half == pytest.approx(half, rel=1e-5)
+    (table,) = join.tables(store.contents(), ["residual"])
+    paper = claims.load()
+    found = next(claim for claim in claims.judge(paper, [table]) if claim.slug == "residual_helps")
+    assert "95% +1.03 to +3.30, folds = 3" in found.why
+    assert found.needed == "", "more seeds tell nothing of other folds"
+    answer = claims.headline(paper, [table]).headline
+    assert answer == "Residual reaches 74.2% on validation with data.folds=3"
+    header = tables.study_sheet(table, tables.study_frame(table)).header
+    assert "Differences from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval." in header
