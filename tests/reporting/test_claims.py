@@ -1,13 +1,16 @@
 """Claims as contrasts, judged on stores whose numbers are set; the headline; what a declaration refuses."""
 
+import re
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from repro import studies
 from repro.errors import InputError
-from repro.published import Claim, Paper, Protocol
-from repro.reporting import claims, join, pictures, tables
+from repro.published import Claim, Paper, Protocol, Published
+from repro.reporting import claims, join, pictures, tables, verdicts
 from repro.reporting.claims import headline, judge
 from repro.reporting.frame import Beside
 from repro.validation import validated
@@ -238,6 +241,21 @@ def test_a_study_of_ones_own_has_claims_in_the_same_form(tmp_path):
     answer = headline(claims.load(), join.tables(contents, ["mine"]))
     assert answer.headline == "Wide is 2.00 points more accurate than SqueezeNet, batchnorm"
     assert answer.decided
+
+
+def test_the_documented_study_with_published_numbers_is_judged(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    (block,) = re.findall(r"((?:    .*\n)+)", text[text.index("    # replication.yaml") :])[:1]
+    study = own(tmp_path, textwrap.dedent(block))
+    contents = store_of({"wide": 72.0, "squeezenet_bn": 73.0}, study, "reproducibility", **SIZES)
+    (table,) = join.tables(contents, ["replication"])
+    found = verdicts.statistics(table)["replication/wide"]
+    assert (found.verdict, found.size_verdict) == ("ours below", "fits")
+    (one,) = judge(claims.load(), [table])
+    assert (one.slug, one.verdict, one.margin) == ("wide_helps", "not supported", 0.5)
+    keys = set(re.findall(r"^\| `(?:published)\.(\w+)`", text, re.MULTILINE))
+    assert keys == set(Published.model_fields)
+    assert {"protocol.seeds", "protocol.images"} == {f"protocol.{name}" for name in Protocol.model_fields}
 
 
 @pytest.mark.parametrize(
