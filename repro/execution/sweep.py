@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
-_STOP_SECONDS = 1.7  # after which the sweep is at its end, two seconds with the interpreter's own end
+_STOP_SECONDS = (
+    1.3  # after which the sweep is at its end; with the interpreter's own end two seconds, on a busy machine too
+)
 
 
 class Interrupted(ReproError):

@@ -107,7 +107,11 @@ def _brought_in(repro, folder: Path) -> None:
         synced = repro("sync", "--tracking-uri", "sqlite:///other/mlflow.db")
         assert synced.returncode == 0, synced.stderr
         assert points(folder / "other") == said(folder / "runs")
-        assert statuses(folder / "other") == {"narrow seed 0": "FINISHED", "wide seed 0": "FINISHED"}
+        assert statuses(folder / "other") == {
+            "tiny": "FINISHED",
+            "narrow seed 0": "FINISHED",
+            "wide seed 0": "FINISHED",
+        }
     assert "0 points brought in" in synced.stdout
 
 
