@@ -334,7 +334,7 @@ LOADS_WITHOUT = {
     ("training",): (*SCREEN, "mlflow", "matplotlib"),
     ("tracking",): ("torch", "torchvision"),
     ("execution.worker",): (*SCREEN, "mlflow", "matplotlib", "pandas"),
-    ("execution.sweep", "execution.process", "execution.events", "execution.job"): (*HEAVY, *SCREEN, "numpy"),
+    ("execution.sweep", "execution.executors.local", "execution.events", "execution.job"): (*HEAVY, *SCREEN, "numpy"),
 }
 
 

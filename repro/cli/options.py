@@ -14,7 +14,7 @@ from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
     from repro.datasets import DataSpec, KnownData
-    from repro.execution.sweep import Settings
+    from repro.execution.settings import Settings
     from repro.studies import Plan, Study
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -215,7 +215,7 @@ def _is_default(option: str) -> bool:
 
 def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     """The settings that the options of `running` ask for, with the data prepared."""
-    from repro.execution.sweep import Settings
+    from repro.execution.settings import Settings
 
     workers = asked["workers"]
     if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= 1024):

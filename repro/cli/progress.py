@@ -18,7 +18,7 @@ from rich.table import Table
 from repro.execution.beat import Beat
 from repro.execution.estimate import Estimate, Left
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
-from repro.execution.sweep import Settings
+from repro.execution.settings import Settings
 from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
 

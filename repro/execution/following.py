@@ -9,7 +9,7 @@ from pathlib import Path
 from repro import journal
 from repro.execution.beat import Beat
 from repro.execution.events import Ended, Epoch, Event, Notice, Started
-from repro.execution.process import Process
+from repro.execution.executors import Handle
 from repro.records import Environment, EpochRecord, RunResult
 from repro.studies import PlannedRun
 
@@ -20,7 +20,7 @@ class Followed:
 
     run: PlannedRun
     folder: Path
-    process: Process
+    handle: Handle
     told: int = 0
     size: int = 0
     beat: Beat | None = None

@@ -1,6 +1,6 @@
-"""Many runs on one machine: what is missing is trained, one process a run, one run a core.
+"""Many runs: what is missing is given to an executor, and followed by its journals.
 
-    plan -> what the store and the journals already have -> workers -> journals -> publisher -> store
+    plan -> what the store and the journals already have -> executor -> journals -> publisher -> store
 
 The sweep reads the workers' journals and yields what happens; it neither prints nor trains.
 """
@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -22,15 +21,16 @@ from repro import journal
 from repro.errors import ReproError
 from repro.execution import beat, environment, folders, limits, plans
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
+from repro.execution.executors import Executor, Needs
+from repro.execution.executors.local import Local
 from repro.execution.following import Followed
-from repro.execution.job import Exit, Job
-from repro.execution.process import Process
+from repro.execution.job import Exit
+from repro.execution.settings import Settings
 from repro.records import RunResult
 from repro.studies import Plan, PlannedRun
 
 if TYPE_CHECKING:
     from repro.execution.publisher import Publisher
-    from repro.tracking.models import Which
 
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
@@ -43,48 +43,6 @@ class Interrupted(ReproError):
     """The sweep was told to stop; its runs can be resumed."""
 
     exit_code = 130
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a sweep trains; nothing here changes what comes out of a run."""
-
-    cache: Path
-    runs: Path = Path("runs")
-    device: str = "cpu"
-    workers: int | None = None
-    """Runs at a time; None is one a core (one on a GPU)."""
-    threads: int = 1
-    deterministic: bool = True
-    fresh: bool = False
-    """Train again what is already there; the former journals are kept beside."""
-    offline: bool = False
-    """Train with the journals alone, without MLflow."""
-    uri: str | None = None
-    experiment: str | None = None
-    """Name of MLflow's experiment; None is that of the environment, else the project's."""
-    models: Which = "none"
-    """Which finished runs get a model in MLflow: the best seed of each variant, all, or none."""
-    checkpoint_seconds: float = 30.0
-    patience_seconds: float = 60.0
-    """How long to wait for the tracking store at the end, from its last progress."""
-
-
-@dataclass
-class _State:
-    todo: deque[PlannedRun]
-    active: list[Followed] = field(default_factory=list)
-    waiting: list[PlannedRun] = field(default_factory=list)
-    failed: list[PlannedRun] = field(default_factory=list)
-    retried: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Split:
-    reused: tuple[PlannedRun, ...]
-    trains: tuple[PlannedRun, ...]
-    damaged: tuple[tuple[PlannedRun, str], ...]
-    """Runs whose journal cannot be read, and why."""
 
 
 def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
@@ -100,21 +58,25 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     workers = settings.workers or limits.side_by_side(
         plan.unique, environment.cores() // settings.threads, settings.device
     )
-    open_runs = [
-        run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)
-    ]
-    spare: list[Process] = []
+    executor = Local(workers, settings.threads)
+    runs = [run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)]
     try:
-        spare += (Process(settings.threads) for _ in range(min(workers, len(open_runs))))
-        yield from _Sweep(plan, settings, workers, spare, began).work()
+        executor.expect(len(runs))  # they start while the store is looked for
+        yield from _Sweep(plan, settings, executor, max(1, min(workers, len(runs))), began).work()
     finally:
-        for process in spare:
-            process.kill()
+        executor.close()
 
 
 class _Sweep:
-    def __init__(self, plan: Plan, settings: Settings, workers: int, spare: list[Process], began: float) -> None:
-        self.plan, self.settings, self.workers, self.spare, self.began = plan, settings, workers, spare, began
+    def __init__(
+        self, plan: Plan, settings: Settings, executor: Executor, side_by_side: int, began: float = 0.0
+    ) -> None:
+        self.plan, self.settings, self.executor, self.began = plan, settings, executor, began
+        self.todo: deque[PlannedRun] = deque()
+        self.active: list[Followed] = []
+        self.waiting: list[PlannedRun] = []
+        self.failed: list[PlannedRun] = []
+        self.retried: dict[str, int] = {}  # key -> epochs that it had when it was tried again
         self.notices: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.publisher: Publisher | None = None
         self.stopping = False
@@ -122,9 +84,10 @@ class _Sweep:
         self.env = environment.gather(
             device=settings.device,
             threads=settings.threads,
-            side_by_side=max(1, len(spare)),
+            side_by_side=side_by_side,
             deterministic=settings.deterministic,
         )
+        self.needs = Needs(cpus=settings.threads, gpus=None if settings.device == "cpu" else 1)
         self.states = {(self.env.commit, self.env.diff_digest)}
         if problem := environment.code().problem:
             self.notices.put(f"git does not tell which code this is, the runs record that: {problem}")
@@ -133,64 +96,51 @@ class _Sweep:
         """The sweep from its plan to its table."""
         with self._signals():
             try:
-                split = self._split()
+                damaged = self._look()
             except KeyboardInterrupt:
                 raise Interrupted("stopped before anything was trained") from None
             self.connecting = False
-            while len(self.spare) > len(split.trains):
-                self.spare.pop().kill()
-            state = _State(deque(split.trains), failed=[run for run, _ in split.damaged])
+            self.executor.expect(len(self.todo))
+            left = damaged.keys() | {run.key for run in self.todo}
             try:
                 yield Planned(
                     name=self.plan.name,
-                    trains=split.trains,
-                    reused=split.reused,
+                    trains=tuple(self.todo),
+                    reused=tuple(run for run in self.plan.unique if run.key not in left),
                     rows=len(self.plan.runs),
-                    workers=self.workers,
+                    workers=self.executor.slots(),
                 )
                 if self.publisher is not None:
                     yield Notice(f"runs in MLflow: {self.publisher.link}")
-                for run, message in split.damaged:
-                    yield Failed(run, message, again=False)
+                yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)
                 if self.publisher is not None:
                     self.publisher.start()
-                yield from self._train(state)
-                yield from self._finish(state)
+                yield from self._train()
+                yield from self._finish()
             except BaseException:  # whatever it is, nothing is left training
-                self._stop(state)
+                self._stop()
                 raise
 
-    def _split(self) -> _Split:
-        """What is there already, what is to train, and what stands in the way."""
-        unique = self.plan.unique
-        places = {run.key: self.settings.runs / run.key for run in unique}
-        stored = {} if self.settings.offline else self._connect()
-        aside = [
-            kept
-            for folder in places.values()
-            if self.settings.fresh and (kept := folders.set_aside(folder)) is not None
-        ]
-        local, damaged = set(), []
+    def _look(self) -> dict[str, str]:
+        """Finds what is to train; returns the keys of the runs whose journal cannot be read, and why."""
+        unique, settings = self.plan.unique, self.settings
+        stored = {} if settings.offline else self._connect()
+        aside = [folders.set_aside(self._folder(run)) for run in unique] if settings.fresh else []
+        ended: dict[str, Path] = {}
+        damaged: dict[str, str] = {}
         for run in unique:
-            if run.key in stored:
-                continue
             try:
-                if folders.ended(places[run.key]):
-                    local.add(run.key)
+                if run.key not in stored and folders.ended(self._folder(run)):
+                    ended[run.key] = self._folder(run)
             except ReproError as error:
-                damaged.append((run, f"{error}; --fresh true sets it aside"))
+                damaged[run.key] = f"{error}; --fresh true sets it aside"
         if self.publisher is not None:
-            ends = (kept for kept in aside if folders.ended(kept, damaged=False))  # it may not be published yet
-            for folder in (*ends, *(places[key] for key in local)):
-                self.publisher.note(folder)
-            self.publisher.journals = frozenset(local)
-        there = local | set(stored)
-        blocked = {run.key for run, _ in damaged}
-        return _Split(
-            reused=tuple(run for run in unique if run.key in there),
-            trains=tuple(run for run in unique if run.key not in there | blocked),
-            damaged=tuple(damaged),
-        )
+            for folder in (*aside, *ended.values()):
+                if folder is not None and folders.ended(folder, damaged=False):  # it may not be published yet
+                    self.publisher.note(folder)
+            self.publisher.journals = frozenset(ended)
+        self.todo.extend(run for run in unique if run.key not in {**stored, **ended, **damaged})
+        return damaged
 
     def _connect(self) -> dict[str, str]:
         """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
@@ -211,146 +161,139 @@ class _Sweep:
         )
         return stored
 
-    def _train(self, state: _State) -> Iterator[Event]:
-        while state.todo or state.active or state.waiting:
+    def _train(self) -> Iterator[Event]:
+        while self.todo or self.active or self.waiting:
             yield from self._notices()
-            if self.stopping and (state.todo or state.waiting or not all(one.ended for one in state.active)):
+            if self.stopping and (self.todo or self.waiting or not all(one.ended for one in self.active)):
                 raise Interrupted("stopped; the runs that were training can be resumed by the same command")
-            while state.todo and len(state.active) < self.workers:
-                run = state.todo.popleft()
+            while self.todo and len(self.active) < self.executor.slots():
+                yield from self._start()
+            for active in list(self.active):
                 try:
-                    yield from self._start(run, state)
-                except ReproError as error:  # its journal was damaged meanwhile
-                    state.failed.append(run)
-                    yield Failed(run, str(error), again=False)
-            for active in list(state.active):
-                try:
-                    yield from self._follow(active, state)
-                except (ReproError, OSError) as error:  # the same, or its folder cannot be read: it fails alone
-                    active.process.kill()
-                    state.active = [other for other in state.active if other is not active]
-                    state.failed.append(active.run)
-                    yield Failed(active.run, str(error), again=False)
-            for run in list(state.waiting):
-                if not journal.held(self.settings.runs / run.key):
-                    state.waiting.remove(run)
-                    state.todo.append(run)  # it is at its end there, or was given up and can be resumed here
-            time.sleep(_POLL_SECONDS)
+                    yield from self._follow(active)
+                except (ReproError, OSError) as error:  # its journal is damaged, or cannot be read: it fails alone
+                    active.handle.kill()
+                    self.active = [other for other in self.active if other is not active]
+                    yield self._lost(active.run, str(error))
+            waiting, self.waiting = self.waiting, []
+            for run in waiting:  # what is not held is at its end there, or was given up and can be resumed here
+                (self.waiting if journal.held(self._folder(run)) else self.todo).append(run)
+            self._pause()
 
-    def _start(self, run: PlannedRun, state: _State) -> Iterator[Event]:
-        folder = self.settings.runs / run.key
-        if journal.held(folder):
-            state.waiting.append(run)
-            yield Waiting(run)
-            return
-        known = journal.read(folder)
-        if known is not None and known.result is not None:  # it came to its end elsewhere while it waited
-            yield from self._elsewhere(run, known.result)
-            return
-        process = self.spare.pop() if self.spare else Process(self.settings.threads)
-        state.active.append(Followed(run, folder, process, told=len(known.entries) if known else 0))
-        process.assign(
-            Job(
-                spec=run.spec,
-                study=run.study,
-                variant=run.variant,
-                folder=folder.absolute(),
-                cache=self.settings.cache.absolute(),
-                device=self.settings.device,
-                threads=self.settings.threads,
-                side_by_side=self.env.side_by_side,
-                deterministic=self.settings.deterministic,
-                checkpoint_seconds=self.settings.checkpoint_seconds,
-                export=self.settings.models != "none",
-            )
-        )
+    def _start(self) -> Iterator[Event]:
+        """Gives the next runs to the executor."""
+        chosen: list[tuple[PlannedRun, int]] = []
+        while self.todo and len(chosen) < min(self.executor.together, self.executor.slots() - len(self.active)):
+            run = self.todo.popleft()
+            try:
+                if journal.held(self._folder(run)):
+                    self.waiting.append(run)
+                    yield Waiting(run)
+                    continue
+                known = journal.read(self._folder(run))
+                if known is not None and known.result is not None:  # it came to its end elsewhere while it waited
+                    yield self._elsewhere(run, known.result)
+                else:
+                    chosen.append((run, 0 if known is None else len(known.entries)))
+            except ReproError as error:  # its journal was damaged meanwhile
+                yield self._lost(run, str(error))
+        handles = self.executor.submit([self.settings.job(run, self.env.side_by_side) for run, _ in chosen], self.needs)
+        for (run, told), handle in zip(chosen, handles, strict=True):
+            self.active.append(Followed(run, self._folder(run), handle, told))
 
-    def _follow(self, active: Followed, state: _State) -> Iterator[Event]:
-        """Yields what has become of a run that is being trained."""
-        code = active.process.returncode  # before its journal is read: what it wrote is then complete
-        yield from self._tell(active)
-        if code is None and (seen := beat.read(self.settings.runs / active.run.key)) not in (None, active.beat):
-            active.beat = seen
-            yield Step(active.run, seen)
-        if code is not None:
-            state.active.remove(active)
-            active.process.close()
-            yield from self._ended(active, code, state)
-
-    def _elsewhere(self, run: PlannedRun, result: RunResult) -> Iterator[Event]:
-        """A run that another process has brought to its end."""
-        if self.publisher is not None:
-            self.publisher.note(self.settings.runs / run.key)
-        yield Ended(run, result)
-
-    def _tell(self, active: Followed) -> Iterator[Event]:
-        """Yields what is new in the journal of a run."""
+    def _follow(self, active: Followed) -> Iterator[Event]:
+        """Yields what has become of a run that was submitted."""
+        code = active.handle.exit()  # before its journal is read: what it wrote is then complete
         told = active.told
         yield from active.news(self.states)
         if active.told > told and self.publisher is not None:
             self.publisher.note(active.folder)
+        if code is None and (seen := beat.read(active.folder)) not in (None, active.beat):
+            active.beat = seen
+            yield Step(active.run, seen)
+        if code is not None:
+            self.active.remove(active)
+            yield from self._ended(active, code)
 
-    def _ended(self, active: Followed, code: int, state: _State) -> Iterator[Event]:
-        """What the end of a worker's process means for its run."""
-        run, folder = active.run, self.settings.runs / active.run.key
-        known = journal.read(folder)
+    def _ended(self, active: Followed, code: int) -> Iterator[Event]:
+        """What the end of a job means for its run."""
+        run, known = active.run, journal.read(active.folder)
         if known is not None and known.result is not None:
             if not active.ended:  # between our look and the worker's
-                yield from self._elsewhere(run, known.result)
+                yield self._elsewhere(run, known.result)
             return
         if code == Exit.BUSY:
-            state.waiting.append(run)
+            self.waiting.append(run)
             yield Waiting(run)
             return
-        words = active.process.last_words(12)
+        words = active.handle.last_words(12)
         message = words.rpartition("\n")[2] or f"exit code {code}"
         if code < 0:
             message = f"killed by {next((one.name for one in signal.Signals if one == -code), f'signal {-code}')}"
         elif code == Exit.STOPPED:
             message = "somebody stopped its process"
-        again = run.key not in state.retried and code != Exit.REFUSED
-        if again:
-            state.retried.add(run.key)
-            state.todo.appendleft(run)
-        else:
-            state.failed.append(run)
-            if self.publisher is not None:
-                self.publisher.note(folder, "failed", message)
-        yield Failed(run, message if again or words in {"", message} else f"{message}\n{words}", again)
+        epochs = len(known.epochs) if known is not None else 0
+        further = code == Exit.STOPPED and epochs > self.retried.get(run.key, -1)
+        if code != Exit.REFUSED and (further or run.key not in self.retried):
+            self.retried[run.key] = epochs
+            self.todo.appendleft(run)
+            yield Failed(run, message, again=True)
+            return
+        if self.publisher is not None:
+            self.publisher.note(active.folder, "failed", message)
+        yield self._lost(run, message if words in {"", message} else f"{message}\n{words}")
 
-    def _stop(self, state: _State) -> None:
+    def _lost(self, run: PlannedRun, message: str) -> Failed:
+        """A run that is not tried again."""
+        self.failed.append(run)
+        return Failed(run, message, again=False)
+
+    def _elsewhere(self, run: PlannedRun, result: RunResult) -> Ended:
+        """A run that another process has brought to its end."""
+        if self.publisher is not None:
+            self.publisher.note(self._folder(run))
+        return Ended(run, result)
+
+    def _stop(self) -> None:
         """Ends all workers, within two seconds, and marks their runs KILLED."""
         began = time.monotonic()
-        for active in state.active:
-            active.process.stop()
-        while any(active.process.returncode is None for active in state.active):
+        for active in self.active:
+            active.handle.stop()
+        while any(active.handle.exit() is None for active in self.active):
             if time.monotonic() > began + _CHECKPOINT_SECONDS:
                 break  # its former checkpoint stands
             time.sleep(0.01)
-        for active in state.active:
-            active.process.kill()
-            folder = self.settings.runs / active.run.key
-            if self.publisher is not None and not journal.held(folder):  # else another sweep was faster, and trains it
-                self.publisher.note(folder, "killed")
+        for active in self.active:
+            active.handle.kill()
+            if self.publisher is not None and not journal.held(active.folder):  # else another sweep trains it
+                self.publisher.note(active.folder, "killed")
         if self.publisher is not None:
             self.publisher.close("KILLED", began + _STOP_SECONDS - time.monotonic())
 
-    def _finish(self, state: _State) -> Iterator[Event]:
+    def _finish(self) -> Iterator[Event]:
         parent, unpublished, table = None, 0, ""
         if self.publisher is not None:
             unpublished = self.publisher.close(
-                "FAILED" if state.failed else "FINISHED", self.settings.patience_seconds, lambda: self.stopping
+                "FAILED" if self.failed else "FINISHED", self.settings.patience_seconds, lambda: self.stopping
             )
             yield from self._notices()
             if self.stopping and not self.publisher.closed:
                 raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
             parent, table = self.publisher.parent, self.publisher.table
             yield Notice(f"runs in MLflow: {self.publisher.link}")
-        yield Finished(parent, tuple(state.failed), unpublished, time.monotonic() - self.began, table)
+        yield Finished(parent, tuple(self.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(
                 "the store was away at the end: it has all runs, but not the table; the same command adds it"
             )
+
+    def _folder(self, run: PlannedRun) -> Path:
+        return self.settings.runs / run.key
+
+    def _pause(self) -> None:
+        until = time.monotonic() + self.executor.poll_seconds
+        while not self.stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
 
     def _notices(self) -> Iterator[Notice]:
         while not self.notices.empty():

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import InputError, ReproError, shown
+from repro.execution.executors import Needs
+from repro.execution.executors.local import Local
 from repro.execution.job import Exit, Job
-from repro.execution.process import Process
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
 from repro.tracking.stored import number
 
@@ -67,26 +68,24 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
     attempt = recorded.attempts[0]
     with tempfile.TemporaryDirectory(prefix="repro-verify-") as name:
         folder = Path(name) / recorded.spec.key
-        process = Process(before.threads)
+        job = Job(
+            spec=recorded.spec,
+            study=attempt.study,
+            variant=attempt.variant,
+            folder=folder,
+            cache=cache.absolute(),
+            device=before.device,
+            threads=before.threads,
+            side_by_side=1,
+            deterministic=before.deterministic,
+            checkpoint_seconds=float("inf"),
+            until=epochs,
+        )
+        (process,) = Local(1, before.threads).submit([job], Needs())
         try:
-            process.assign(
-                Job(
-                    spec=recorded.spec,
-                    study=attempt.study,
-                    variant=attempt.variant,
-                    folder=folder,
-                    cache=cache.absolute(),
-                    device=before.device,
-                    threads=before.threads,
-                    side_by_side=1,
-                    deterministic=before.deterministic,
-                    checkpoint_seconds=float("inf"),
-                    until=epochs,
-                )
-            )
             told = 0
             while True:
-                code = process.returncode
+                code = process.exit()
                 again = journal.read(folder)
                 here = before if again is None else again.attempts[-1].environment
                 for record in again.epochs[told:] if again is not None else ():

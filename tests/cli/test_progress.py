@@ -12,7 +12,7 @@ from repro import studies
 from repro.cli.progress import Progress, shortened
 from repro.execution.beat import Beat
 from repro.execution.events import Epoch, Failed, Planned, Started, Step
-from repro.execution.sweep import Settings
+from repro.execution.settings import Settings
 from repro.records import EpochRecord
 
 

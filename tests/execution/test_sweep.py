@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +14,11 @@ import pytest
 
 from repro import journal, studies
 from repro.execution import folders
+from repro.execution.executors.local import Local, Process
 from repro.execution.following import Followed
 from repro.execution.job import Job
-from repro.execution.process import Process
-from repro.execution.sweep import _STOP_SECONDS, Settings, _State, _Sweep
+from repro.execution.settings import Settings
+from repro.execution.sweep import _STOP_SECONDS, _Sweep
 from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
@@ -192,20 +192,16 @@ def test_a_run_that_another_sweep_trains_is_not_marked_killed(tmp_path: Path) ->
     """Two sweeps had found its folder free; this one is told to stop before its worker could say that it is not."""
     plan = studies.plan([(studies.load("best"), ("best",))], seeds=[0, 1])
     settings = Settings(cache=tmp_path, runs=tmp_path)
-    stopped = _Sweep(plan, settings, 2, [], 0.0)
+    stopped = _Sweep(plan, settings, Local(2, 1), 2)
     noted = []
     stopped.publisher = SimpleNamespace(note=lambda folder, state: noted.append((folder, state)), close=lambda *_: 0)
-    process = SimpleNamespace(stop=lambda: None, kill=lambda: None, returncode=0)
+    handle = SimpleNamespace(stop=lambda: None, kill=lambda: None, exit=lambda: 0)
     theirs, ours = plan.runs
     for run in plan.runs:
         (tmp_path / run.key).mkdir()
     with journal.claim(tmp_path / theirs.key):
-        stopped._stop(
-            _State(
-                deque(),
-                active=[Followed(theirs, tmp_path / theirs.key, process), Followed(ours, tmp_path / ours.key, process)],
-            )
-        )
+        stopped.active = [Followed(run, tmp_path / run.key, handle) for run in (theirs, ours)]
+        stopped._stop()
     assert noted == [(tmp_path / ours.key, "killed")]
 
 
