@@ -61,6 +61,7 @@ HOMES = {
         "published.py",
         "studies.py",
         "reporting/claims.py",
+        "execution/executors/entries.py",
     ],
     "pydantic_core": ["networks.py"],
     "rich": ["cli/"],

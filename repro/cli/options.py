@@ -90,6 +90,13 @@ def running() -> Callable[[_Command], _Command]:
             show_default=True,
             help="Concurrent runs; auto: one per core, or one on a GPU.",
         ),
+        click.option(
+            "--executor",
+            default="local",
+            show_default=True,
+            help="local, slurm, or an entry of executors.toml: where the runs are computed.",
+        ),
+        switch("--wait", True, "Follow the runs; false ends when their Slurm jobs are submitted."),
         click.option("--threads", default=1, show_default=True, help="Threads per run."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         switch("--deterministic", True, "Bit-identical on CUDA, too."),
@@ -215,8 +222,12 @@ def _is_default(option: str) -> bool:
 
 def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     """The settings that the options of `running` ask for, with the data prepared."""
+    from repro.execution.executors.entries import chosen
     from repro.execution.settings import Settings
 
+    executor = chosen(asked["executor"])
+    if executor is None and not asked["wait"]:
+        raise InputError("wait: false needs jobs that outlive the sweep (allowed: true, or --executor slurm)")
     workers = asked["workers"]
     if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= 1024):
         raise InputError(f"workers: {workers!r} is not a number of runs at a time (allowed: auto, 1 to 1024)")
@@ -243,6 +254,8 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
         models=asked["models"],
         checkpoint_seconds=asked["checkpoint_seconds"],
         patience_seconds=asked["store_patience"],
+        executor=executor,
+        wait=asked["wait"],
     )
 
 

@@ -171,7 +171,7 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
     from repro.execution.sweep import sweep
 
     settings = options.make_settings(asked, wanted)
-    if settings.device != "cpu":  # torch knows whether it is there, and is not imported for a CPU
+    if settings.device != "cpu" and settings.executor is None:  # torch knows whether it is there; a CPU needs no torch
         from repro.training.cuda import find_device
 
         find_device(settings.device)

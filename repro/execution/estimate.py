@@ -18,6 +18,7 @@ from statistics import median
 
 from repro import journal
 from repro.errors import ReproError
+from repro.recipe import TrainingSpec
 from repro.records import EpochRecord
 from repro.reporting import built
 from repro.spec import RunSpec, flatten
@@ -40,6 +41,20 @@ class _Running:
     since: float = 0.0
     """When the epoch in work began, on the clock."""
     seconds: list[float] = field(default_factory=list)
+
+
+def of_run(limits: TrainingSpec, done: int, best_epoch: int, seconds: float, usual: float | None = None) -> Left:
+    """The time left of one run, by the seconds of an epoch.
+
+    Args:
+        limits: its limit of epochs and its patience.
+        done: epochs that are complete.
+        best_epoch: the one with the best validation accuracy, 0 before the first.
+        seconds: of an epoch.
+        usual: epochs that such runs took to their end; None where none is known.
+    """
+    likely = min(limits.epochs, max(limits.epochs if usual is None else usual, best_epoch + limits.patience))
+    return Left(max(0.0, likely - done) * seconds, (limits.epochs - done) * seconds)
 
 
 class Estimate:
@@ -108,21 +123,21 @@ class Estimate:
         times = [plan for plan in plans if plan is not None]
         if len(times) < len(plans):
             return None
-        return Left(*(self._shared(one[bound] for one in times) for bound in (0, 1)))
+        return Left(self._shared(one.likely for one in times), self._shared(one.most for one in times))
 
-    def _run(self, run: PlannedRun) -> tuple[float, float] | None:
-        """Likely and most seconds that one run still takes."""
+    def _run(self, run: PlannedRun) -> Left | None:
+        """What one run still takes."""
         limits = run.spec.training
         at = self._running.get(run.key)
         seconds = median(at.seconds) if at and at.seconds else self._epoch_seconds(run.spec)
         if seconds is None:
             return None
-        likely = median(self._epochs.get((limits.epochs, limits.patience), [limits.epochs]))
-        done, spent = 0, 0.0
-        if at is not None:
-            done, spent = at.done, min(seconds, time.monotonic() - at.since)
-            likely = min(limits.epochs, max(likely, at.best_epoch + limits.patience))
-        return max(0.0, (likely - done) * seconds - spent), max(0.0, (limits.epochs - done) * seconds - spent)
+        ended = self._epochs.get((limits.epochs, limits.patience))
+        usual = median(ended) if ended else None
+        if at is None:
+            return Left((limits.epochs if usual is None else usual) * seconds, limits.epochs * seconds)
+        left, spent = of_run(limits, at.done, at.best_epoch, seconds, usual), min(seconds, time.monotonic() - at.since)
+        return Left(max(0.0, left.likely - spent), max(0.0, left.most - spent))
 
     def _epoch_seconds(self, spec: RunSpec) -> float | None:
         if found := self._exact.get(_cost(spec)):

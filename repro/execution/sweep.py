@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders, limits, plans
+from repro.execution import beat, environment, folders, limits, plans, submission
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
-from repro.execution.executors import Executor, Needs
+from repro.execution.executors import Executor
 from repro.execution.executors.local import Local
+from repro.execution.executors.slurm import Slurm
 from repro.execution.following import Followed
 from repro.execution.job import Exit
 from repro.execution.settings import Settings
+from repro.execution.submission import Submission
 from repro.records import RunResult
 from repro.studies import Plan, PlannedRun
 
@@ -55,14 +57,17 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     began = time.monotonic()
     folders.writable(settings.runs)
     plans.keep(settings.runs, plan)
-    workers = settings.workers or limits.side_by_side(
-        plan.unique, environment.cores() // settings.threads, settings.device
-    )
-    executor = Local(workers, settings.threads)
+    executor: Executor
+    if settings.executor is not None:
+        executor = Slurm(settings.executor, settings.runs, settings.workers)
+    else:
+        cores = environment.cores() // settings.threads
+        executor = Local(settings.workers or limits.side_by_side(plan.unique, cores, settings.device), settings.threads)
     runs = [run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)]
     try:
         executor.expect(len(runs))  # they start while the store is looked for
-        yield from _Sweep(plan, settings, executor, max(1, min(workers, len(runs))), began).work()
+        side_by_side = 1 if executor.outlives else max(1, min(executor.slots(), len(runs)))
+        yield from _Sweep(plan, settings, executor, side_by_side, began).work()
     finally:
         executor.close()
 
@@ -87,7 +92,6 @@ class _Sweep:
             side_by_side=side_by_side,
             deterministic=settings.deterministic,
         )
-        self.needs = Needs(cpus=settings.threads, gpus=None if settings.device == "cpu" else 1)
         self.states = {(self.env.commit, self.env.diff_digest)}
         if problem := environment.code().problem:
             self.notices.put(f"git does not tell which code this is, the runs record that: {problem}")
@@ -108,11 +112,14 @@ class _Sweep:
                     trains=tuple(self.todo),
                     reused=tuple(run for run in self.plan.unique if run.key not in left),
                     rows=len(self.plan.runs),
-                    workers=self.executor.slots(),
+                    workers=min(self.executor.slots(), max(1, len(self.todo))),
                 )
                 if self.publisher is not None:
                     yield Notice(f"runs in MLflow: {self.publisher.link}")
                 yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)
+                if not self.settings.wait:
+                    yield from self._submit()
+                    return
                 if self.publisher is not None:
                     self.publisher.start()
                 yield from self._train()
@@ -165,7 +172,11 @@ class _Sweep:
         while self.todo or self.active or self.waiting:
             yield from self._notices()
             if self.stopping and (self.todo or self.waiting or not all(one.ended for one in self.active)):
-                raise Interrupted("stopped; the runs that were training can be resumed by the same command")
+                left = (
+                    "its jobs go on, and" if self.executor.outlives else "the runs that were training can be resumed by"
+                )
+                follows = " follows them" if self.executor.outlives else ""
+                raise Interrupted(f"stopped; {left} the same command{follows}")
             while self.todo and len(self.active) < self.executor.slots():
                 yield from self._start()
             for active in list(self.active):
@@ -186,6 +197,10 @@ class _Sweep:
         while self.todo and len(chosen) < min(self.executor.together, self.executor.slots() - len(self.active)):
             run = self.todo.popleft()
             try:
+                if (former := self._attached(run)) is not None:
+                    self.active.append(former)
+                    yield Notice(f"{run.name}: goes on as job {former.handle.id}")
+                    continue
                 if journal.held(self._folder(run)):
                     self.waiting.append(run)
                     yield Waiting(run)
@@ -197,9 +212,33 @@ class _Sweep:
                     chosen.append((run, 0 if known is None else len(known.entries)))
             except ReproError as error:  # its journal was damaged meanwhile
                 yield self._lost(run, str(error))
-        handles = self.executor.submit([self.settings.job(run, self.env.side_by_side) for run, _ in chosen], self.needs)
+        handles = self.executor.submit(
+            [self.settings.job(run, self.env.side_by_side) for run, _ in chosen], self.settings.needs
+        )
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
+            if self.executor.outlives:
+                submission.write(self._folder(run), Submission(handle.id, self.env.commit, self.env.diff_digest))
+                yield Notice(f"{run.name}: submitted as job {handle.id}")
+            else:
+                submission.write(self._folder(run), None)  # what it may have been before
+
+    def _attached(self, run: PlannedRun) -> Followed | None:
+        """A run that an earlier sweep has submitted, and whose job is not at its end."""
+        found = submission.read(self._folder(run)) if self.executor.outlives else None
+        handle = self.executor.attach(found.id) if found is not None else None
+        if handle is None:
+            return None
+        known = journal.read(self._folder(run))
+        return Followed(run, self._folder(run), handle, 0 if known is None else len(known.entries))
+
+    def _submit(self) -> Iterator[Event]:
+        """Submits everything, and leaves it."""
+        while self.todo:
+            yield from self._start()
+            self.active.clear()
+        yield from self._notices()
+        yield Finished(None, tuple(self.failed), 0, time.monotonic() - self.began, "")
 
     def _follow(self, active: Followed) -> Iterator[Event]:
         """Yields what has become of a run that was submitted."""
@@ -255,15 +294,16 @@ class _Sweep:
         return Ended(run, result)
 
     def _stop(self) -> None:
-        """Ends all workers, within two seconds, and marks their runs KILLED."""
+        """Ends all workers, within two seconds, and marks their runs KILLED; jobs that outlive the sweep go on."""
         began = time.monotonic()
-        for active in self.active:
+        ends = [] if self.executor.outlives else self.active
+        for active in ends:
             active.handle.stop()
-        while any(active.handle.exit() is None for active in self.active):
+        while any(active.handle.exit() is None for active in ends):
             if time.monotonic() > began + _CHECKPOINT_SECONDS:
                 break  # its former checkpoint stands
             time.sleep(0.01)
-        for active in self.active:
+        for active in ends:
             active.handle.kill()
             if self.publisher is not None and not journal.held(active.folder):  # else another sweep trains it
                 self.publisher.note(active.folder, "killed")

@@ -1,0 +1,44 @@
+"""Which job a run was submitted as: `job.json` beside its journal, for a sweep that is started again and for `repro status`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from repro.execution import disk
+
+NAME = "job.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run's last job that outlives its sweep."""
+
+    id: str
+    """What the executor's `attach` takes: a job's number and the run's key."""
+    commit: str
+    diff_digest: str
+    """Of the code when it was submitted, as in a run's environment."""
+
+    @property
+    def job(self) -> str:
+        """The job's number."""
+        return self.id.partition("/")[0]
+
+
+def write(folder: Path, submission: Submission | None) -> None:
+    """Notes the job of a run; None: it has none any more."""
+    if submission is None:
+        (folder / NAME).unlink(missing_ok=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    disk.write(folder / NAME, json.dumps(asdict(submission)).encode())
+
+
+def read(folder: Path) -> Submission | None:
+    """The job of a run; None where it has none."""
+    try:
+        return Submission(**json.loads((folder / NAME).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
