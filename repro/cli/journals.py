@@ -39,8 +39,11 @@ def status(runs_dir: str, as_json: bool) -> None:
     width = max((len(one.name) for one in found), default=0)
     for one in found:
         best = "" if one.best_val_accuracy is None else f", validation {one.best_val_accuracy:.2%} at best"
-        left = "" if one.seconds_left is None else f", at most {duration(one.seconds_left)} left"
+        left = ""
+        if one.seconds_left is not None and one.likely_seconds_left is not None:
+            left = f", about {duration(one.likely_seconds_left)}, at most {duration(one.seconds_left)} left"
         where = f", on {one.host} (process {one.pid})" if one.state == "running" else ""
+        where += f", job {one.job}" if one.job and one.state in {"running", "waiting"} else ""
         said = f": {one.message}" if one.message else ""
         click.echo(
             f"{one.key}  {one.name:{width}}  {one.state:8}  epoch {one.epoch}/{one.epochs}{best}{left}{where}{said}"

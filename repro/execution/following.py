@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from repro import journal
 from repro.execution.beat import Beat
 from repro.execution.events import Ended, Epoch, Event, Notice, Started
 from repro.execution.executors import Handle
+from repro.execution.job import Exit
 from repro.records import Environment, EpochRecord, RunResult
 from repro.studies import PlannedRun
+
+_LINES = 12
 
 
 @dataclass
@@ -59,6 +63,16 @@ class Followed:
                     yield Ended(self.run, entry.record)
                 case journal.Stop():
                     pass  # the process's end says it
+
+    def last_words(self, code: int) -> tuple[str, str]:
+        """Why its process ended with `code` before the run did, in one line, and the last lines that it wrote."""
+        words = self.handle.last_words(_LINES)
+        if code < 0:
+            name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+            return f"killed by {name}", words
+        if code == Exit.STOPPED:
+            return "somebody stopped its process", words
+        return words.rpartition("\n")[2] or f"exit code {code}", words
 
     def _other_code(self, there: Environment, states: set[tuple[str, str]]) -> Iterator[Event]:
         if (there.commit, there.diff_digest) not in states:

@@ -34,6 +34,10 @@ from repro.studies import Plan, PlannedRun
 if TYPE_CHECKING:
     from repro.execution.publisher import Publisher
 
+_LEFT = {
+    False: "the runs that were training can be resumed by the same command",
+    True: "its jobs go on, the same command follows them",
+}
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
 _STOP_SECONDS = (
@@ -114,13 +118,12 @@ class _Sweep:
                     rows=len(self.plan.runs),
                     workers=min(self.executor.slots(), max(1, len(self.todo))),
                 )
-                if self.publisher is not None:
-                    yield Notice(f"runs in MLflow: {self.publisher.link}")
                 yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)
                 if not self.settings.wait:
                     yield from self._submit()
                     return
                 if self.publisher is not None:
+                    yield Notice(f"runs in MLflow: {self.publisher.link}")
                     self.publisher.start()
                 yield from self._train()
                 yield from self._finish()
@@ -172,11 +175,7 @@ class _Sweep:
         while self.todo or self.active or self.waiting:
             yield from self._notices()
             if self.stopping and (self.todo or self.waiting or not all(one.ended for one in self.active)):
-                left = (
-                    "its jobs go on, and" if self.executor.outlives else "the runs that were training can be resumed by"
-                )
-                follows = " follows them" if self.executor.outlives else ""
-                raise Interrupted(f"stopped; {left} the same command{follows}")
+                raise Interrupted(f"stopped; {_LEFT[self.executor.outlives]}")
             while self.todo and len(self.active) < self.executor.slots():
                 yield from self._start()
             for active in list(self.active):
@@ -217,20 +216,19 @@ class _Sweep:
         )
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
-            if self.executor.outlives:
-                submission.write(self._folder(run), Submission(handle.id, self.env.commit, self.env.diff_digest))
-                yield Notice(f"{run.name}: submitted as job {handle.id}")
-            else:
-                submission.write(self._folder(run), None)  # what it may have been before
+            sent = Submission(handle.id, self.env.commit, self.env.diff_digest) if self.executor.outlives else None
+            submission.write(self._folder(run), sent)
+            if sent is not None:
+                yield Notice(f"{run.name}: submitted as job {sent.id}")
 
     def _attached(self, run: PlannedRun) -> Followed | None:
         """A run that an earlier sweep has submitted, and whose job is not at its end."""
-        found = submission.read(self._folder(run)) if self.executor.outlives else None
-        handle = self.executor.attach(found.id) if found is not None else None
-        if handle is None:
-            return None
-        known = journal.read(self._folder(run))
-        return Followed(run, self._folder(run), handle, 0 if known is None else len(known.entries))
+        folder = self._folder(run)
+        sent = submission.read(folder) if self.executor.outlives else None
+        handle = self.executor.attach(sent.id) if sent is not None else None
+        known = journal.read(folder)
+        told = 0 if known is None else len(known.entries)
+        return None if handle is None else Followed(run, folder, handle, told)
 
     def _submit(self) -> Iterator[Event]:
         """Submits everything, and leaves it."""
@@ -265,12 +263,7 @@ class _Sweep:
             self.waiting.append(run)
             yield Waiting(run)
             return
-        words = active.handle.last_words(12)
-        message = words.rpartition("\n")[2] or f"exit code {code}"
-        if code < 0:
-            message = f"killed by {next((one.name for one in signal.Signals if one == -code), f'signal {-code}')}"
-        elif code == Exit.STOPPED:
-            message = "somebody stopped its process"
+        message, words = active.last_words(code)
         epochs = len(known.epochs) if known is not None else 0
         further = code == Exit.STOPPED and epochs > self.retried.get(run.key, -1)
         if code != Exit.REFUSED and (further or run.key not in self.retried):

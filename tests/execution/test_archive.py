@@ -44,7 +44,7 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
         synced = repro("sync", "runs.zip", *other)
         assert synced.returncode == 0, synced.stderr
         assert "2 runs in step with the store" in synced.stdout
-        assert f"{sweeps} sweeps brought in" in synced.stdout
+        assert f"{sweeps} sweep{'' if sweeps == 1 else 's'} brought in" in synced.stdout
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mlflow.db").write_bytes((tmp_path / "other.db").read_bytes())
     assert points(tmp_path / "there") == points(tmp_path)
@@ -157,7 +157,7 @@ def test_status_says_how_far_each_run_is_from_the_journals_alone(start, repro, l
     write(tmp_path / "runs" / ("c" * 16), attempt(), epoch(1), journal.Stop("failed", "no space"))
     said = repro("status")
     assert said.returncode == 0, said.stderr
-    assert "4 runs: 0 running, 1 stopped, 1 failed, 1 ended, 1 broken" in said.stdout
+    assert "4 runs: 0 running, 0 waiting, 1 stopped, 1 failed, 1 ended, 1 broken" in said.stdout
     assert "stopped   epoch" in said.stdout
     assert "no space" in said.stdout
     assert not (tmp_path / "mlflow.db").exists()
