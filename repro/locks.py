@@ -1,6 +1,8 @@
-"""Locks between processes, by `flock` on files: the kernel frees one however its holder ends, so none is ever stale.
+"""Locks between processes: by `flock` on files, which the kernel frees however a holder ends, so none is ever stale.
 
-A lock holds between the processes of one machine; a network file system may not pass it on to others.
+Where a file system has no `flock`, or two processes get one lock there at the same time, a lock is a file that is made
+exclusively, `NAME.claim`: it names its owner, who touches it twice a minute. It is taken over when its owner is known to be
+gone, or has been silent for ten minutes.
 """
 
 from __future__ import annotations
@@ -8,25 +10,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
+import json
 import os
+import subprocess
+import sys
+import tempfile
+import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from repro.errors import InputError
+from repro import owner
 
 _MISSING = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What a file system without locks answers."""
+_BEAT_SECONDS = 30.0
+_SILENT_SECONDS = 600.0
+_PAUSE_SECONDS = 0.05
+_OTHER = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+_tested: dict[int, bool] = {}
+"""Device -> whether `flock` works there."""
 
 
 def claim(path: Path) -> IO[bytes] | None:
     """The lock on a file, which is made for it, held until the returned one is closed; None where another process holds it.
 
     Raises:
-        InputError: the file system has no locks.
         OSError: the file cannot be made.
     """
+    if not _works(path.parent):
+        return _Claimed(path) if _made(_file(path)) else None
     for pause in (0.01, 0.05, 0):  # `held` takes the lock for a moment when it looks
         file = path.open("ab")
         with contextlib.suppress(FileNotFoundError):
@@ -41,11 +57,12 @@ def held(path: Path) -> bool:
     """Whether some process holds the lock on a file.
 
     Raises:
-        InputError: the file system has no locks.
         OSError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
+            if not _works(path.parent):
+                return _file(path).exists() and not _stale(_file(path))
             return not _taken(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -56,12 +73,17 @@ def alone(path: Path, mode: str = "ab") -> Iterator[None]:
     """Waits for the lock on a file, and holds it inside.
 
     Raises:
-        InputError: the file system has no locks.
         OSError: the file cannot be opened in that mode.
     """
     with path.open(mode) as file:
-        _taken(file, fcntl.LOCK_EX)
-        yield
+        if _works(path.parent):
+            _taken(file, fcntl.LOCK_EX)
+            yield
+            return
+        while (lock := claim(path)) is None:
+            time.sleep(_PAUSE_SECONDS)
+        with lock:
+            yield
 
 
 def _taken(file: IO[bytes], how: int) -> bool:
@@ -73,8 +95,101 @@ def _taken(file: IO[bytes], how: int) -> bool:
     except OSError as error:
         if error.errno not in _MISSING:
             raise
-        raise InputError(
-            f"{file.name}: its file system has no file locks, by which two processes never write to one place;"
-            " choose a folder on another one"
-        ) from None
-    return True
+    return True  # or there are none, in a folder that can only be read
+
+
+def _works(folder: Path) -> bool:
+    """Whether `flock` keeps a second process from a lock in this folder; tried once for each file system.
+
+    In a folder that cannot be written nobody trains, and what is to be had is taken.
+    """
+    device = folder.stat().st_dev
+    if device not in _tested:
+        _tested[device] = True
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                words = [sys.executable, "-I", "-S", "-c", _OTHER, f"/proc/{os.getpid()}/fd/{file.fileno()}"]
+                _tested[device] = subprocess.run(words, capture_output=True, check=False).returncode != 0
+            except OSError as error:
+                _tested[device] = error.errno not in _MISSING
+    return _tested[device]
+
+
+class _Claimed(io.BufferedWriter):
+    """A file whose claim is ours until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._claim = _file(path)
+        self._content = self._claim.read_bytes()
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(_BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self._claim)
+
+    def close(self) -> None:
+        """Closes the file and gives the claim back."""
+        if self.closed:
+            return
+        super().close()
+        self._closed.set()
+        with contextlib.suppress(FileNotFoundError):
+            if self._claim.read_bytes() == self._content:  # else it was taken over while this process slept
+                self._claim.unlink()
+
+
+def _file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.claim")
+
+
+def _made(claim: Path) -> bool:
+    """Makes a claim of this process; whether nobody else has it."""
+    said = {"owner": owner.me(), "job": os.environ.get("SLURM_JOB_ID", ""), "id": uuid.uuid4().hex}
+    for _ in range(2):
+        with contextlib.suppress(FileExistsError), claim.open("xb") as file:
+            file.write(json.dumps(said).encode())
+            return True
+        if not _stale(claim) or not _cleared(claim):
+            return False
+    return False
+
+
+def _stale(claim: Path) -> bool:
+    """Whether the owner of a claim is known to be gone, or silent for too long."""
+    try:
+        silent, raw = time.time() - claim.stat().st_mtime, claim.read_bytes()
+    except FileNotFoundError:
+        return True  # it was given back meanwhile
+    if silent > _SILENT_SECONDS:
+        return True
+    try:
+        said = json.loads(raw)
+        alive = owner.alive(said["owner"])
+        job = said["job"]
+    except (ValueError, KeyError, TypeError):
+        return False  # it is being written
+    if alive is None and job:  # on another node: a job that was requeued does not run there any more
+        return bool(job == os.environ.get("SLURM_JOB_ID"))
+    return alive is False
+
+
+def _cleared(claim: Path) -> bool:
+    """Removes a stale claim, one process at a time, so that nobody removes the claim of another one who was faster."""
+    guard = claim.with_suffix(".taking")
+    try:
+        guard.open("xb").close()
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - guard.stat().st_mtime > _SILENT_SECONDS:  # who made it was killed in between
+                guard.unlink()
+        return False
+    try:
+        if _stale(claim):
+            claim.unlink(missing_ok=True)
+        return True
+    finally:
+        guard.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ PACKAGE = PROJECT / "repro"
 # A module imports only modules that stand before its own, or beside it in the same package.
 ORDER = [
     "errors",
+    "owner",
     "locks",
     "declarations",
     "validation",

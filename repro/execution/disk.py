@@ -17,7 +17,6 @@ def write(path: Path, content: bytes | memoryview) -> None:
     """Puts `content` at `path` in one step: a crash leaves the former file or the new one.
 
     Raises:
-        InputError: the file system has no locks.
         OSError: the disk is full or the folder cannot be written; the former file stays.
     """
     temporary = partial(path)

@@ -8,11 +8,11 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+from repro import owner
 from repro.datasets import DATASETS
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
 from repro.spec import PROTOCOL, changes, flatten
-from repro.tracking import owner
 from repro.tracking.names import DATASET_CONTEXTS, SCHEMA, Tag
 from repro.tracking.stored import param
 

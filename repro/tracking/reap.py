@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro import journal
+from repro import journal, owner
 from repro.errors import ReproError
 from repro.journal import Journal
-from repro.tracking import api, owner
+from repro.tracking import api
 from repro.tracking.names import Tag
 from repro.tracking.store import TrackingError
 from repro.tracking.writer import MESSAGE_LENGTH, Writer

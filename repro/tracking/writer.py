@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from repro import journal, locks, studies
-from repro.errors import InputError
+from repro import journal, locks, owner, studies
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord
 from repro.studies import Plan
-from repro.tracking import api, entries, owner, sqlite
+from repro.tracking import api, entries, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
 from repro.tracking.runs import NO_SUCH_RUN, Runs, cut
 from repro.tracking.store import Store, connect
@@ -357,8 +356,5 @@ def _asked(plan: Plan, reused: Mapping[str, str], journals: Collection[str]) -> 
 def _one_publisher(folder: Path) -> Iterator[None]:
     """Lets one process at a time publish a journal; a sweep, `sync` and `reap` may meet, and two would create two runs."""
     path = folder / journal.NAME
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(InputError):  # without locks: nothing was trained there, it is published from there
-            mode = "r+b" if os.access(path, os.W_OK) else "rb"  # NFS locks only what may be written
-            stack.enter_context(locks.alone(path, mode))
+    with locks.alone(path, "r+b" if os.access(path, os.W_OK) else "rb"):  # NFS locks only what may be written
         yield

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from repro import journal
 from tests.conftest import Repro
-from tests.execution.watching import statuses
+from tests.execution.watching import points, statuses
 
 NO_LOCKS = """
 import errno, fcntl
 def flock(file, how):
     raise OSError(errno.ENOSYS, "Function not implemented")
 fcntl.flock = flock
+"""
+LOCKS_OF_NO_USE = """
+import fcntl
+fcntl.flock = lambda file, how: None
 """
 NO_LINKS = """
 import errno, os
@@ -37,16 +42,20 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, st
     return changed
 
 
-@pytest.mark.parametrize("words", [["sync"], ["--offline"]])
-def test_a_file_system_without_locks_is_said(repro: Repro, sweep_words, on, tmp_path, words):
-    (tmp_path / "runs").mkdir()
-    asked = words if words == ["sync"] else [*sweep_words, "--offline", "true"]
-    done = repro(*asked, env=on(NO_LOCKS))
-    assert done.returncode == 1 + (words == ["sync"])
-    said = done.stderr + done.stdout
-    assert "its file system has no file locks" in said
-    assert "Traceback" not in said
-    assert not (tmp_path / "mlflow.db").exists()
+@pytest.mark.parametrize("lacking", [NO_LOCKS, LOCKS_OF_NO_USE], ids=["none", "of no use"])
+def test_without_file_locks_two_sweeps_train_each_key_once_too(
+    start, repro: Repro, sweep_words, on, tmp_path, lacking
+) -> None:
+    env = on(lacking)
+    both = [start(sweep_words, env=env) for _ in range(2)]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert [len(journal.read(one).attempts) for one in journal.find(tmp_path / "runs")] == [1, 1]
+    assert set(statuses(tmp_path).values()) == {"FINISHED"}
+    seen = [(name, metric, step) for name, metric, step, _ in points(tmp_path)]
+    assert len(seen) == len(set(seen))
+    assert not list(tmp_path.rglob("*.claim")), "claims are given back"
+    assert repro("status", env=env).returncode == 0
 
 
 def test_a_store_is_made_on_a_file_system_without_hard_links(repro: Repro, sweep_words, on, tmp_path):

@@ -50,7 +50,7 @@ def driving(program, place, run):
 @pytest.fixture(scope="module")
 def nobody() -> str:
     """The owner tag of a process that has ended."""
-    text = "from repro.tracking import owner; print(owner.me(), end='')"
+    text = "from repro import owner; print(owner.me(), end='')"
     return subprocess.run([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

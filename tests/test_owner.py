@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from repro.tracking import owner
+from repro import owner
 
 
 def test_this_process_lives() -> None:
@@ -15,7 +15,7 @@ def test_this_process_lives() -> None:
 
 
 def test_a_process_that_ended() -> None:
-    text = "from repro.tracking import owner; print(owner.me(), flush=True); input()"
+    text = "from repro import owner; print(owner.me(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
