@@ -18,22 +18,31 @@ _FEWEST_DIGITS = 4  # by which a run may be named
 
 
 @click.command()
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1)
+@options.switch("--packages", False, "Versions of the installed packages, too.")
 @options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
-def show(run: tuple[str, ...], as_json: bool, runs_dir: str, tracking_uri: str | None) -> None:
+def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tracking_uri: str | None) -> None:
     """What is recorded of a run, or what differs between two: by MLflow's run id or by key, or the first digits of them.
+
+    Settings that are not the defaults come first. The id of a sweep shows its table.
 
     \b
     repro show 0f3c9a         one run: settings, environment, result
     repro show 0f3c9a 77aa01  two runs: what is not the same
     """
-    if len(run) > 2:
-        raise InputError(f"show takes one run or two, got {len(run)}")
+    if not 1 <= len(run) <= 2:
+        raise InputError(
+            f"show takes one run or two, got {len(run)} (example: repro show 0f3c9a, the first digits of a run id or of"
+            " a key, as `repro status` lists them)"
+        )
     named = [_whole(one, Path(runs_dir), tracking_uri) for one in run]
+    if len(named) == 1 and (told := _sweep(named[0], Path(runs_dir), tracking_uri)) is not None:
+        options.echo_json({"summary": told}) if as_json else click.echo(told)
+        return
     journals = [_journal(one, Path(runs_dir), tracking_uri) for one in named]
-    facts = [_facts(one) for one in journals]
+    facts = [_facts(one, packages or as_json or len(named) == 2) for one in journals]
     if as_json:
         options.echo_json(facts[0] if len(facts) == 1 else facts)
         return
@@ -138,6 +147,18 @@ def _whole(run: str, runs: Path, uri: str | None) -> str:
     return found[0] if found else run
 
 
+def _sweep(run: str, runs: Path, uri: str | None) -> str | None:
+    """What a sweep's run in the store says of itself, its table once it is at its end; None for any other run."""
+    if _local(run, runs):
+        return None
+    from repro.tracking.names import Tag
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    tags = Writer(connect(uri, create=False)).run(run).tags
+    return tags.get(Tag.NOTE, "") if tags.get(Tag.KIND) == "sweep" else None
+
+
 def _journal(run: str, runs: Path, uri: str | None) -> Journal:
     """The journal of a run, by its key in the folder of journals or by its id in the store.
 
@@ -193,15 +214,22 @@ def _in_store(run: str, recorded: Journal, runs: Path, uri: str | None) -> tuple
     return tuple(in_store(recorded, points, writer.run(run).metrics))
 
 
-def _facts(known: Journal) -> dict[str, str]:
-    """What a journal says of its run, as named lines."""
+def _facts(known: Journal, with_packages: bool) -> dict[str, str]:
+    """What a journal says of its run, as named lines; settings that are not the defaults first."""
     from dataclasses import asdict
 
     from repro.spec import flatten
 
     attempt, last = known.attempts[0], known.attempts[-1]
     facts = {"study": attempt.study, "variant": attempt.variant, "key": known.spec.key, "journal": known.id}
-    facts |= {name: str(value) for name, value in flatten(known.spec).items()}
+    own = known.spec.model_dump(exclude_defaults=True)
+
+    def usual(name: str) -> bool:
+        group, _, field = name.partition(".")
+        return field.partition(".")[0] not in own.get(group, {}) if field else group not in own
+
+    settings = sorted(flatten(known.spec).items(), key=lambda one: usual(one[0]))
+    facts |= {name: str(value) for name, value in settings}
     environment = asdict(last.environment)
     packages = environment.pop("packages")
     facts |= {name: str(value) for name, value in environment.items()}
@@ -210,5 +238,4 @@ def _facts(known: Journal) -> dict[str, str]:
         result = asdict(known.result)
         result.pop("confusion")
         facts |= {name: str(value) for name, value in result.items()}
-    facts |= {f"package {name}": version for name, version in packages.items()}
-    return facts
+    return facts | ({f"package {name}": version for name, version in packages.items()} if with_packages else {})

@@ -121,6 +121,17 @@ def test_one_run_is_shown_and_two_are_compared(repro, tracked: Path, run_id: str
     assert lines["weights_digest"] == known.result.weights_digest
     assert lines["data.digest"] == known.spec.data.digest
     assert lines["key"] == known.spec.key
+    names = list(lines)
+    assert names.index("model.first_filters") < names.index("training.epochs") < names.index("model.dropout"), (
+        "what is not the default stands first"
+    )
+    assert not any(name == "package" for name in names)
+    packages = repro("show", run_id, "--packages", "true", *where).stdout
+    assert "package torch " in packages and packages.split()[:6] == one.stdout.split()[:6]
+    sweep = rows(tracked / "mlflow.db", "SELECT run_uuid FROM runs WHERE name = 'tiny'")[0][0]
+    assert "| Narrow" in repro("show", sweep, *where).stdout
+    nothing = repro("show")
+    assert nothing.returncode == 2 and "repro status" in nothing.stderr and len(nothing.stderr.splitlines()) == 1
     other = rows(tracked / "mlflow.db", "SELECT run_uuid FROM runs WHERE name = 'wide seed 0'")[0][0]
     assert repro("show", run_id[:6], *where).stdout == one.stdout, "the first digits do"
     two = repro("show", run_id, other, *where)
