@@ -16,6 +16,7 @@ all: lint types docs-check test
 setup: .venv/.ready
 
 .venv/.ready: constraints.txt pyproject.toml python_env.yaml mlruns.gitignore
+	@echo "Set-up: installs the pinned packages into .venv (torch alone is some 200 MB to 1 GB; minutes, once)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
@@ -26,11 +27,9 @@ demo: setup
 	$(BIN)/mlflow run .
 	$(BIN)/mlflow run . -e compare -P study=demo -P out=report
 	@echo
-	@echo "The tables and curves are in report/ (open report/index.html)."
-	@echo "See the runs:            $(BIN)/mlflow ui"
-	@echo "The same on CIFAR-10:    $(BIN)/mlflow run . -e reproducibility"
-	@echo "One ablation:            $(BIN)/mlflow run . -e ablation -P fire=removed"
-	@echo "Export for a report:     $(BIN)/mlflow run . -e compare -P study=ablation -P out=report"
+	@echo "The tables and curves are in report/: open report/index.html."
+	@echo "The runs: start $(BIN)/mlflow ui and open the link above."
+	@echo "Next, Table 1 on CIFAR-10: $(BIN)/mlflow run . -e reproducibility"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from repro.cli import options, progress
+from repro.cli import main, options, progress
 
 
 def test_repro_alone_prints_its_help(repro) -> None:
@@ -50,3 +50,9 @@ def test_counts_agree_with_their_nouns() -> None:
         "2 runs",
         "1,200 runs",
     ]
+
+
+def test_another_system_is_refused_in_one_line(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert main(["models"]) == 2
+    assert "runs on Linux (this is darwin)" in capsys.readouterr().err
