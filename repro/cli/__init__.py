@@ -97,7 +97,9 @@ def main(args: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without some character shows another one
     if sys.platform != "linux":
-        return _fail(f"runs on Linux (this is {sys.platform}); on macOS and Windows use a container, WSL or a server", 2)
+        return _fail(
+            f"runs on Linux (this is {sys.platform}); on macOS and Windows use a container, WSL or a server", 2
+        )
     try:
         if "MLFLOW_RUN_ID" in os.environ and (line := leave_clone()):
             click.echo(f"repro: {line}", err=True)

@@ -106,7 +106,7 @@ def compare(
         root = written.index.parent
         writer().log_files(run_id, {str(path.relative_to(root)): path for path in written.paths})
         if Tag.KIND not in writer().run(run_id).tags:  # else a sweep of the same `mlflow run` is described there
-            writer().describe(run_id, written.summary)
+            writer().describe(run_id, written.summary, f"compare {study}")
 
 
 @click.command()

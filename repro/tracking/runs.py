@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """MLflow's codes for an id that it does not know, or that cannot be one."""
 
+MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""A name that MLflow gave a run for want of one."""
 _METRICS_A_BATCH = 900  # MLflow takes 1,000 metrics, params and tags at a time, of them 100 params
 _TAG_LENGTH = 8000  # what MLflow keeps of a tag
 
@@ -50,11 +53,13 @@ class Runs:
                 ) from None
 
     def beginning(self, digits: str) -> list[str]:
-        """Ids of the runs, not the sweeps, whose id or whose key begins with some hexadecimal digits."""
-        ours = f"tags.`{Tag.KIND}` = 'run'"
-        named = (f"attributes.run_id LIKE '{digits}%'", f"tags.`{Tag.KEY}` LIKE '{digits}%'")
+        """Ids of the runs and sweeps whose id, or whose key, begins with some hexadecimal digits."""
+        named = (
+            f"tags.`{Tag.KIND}` LIKE '%' AND attributes.run_id LIKE '{digits}%'",
+            f"tags.`{Tag.KEY}` LIKE '{digits}%'",
+        )
         with self.store.errors():
-            found = [run.info.run_id for name in named for run in api.search(self.store, f"{ours} AND {name}")]
+            found = [run.info.run_id for name in named for run in api.search(self.store, name)]
         return list(dict.fromkeys(found))
 
     def artifact(self, run_id: str, path: str) -> bytes | None:
@@ -67,10 +72,15 @@ class Runs:
         with self.store.errors():
             return api.download(self.store, run, path)
 
-    def describe(self, run_id: str, text: str) -> None:
-        """Sets what MLflow's UI shows above a run, in Markdown; longer than MLflow takes, it is cut at a line."""
+    def describe(self, run_id: str, text: str, name: str) -> None:
+        """Sets what MLflow's UI shows above a run, in Markdown; longer than MLflow takes, it is cut at a line.
+
+        A run that has a name of MLflow's own making gets `name`.
+        """
         with self.store.errors():
             self._log(run_id, tags={Tag.NOTE: cut(text)})
+            if MADE_UP.fullmatch(self.run(run_id).name):
+                self.store.client.update_run(run_id, name=name)
 
     def log_files(self, run_id: str, files: Mapping[str, bytes | Path]) -> None:
         """Stores files with a run, over those it has: artifact path -> bytes, or the file to copy."""

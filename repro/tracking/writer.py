@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecor
 from repro.studies import Plan
 from repro.tracking import api, entries, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
-from repro.tracking.runs import NO_SUCH_RUN, Runs, cut
+from repro.tracking.runs import MADE_UP, NO_SUCH_RUN, Runs, cut
 from repro.tracking.store import Store, connect
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ Status: TypeAlias = Literal["FINISHED", "KILLED", "FAILED"]
 MESSAGE_LENGTH = 2000
 FORKED = "is a copy that went on apart from the journal that the store has; it is a run of its own: "
 _STATUS = {"running": "RUNNING", "killed": "KILLED", "failed": "FAILED"}
-_MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")
-"""A name that MLflow gave a run for want of one."""
 _FEW = 20
 """Keys that are looked up one by one on a server."""
 
@@ -126,7 +123,7 @@ class Writer(Runs):
                 run_id = self._create_run(plan.name, tags)
             else:
                 self._log(run_id, tags=tags)
-                if given is not None and given.info.run_id == run_id and _MADE_UP.fullmatch(given.info.run_name or ""):
+                if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):
                     self.store.client.update_run(run_id, name=plan.name)
             self._sweeps[content] = run_id
         self.log_files(

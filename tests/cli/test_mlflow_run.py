@@ -90,7 +90,7 @@ def test_the_literal_command_trains_the_rows_asked_for_and_compare_makes_artifac
     assert len(parents) == 2 and len(set(parents)) == 1, "the run that mlflow made is the parent"
 
     run(["-e", "compare", "-P", "study=ablation", "-P", "out=report", "-P", "figures=false"], clone, linked)
-    (artifacts,) = rows(clone, "SELECT artifact_uri FROM runs ORDER BY start_time DESC LIMIT 1")
+    (artifacts,) = rows(clone, "SELECT artifact_uri FROM runs WHERE name = 'compare ablation'")
     folder = Path(artifacts[0].removeprefix("file://"))
     assert (folder / "index.html").is_file()
     assert (folder / "tables").is_dir()

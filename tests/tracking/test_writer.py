@@ -385,7 +385,7 @@ def test_unknown_run(place) -> None:
 def test_describe_and_files(place) -> None:
     writer = Writer(connect(place.uri))
     run_id = writer.store.client.create_run("0", run_name="compare").info.run_id
-    writer.describe(run_id, "## Table")
+    writer.describe(run_id, "## Table", "compare tiny")
     writer.log_files(run_id, {"report/index.html": b"<html>"})
     writer.log_files(run_id, {"report/index.html": b"<html lang='en'>"})
     assert writer.run(run_id).tags["mlflow.note.content"] == "## Table"
