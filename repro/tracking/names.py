@@ -23,6 +23,7 @@ class Tag(StrEnum):
     KIND = "repro.kind"
     SCHEMA = "repro.schema"
     STUDY = "repro.study"
+    PLAN = "repro.plan"
     VARIANT = "repro.variant"
     SETTING = "repro.setting"
     SEED = "repro.seed"
@@ -139,6 +140,7 @@ SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.KIND: "`sweep`.",
         Tag.SCHEMA: "Version of the names on this page.",
         Tag.STUDY: "The study, or `paper` for all of them.",
+        Tag.PLAN: "First digits of the SHA-256 of the plan: a sweep that was stopped goes on in its run.",
         Tag.OWNER: "The process that drives the sweep: host, pid, start (JSON).",
         Tag.CLOSED: "Status that the sweep ended with, as it said itself.",
         Tag.COMMIT: "Git commit of the code.",

@@ -7,6 +7,7 @@ FINISHED run is a complete one. A failure is a `TrackingError`; the same call ma
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -77,6 +78,7 @@ class Writer(Runs):
         super().__init__(store)
         self._journals: dict[str, _Known] = {}  # by the start of the last attempt
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
+        self._former: dict[str, list[str]] = {}  # run id of a sweep -> those that were stopped before, of the same plan
 
     @classmethod
     def opened(cls, uri: str | None, say: Callable[[str], object], experiment: str | None = None) -> Writer:
@@ -94,7 +96,7 @@ class Writer(Runs):
         journals: Collection[str] = (),
         environment: Environment | None = None,
     ) -> str:
-        """The parent run of a sweep: the one that `mlflow run` has made, or a new one.
+        """The parent run of a sweep: the one that `mlflow run` has made, that of the same plan that was stopped, or a new one.
 
         Args:
             plan: what the sweep asks for.
@@ -110,6 +112,7 @@ class Writer(Runs):
             Tag.KIND: "sweep",
             Tag.SCHEMA: SCHEMA,
             Tag.STUDY: plan.name,
+            Tag.PLAN: hashlib.sha256(content.encode()).hexdigest()[:16],
             Tag.OWNER: owner.me(),
             Tag.NOTE: _asked(plan, reused, journals),
             **(entries.computed(environment) if environment else {}),
@@ -118,6 +121,10 @@ class Writer(Runs):
             given, run_id = self._given(), self._sweeps.get(content)
             if run_id is None and given is not None and self._may_take(given, content):
                 run_id = given.info.run_id
+            former = [] if run_id in self._sweeps.values() else self._stopped(tags[Tag.PLAN], run_id)
+            if run_id is None and given is None and former:
+                run_id = former.pop()
+                self.store.client.update_run(run_id, "RUNNING")
             if run_id is None:
                 tags |= entries.source(environment) | ({Tag.PARENT: given.info.run_id} if given is not None else {})
                 run_id = self._create_run(plan.name, tags)
@@ -125,7 +132,10 @@ class Writer(Runs):
                 self._log(run_id, tags=tags)
                 if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):
                     self.store.client.update_run(run_id, name=plan.name)
-            self._sweeps[content] = run_id
+            self._sweeps[content], self._former[run_id] = run_id, former
+            there = f"#/experiments/{self.store.experiment_id}/runs/{run_id}"
+            for one in former:
+                self._log(one, tags={Tag.NOTE: f"Stopped; continued in [{plan.name}, run {run_id[:8]}]({there})."})
         self.log_files(
             run_id, {"sweep.json": content.encode(), "reused.json": json.dumps(dict(reused), indent=1).encode()}
         )
@@ -147,6 +157,8 @@ class Writer(Runs):
             self._log(parent, tags={Tag.CLOSED: status, **({Tag.NOTE: cut(description)} if description else {})})
             if parent != self.attached():
                 self.store.client.set_terminated(parent, status)
+            for one in self._former.pop(parent, []) if status == "FINISHED" else []:
+                self.store.client.set_terminated(one, status)  # its work is done
         self._sweeps = {content: run for content, run in self._sweeps.items() if run != parent}
 
     def attached(self) -> str | None:
@@ -170,6 +182,12 @@ class Writer(Runs):
             return None
         made = run.data.tags.get(Tag.SOURCE_TYPE) == "PROJECT" and run.info.lifecycle_stage == "active"
         return run if made and run.info.status == "RUNNING" else None
+
+    def _stopped(self, plan: str, besides: str | None) -> list[str]:
+        """The sweeps of a plan that did not come to their end, the latest at the end."""
+        found = api.search(self.store, f"tags.`{Tag.KIND}` = 'sweep' AND tags.`{Tag.PLAN}` = '{plan}'")
+        stopped = [run for run in found if run.info.status in {"KILLED", "FAILED"} and run.info.run_id != besides]
+        return [run.info.run_id for run in sorted(stopped, key=lambda run: run.info.start_time)]
 
     def _may_take(self, given: Run, content: str) -> bool:
         """Whether a run of `mlflow run` may hold a plan: it holds none yet, or this one."""

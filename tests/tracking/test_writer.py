@@ -373,6 +373,29 @@ def test_sweep_inside_mlflow_run(fresh, trained, runs, dump, monkeypatch) -> Non
     assert Writer(store).open_sweep(run.plan, reused={}) not in {given, "0" * 32}
 
 
+def test_a_stopped_sweep_goes_on_in_its_run(place, trained, runs, dump, monkeypatch) -> None:
+    run, other = trained(runs), trained(runs)
+    first = Writer(connect(place.uri)).open_sweep(run.plan, reused={})
+    Writer(connect(place.uri)).close_sweep(first, "KILLED", {})
+    assert Writer(connect(place.uri)).open_sweep(other.plan, reused={}) != first, "another plan"
+    again = Writer(connect(place.uri))
+    assert again.open_sweep(run.plan, reused={}) == first
+    assert dump(place.database, first).run["status"] == "RUNNING"
+    again.close_sweep(first, "FAILED", {})
+
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    client = connect(place.uri).client
+    given = client.create_run("0", run_name="serious-skink-1", tags={"mlflow.source.type": "PROJECT"}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    writer = Writer(connect(place.uri))
+    assert writer.open_sweep(run.plan, reused={}) == given, "`mlflow run` has made a new one"
+    former = dump(place.database, first)
+    assert f"runs/{given}" in former.tags["mlflow.note.content"]
+    assert former.run["status"] == "FAILED", "until the work is done"
+    writer.close_sweep(given, "FINISHED", {})
+    assert dump(place.database, first).run["status"] == "FINISHED"
+
+
 def test_unknown_run(place) -> None:
     writer = Writer(connect(place.uri))
     for unknown in ("0" * 32, "no such/run"):
