@@ -1,0 +1,78 @@
+"""Every command that a document shows is one that the program takes."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from repro.cli import cli
+from repro.errors import ReproError
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINE = re.compile(r"^(?:    |exec |`)*((?:exec )?(?:repro|mlflow run) [^`#\n]*)", re.MULTILINE)
+INLINE = re.compile(r"`(repro [a-z][^`]*|mlflow run [^`]*)`")
+ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+
+
+def shown() -> list[tuple[str, str]]:
+    found = {}
+    for page in PAGES:
+        text = page.read_text()
+        if page.name == "cli.md":
+            text = ""  # it is the program's own help
+        blocks = "\n".join(re.findall(r"^    .*$", text, re.MULTILINE)).replace("\\\n", " ")
+        for command in [*LINE.findall(blocks), *INLINE.findall(text.replace("\n", " "))]:
+            found[page.name, " ".join(command.removeprefix("exec ").split())] = None
+    return list(found)
+
+
+def help_texts() -> list[tuple[str, str]]:
+    context = click.Context(cli, info_name="repro")
+    texts = {name: cli.get_command(context, name).help or "" for name in ["", *cli.list_commands(context)] if name}
+    return [
+        (name, " ".join(line.split("  ")[0].split()))
+        for name, text in texts.items()
+        for line in re.findall(r"^\s*(repro .*)$", text, re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("place", "command"), [*shown(), *help_texts()])
+def test_a_command_that_is_shown_can_be_given(place, command) -> None:
+    words = shlex.split(re.sub(r"\.\.\.|<[^>]+>", "x", command))
+    if words[0] == "repro":
+        if len(words) == 1 or words[1].startswith("-"):
+            return
+        name_alone = len(words) == 2
+        found = cli.get_command(click.Context(cli), words[1])
+        assert found is not None, f"{place}: no command {words[1]}"
+        try:
+            found.make_context(words[1], words[2:], parent=click.Context(cli))
+        except click.MissingParameter as error:
+            assert name_alone, f"{place}: {command}: {error}"
+        except (click.ClickException, ReproError) as error:
+            pytest.fail(f"{place}: {command}: {error}")
+        return
+    options = words[3:]
+    entry = ENTRIES[options[options.index("-e") + 1] if "-e" in options else "main"]
+    given = [value.partition("=")[0] for name, value in pairwise(options) if name == "-P"]
+    assert set(given) <= set(entry["parameters"]), f"{place}: {command}"
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(shown()) > 30
+    assert len(help_texts()) > 15
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    broken = [
+        f"{page.name}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
