@@ -150,6 +150,8 @@ def resolve(uri: str | None) -> str:
     if (path := sqlite_path(given)) is not None:
         return _sqlite_uri(path)
     scheme, separator, _ = given.partition("://")
+    if scheme == "databricks":
+        return given  # with or without a profile's name; MLflow says what is not configured
     if not separator or scheme in {"file", "sqlite"}:
         raise InputError(
             f"tracking URI {shown(given)!r} is not a store that MLflow keeps runs in"
@@ -246,6 +248,12 @@ def _explained(uri: str, error: Exception) -> str:
             )
         return (
             f"tracking server {uri} does not answer ({reason}); {remedy}, or name another store (MLFLOW_TRACKING_URI)"
+        )
+    if refused := re.search(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED", text if uri.startswith("http") else ""):
+        what = "asks for a login" if refused[0] in {"401", "UNAUTHENTICATED"} else "does not let this login do that"
+        return (
+            f"tracking server {uri} {what} ({refused[0]}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,"
+            " or MLFLOW_TRACKING_TOKEN"
         )
     if "must be in the 'active' state" in line and (run := re.search(r"[0-9a-f]{32}", line)):
         return f"{uri}: run {run[0]} is deleted there; `mlflow runs restore --run-id {run[0]}` brings it back"

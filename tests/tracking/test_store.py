@@ -174,6 +174,49 @@ def test_no_server(here: Path) -> None:
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "line"),
+    [
+        (401, b"You are not authenticated.", "asks for a login (401)"),
+        (403, b"Permission denied", "does not let this login do that (403)"),
+        (
+            403,
+            b'{"error_code": "PERMISSION_DENIED", "message": "no"}',
+            "does not let this login do that (PERMISSION_DENIED)",
+        ),
+    ],
+)
+def test_a_server_that_wants_a_login_says_what_to_set(here: Path, status, body, line) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(TrackingError) as error:
+            connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert line in str(error.value)
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["databricks", "databricks://profile"])
+def test_databricks_is_passed_on(here: Path, uri: str) -> None:
+    assert store.resolve(uri) == uri
+    with pytest.raises(TrackingError, match=r"[Dd]atabricks"):
+        connect(uri)
+
+
 def test_server_that_never_answers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.PROBE_SECONDS < 10
     monkeypatch.setattr(store, "PROBE_SECONDS", 1)
