@@ -38,6 +38,7 @@ _COMMANDS = {
     "status": "journals",
     "archive": "journals",
     "reap": "runs",
+    "prune": "pruning",
     "register": "registry",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,12 +81,16 @@ def archive(out: str, runs_dir: str) -> None:
 @options.data_dir()
 @options.experiment()
 @options.models()
+@options.runs_dir()
 @options.tracking_uri()
-def sync(folder: str, data_dir: str, experiment: str | None, models: Which, tracking_uri: str | None) -> None:
+def sync(
+    folder: str, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
+) -> None:
     """Bring journals into the store: what a server missed, what was trained with --offline, or a file of `repro archive`.
 
-    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. A finished run of an
-    earlier version gets its predictions.npz from its weights, where its data set is in --data-dir.
+    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. What `repro prune` has
+    removed, from --runs-dir or from the folder itself, is not brought back. A finished run of an earlier version gets its
+    predictions.npz from its weights, where its data set is in --data-dir.
 
     \b
     repro sync
@@ -96,23 +100,27 @@ def sync(folder: str, data_dir: str, experiment: str | None, models: Which, trac
     from repro import journal
     from repro.execution import plans
     from repro.execution.archive import unpack
+    from repro.execution.prune import marks
     from repro.tracking.writer import Writer
 
     if Path(folder).is_file():
         with tempfile.TemporaryDirectory(prefix="repro-sync-") as name:
             asked = unpack(Path(folder), Path(name))
             writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-            _bring(writer, Path(name) / "runs", asked, data_dir, models)
+            _bring(writer, Path(name) / "runs", asked, data_dir, models, marks(Path(runs_dir)))
         return
     if not Path(folder).is_dir():
         raise InputError(
             f"{folder}: no such folder or archive (a folder holds one folder a run, each with a {journal.NAME})"
         )
     writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-    _bring(writer, Path(folder), plans.kept(Path(folder)), data_dir, models)
+    pruned = marks(Path(runs_dir), Path(folder))
+    _bring(writer, Path(folder), plans.kept(Path(folder)), data_dir, models, pruned)
 
 
-def _bring(writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which) -> None:
+def _bring(
+    writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which, pruned: Collection[str]
+) -> None:
     from repro import datasets, journal
     from repro.cli.progress import counted
     from repro.execution import predictions, publisher
@@ -122,13 +130,16 @@ def _bring(writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, mo
     from repro.tracking.store import TrackingError
     from repro.tracking.writer import FORKED
 
-    runs = points = files = broken = 0
+    runs = points = files = broken = passed = 0
     former = ""
     with_model = set()
     for one in journal.find(folder):
         try:
             if journal.held(one) or (known := journal.read(one)) is None:
                 continue  # its own sweep publishes it
+            if known.id in pruned:
+                passed += 1
+                continue
             publisher.draw(one)
             data = known.spec.data
             cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
@@ -154,6 +165,7 @@ def _bring(writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, mo
     lost = f", {files} files that the store had lost" if files else ""
     added = _add_sweeps(writer, asked)
     brought = f", {counted(added, 'sweep')} brought in" if added else ""
+    brought += f"; {counted(passed, 'run')} passed over, for `repro prune` has removed them" if passed else ""
     click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}{brought}")
     if broken:
         raise ReproError(f"{broken} journals could not be published; the lines above say why")

@@ -51,6 +51,17 @@ def search(store: Store, condition: str) -> Iterator[Run]:
         token = page.token or None
 
 
+def forget(store: Store, journals: Collection[str]) -> int:
+    """Deletes the runs of journals, by their ids, as MLflow's pages do; returns how many there were."""
+    deleted = 0
+    with store.errors():
+        for name in journals:
+            for run in list(search(store, f"tags.`repro.journal` = '{name}'")):
+                store.client.delete_run(run.info.run_id)
+                deleted += 1
+    return deleted
+
+
 def runs(store: Store) -> list[StoredRun]:
     """Every sweep and every finished run, newest first."""
     sweeps = search(store, "tags.`repro.kind` = 'sweep'")

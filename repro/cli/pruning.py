@@ -1,0 +1,70 @@
+"""The command that removes runs: `prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from repro.cli import options
+from repro.errors import InputError
+
+_STATES = ("stopped", "failed", "ended", "broken")
+
+
+@click.command()
+@click.argument("run", nargs=-1)
+@click.option("--states", default="", help=f"All runs in these states, comma-separated: {', '.join(_STATES)}.")
+@options.switch("--apply", False, "Remove them; else only say which.")
+@options.runs_dir()
+@options.tracking_uri()
+def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, tracking_uri: str | None) -> None:
+    """Remove runs, by their keys or states: folders and weights, and their runs in the store. Says only which, without --apply.
+
+    `repro sync` does not bring a pruned run back from a copy of its journal, and the same settings may be trained anew. In
+    MLflow the runs are deleted as its own pages do it: `mlflow gc` frees their space, `mlflow runs restore` undoes it.
+
+    \b
+    repro prune 0f3c9a
+    repro prune --states failed,stopped --apply
+    """
+    from repro.cli.progress import counted
+    from repro.errors import unknown
+    from repro.execution import prune as pruning
+    from repro.execution import status
+
+    wanted = [one.strip() for one in states.split(",") if one.strip()]
+    for one in wanted:
+        if one not in _STATES:
+            raise unknown("state", one, _STATES)
+    if not run and not wanted:
+        raise InputError("prune: names no run (allowed: keys, or --states failed,stopped)")
+    runs = Path(runs_dir)
+    chosen = pruning.chosen(status.read(runs), run, wanted)
+    sizes = {
+        one.key: sum(file.stat().st_size for file in (runs / one.key).rglob("*") if file.is_file()) for one in chosen
+    }
+    ids = []
+    for one in chosen:
+        if apply and (found := pruning.prune(runs / one.key)) is not None:
+            ids.append(found)
+        click.echo(
+            f"{one.key}  {one.name}  {one.state}  epoch {one.epoch}/{one.epochs}  {sizes[one.key] / 2**20:.2f} MiB"
+        )
+    total = f"{counted(len(chosen), 'run')}, {sum(sizes.values()) / 2**20:.2f} MiB"
+    if not apply:
+        click.echo(f"{total}; nothing was removed, --apply does")
+        return
+    deleted = _forget(ids, tracking_uri)
+    click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
+
+
+def _forget(ids: list[str], tracking_uri: str | None) -> int:
+    """Deletes the runs of journals in the store, which is not created for that; returns how many."""
+    from repro.tracking import api, store
+
+    uri = store.resolve(tracking_uri)
+    database = store.sqlite_path(uri)
+    if not ids or (database is not None and not database.is_file()):
+        return 0
+    return api.forget(store.connect(uri, create=False), ids)

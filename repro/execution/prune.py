@@ -1,0 +1,65 @@
+"""Runs that nobody wants any more: their folders are removed, and a mark says so to `repro sync`.
+
+The mark is an empty file `pruned/<id>` in the folder of the runs, by the id of the journal: a copy of that journal is not
+brought into a store again, and the same settings may be trained anew, in a journal of another id.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from repro import journal
+from repro.errors import InputError, ReproError
+from repro.execution.status import Status
+
+FOLDER = "pruned"
+
+
+def marks(*runs: Path) -> set[str]:
+    """The ids of the journals that were pruned in some folders of runs."""
+    return {mark.name for folder in runs for mark in (folder / FOLDER).glob("*")}
+
+
+def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str]) -> list[Status]:
+    """The runs whose key begins with one of `names`, and those in one of `states`.
+
+    Raises:
+        InputError: a name is that of no run, of several, or of one that is being trained.
+    """
+    found, wanted = list(found), set(states)
+    taken = {one.key: one for one in found if one.state in wanted}
+    for name in names:
+        meant = [one for one in found if one.key == name] or [one for one in found if one.key.startswith(name)]
+        if len(meant) != 1:
+            raise InputError(f"{name}: begins the keys of {len(meant)} runs (allowed: one; `repro status` lists them)")
+        if meant[0].state in {"running", "waiting"}:
+            raise InputError(
+                f"{name}: is {meant[0].state}; stop its sweep, or end job {meant[0].job or 'first'}, and prune it then"
+            )
+        taken[meant[0].key] = meant[0]
+    return list(taken.values())
+
+
+def prune(folder: Path) -> str | None:
+    """Removes the folder of a run and leaves its mark; returns the id of its journal, None where it cannot be read.
+
+    Raises:
+        ReproError: a process trains it.
+    """
+    lock = journal.claim(folder)
+    if lock is None:
+        raise ReproError(f"{folder}: another process holds it; try again when that has ended")
+    with lock:
+        try:
+            known = journal.read(folder)
+        except ReproError:
+            known = None
+        if known is not None:
+            mark = folder.parent / FOLDER / known.id
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+            journal.sync(mark.parent)
+        shutil.rmtree(folder)
+    return None if known is None else known.id

@@ -1,0 +1,72 @@
+"""Runs that are removed: which, only when asked for, and for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repro import journal
+from repro.errors import InputError, ReproError
+from repro.execution import prune, status, submission
+from repro.execution.submission import Submission
+from tests.execution.watching import rows
+from tests.test_journal import RESULT, attempt, epoch, write
+
+
+def active(folder: Path) -> int:
+    return int(rows(folder / "mlflow.db", "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'")[0][0])
+
+
+def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro, sweep_words, tmp_path: Path) -> None:
+    assert repro(*sweep_words).returncode == 0
+    assert repro("archive", "all.zip").returncode == 0
+    folder = next(one for one in journal.find(tmp_path / "runs") if journal.read(one).attempts[0].variant == "wide")
+    asked = repro("prune", folder.name[:6])
+    assert asked.returncode == 0, asked.stderr
+    assert "nothing was removed, --apply does" in asked.stdout
+    assert folder.exists()
+    assert active(tmp_path) == 3
+    done = repro("prune", folder.name[:6], "--apply")
+    assert done.returncode == 0, done.stderr
+    assert "1 run deleted in the store" in done.stdout
+    assert not folder.exists()
+    assert active(tmp_path) == 2
+    again = repro("sync", "all.zip")
+    assert again.returncode == 0, again.stderr
+    assert "1 runs in step with the store" in again.stdout
+    assert "1 run passed over, for `repro prune` has removed them" in again.stdout
+    assert active(tmp_path) == 2
+    assert "reused 1, trains 1" in repro(*sweep_words).stdout
+    assert active(tmp_path) == 4, "the run, trained anew, and the second sweep"
+
+
+def test_which_runs_are_meant(tmp_path: Path) -> None:
+    for name, last in (("aa1", RESULT), ("aa2", journal.Stop("failed", "no space")), ("bb", None)):
+        write(tmp_path / name, attempt(), epoch(1), *([last] if last else []))
+    submission.write(tmp_path / "cc", Submission("17/cc", "", ""))
+    found = status.read(tmp_path)
+
+    def keys(names: list[str], *states: str) -> set[str]:
+        return {one.key for one in prune.chosen(found, names, states)}
+
+    assert keys(["aa1"]) == {"aa1"}
+    assert keys([], "failed", "stopped") == {"aa2", "bb"}
+    assert keys(["b"], "ended") == {"aa1", "bb"}
+    for name, line in (("aa", "2 runs"), ("d", "0 runs"), ("cc", "is waiting; stop its sweep, or end job 17")):
+        with pytest.raises(InputError, match=line):
+            keys([name])
+    with journal.claim(tmp_path / "bb"), pytest.raises(ReproError, match="another process holds it"):
+        prune.prune(tmp_path / "bb")
+    assert prune.prune(tmp_path / "bb") in prune.marks(tmp_path)
+    assert not (tmp_path / "bb").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [([], "names no run (allowed: keys, or --states"), (["--states", "endet"], "did you mean 'ended'?")],
+)
+def test_what_is_not_meant_is_one_line(repro, words, line) -> None:
+    done = repro("prune", *words)
+    assert done.returncode == 2
+    assert line in done.stderr
