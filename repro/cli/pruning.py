@@ -33,10 +33,9 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
     from repro.execution import prune as pruning
     from repro.execution import status
 
-    wanted = [one.strip() for one in states.split(",") if one.strip()]
-    for one in wanted:
-        if one not in _STATES:
-            raise unknown("state", one, _STATES)
+    wanted = [state.strip() for state in states.split(",") if state.strip()]
+    if wrong := [state for state in wanted if state not in _STATES]:
+        raise unknown("state", wrong[0], _STATES)
     if not run and not wanted:
         raise InputError("prune: names no run (allowed: keys, or --states failed,stopped)")
     runs = Path(runs_dir)

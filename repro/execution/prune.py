@@ -35,9 +35,8 @@ def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str])
         if len(meant) != 1:
             raise InputError(f"{name}: begins the keys of {len(meant)} runs (allowed: one; `repro status` lists them)")
         if meant[0].state in {"running", "waiting"}:
-            raise InputError(
-                f"{name}: is {meant[0].state}; stop its sweep, or end job {meant[0].job or 'first'}, and prune it then"
-            )
+            how = f"`scancel {meant[0].job}` ends its job" if meant[0].job else "stop its sweep first"
+            raise InputError(f"{name}: is {meant[0].state} (allowed: runs that are not; {how})")
         taken[meant[0].key] = meant[0]
     return list(taken.values())
 

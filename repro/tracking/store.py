@@ -28,6 +28,8 @@ from repro.tracking.places import Moved, moved, quoted
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_REFUSED = r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED"
+_LOGIN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "squeezenet-repro"
 """The experiment of runs for which no other is named."""
@@ -249,12 +251,9 @@ def _explained(uri: str, error: Exception) -> str:
         return (
             f"tracking server {uri} does not answer ({reason}); {remedy}, or name another store (MLFLOW_TRACKING_URI)"
         )
-    if refused := re.search(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED", text if uri.startswith("http") else ""):
+    if refused := re.search(_REFUSED, text if uri.startswith("http") else ""):
         what = "asks for a login" if refused[0] in {"401", "UNAUTHENTICATED"} else "does not let this login do that"
-        return (
-            f"tracking server {uri} {what} ({refused[0]}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,"
-            " or MLFLOW_TRACKING_TOKEN"
-        )
+        return f"tracking server {uri} {what} ({refused[0]}); {_LOGIN}"
     if "must be in the 'active' state" in line and (run := re.search(r"[0-9a-f]{32}", line)):
         return f"{uri}: run {run[0]} is deleted there; `mlflow runs restore --run-id {run[0]}` brings it back"
     if "out-of-date database schema" in line:
