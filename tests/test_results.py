@@ -13,7 +13,7 @@ def texts(folder: Path) -> dict[str, str]:
     numbered = {run[:shown]: f"run {number}" for number, run in enumerate(ids) for shown in (8, 32)}
     found = {}
     for name in (folder / "files.txt").read_text().splitlines()[1:]:
-        if not name.endswith((".png", ".pdf")):
+        if not name.endswith((".png", ".pdf")) and not name.startswith("#"):
             text = (folder / name).read_text()
             found[name] = re.sub(
                 r"\b([0-9a-f]{32}|[0-9a-f]{8})\b", lambda found: numbered.get(found[0], found[0]), text

@@ -69,6 +69,7 @@ def compare(
     repro compare
     repro compare --study ablation,residual --out report --ui-url http://127.0.0.1:5000
     """
+    from repro.execution import environment
     from repro.reporting import claims, join, report
     from repro.tracking import reader
     from repro.tracking.names import Tag
@@ -92,6 +93,7 @@ def compare(
         beside=_beside(writer, _samples(contents, Path(data_dir)) if figures else None),
         columns=None if columns is None else _names(columns),
         preset=preset,
+        processes=environment.cores(),
     )
     if as_json:
         files = [str(path) for path in written.paths]
@@ -152,6 +154,9 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 _FIRST = ("title", "val", "n", "verdict", "published_val", "test", "size_mib", "outcome", "best_epoch")
 
 
+_TITLE = 24  # characters that a title keeps on a narrow terminal
+
+
 def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
     """The answer and the tables on a terminal; where it is narrow, fewer columns and no cut word or number."""
     from rich.console import Console
@@ -163,6 +168,8 @@ def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
     for sheet in sheets:
         columns, rows = sheet.cells()
         widths = [max(map(len, [column.alone, *(row[place] for row in rows)])) for place, column in enumerate(columns)]
+        longest = max(len(word) for row in rows for word in row[0].split())
+        widths[0] = min(widths[0], max(longest, _TITLE))  # a title may go on in the next line
         kept: list[int] = []
         for place in sorted(range(len(columns)), key=lambda place: _FIRST.index(columns[place].name)):
             if sum(widths[one] + 2 for one in (*kept, place)) <= console.width + 2 or not kept:
@@ -171,7 +178,11 @@ def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
         for place in sorted(kept):
             number = columns[place].kind == "number"
             table.add_column(
-                columns[place].alone, justify="right" if number else "left", no_wrap=place > 0, overflow="fold"
+                columns[place].alone,
+                justify="right" if number else "left",
+                no_wrap=place > 0,
+                overflow="fold",
+                min_width=widths[place] if place else None,
             )
         for row in rows:
             table.add_row(*(row[place] for place in sorted(kept)))

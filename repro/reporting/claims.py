@@ -332,7 +332,7 @@ def _val(row: Row) -> float:
 def _where(table: Table) -> str:
     """The data set and the setting in words where they are not the declared ones."""
     dataset = str(table.setting.values["data.dataset"])
-    others = [change for change in table.setting.changes if not change.startswith("data.dataset")]
-    return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (
-        f" with {', '.join(others)}" if others else ""
-    )
+    others = [change.partition("=")[::2] for change in table.setting.changes if not change.startswith("data.dataset")]
+    words = {"training.epochs": "at most {} epochs", "training.precision": "precision {}", "data.folds": "{} folds"}
+    told = [words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value) for name, value in others]
+    return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (f" with {', '.join(told)}" if told else "")

@@ -61,17 +61,9 @@ def _line(ax: Axes, series: Series, metric: str, **look: Any) -> Line2D:
     every = max(len(epochs) // 8, 1)
     (line,) = ax.plot(epochs, grid.mean(axis=0), markevery=(every // 2, every), **look)
     if metric == "val_accuracy":
-        for run in grid[np.isfinite(grid).any(axis=1)]:
-            best = int(np.nanargmax(run))
-            ax.plot(
-                best + 1,
-                run[best],
-                "*",
-                color=look["color"],
-                markersize=7,
-                markeredgecolor="white",
-                markeredgewidth=0.4,
-            )
+        known = grid[np.isfinite(grid).any(axis=1)]
+        white: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4}
+        ax.plot(np.nanargmax(known, axis=1) + 1, np.nanmax(known, axis=1), "*", color=look["color"], **white)
         if series.published is not None:
             ax.axhline(series.published, color=look["color"], linestyle=":", linewidth=0.8, alpha=0.8)
     return line
@@ -153,7 +145,7 @@ def study_curves(series: Sequence[Series], title: str) -> Figure:
 
 
 @styled()
-def forest(rows: pd.DataFrame, title: str, xlabel: str, *, zero: bool = False) -> Figure:
+def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> Figure:
     """One line a row: an estimate with its interval, a tick at the published value, coloured by verdict.
 
     Args:
@@ -163,7 +155,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, *, zero: bool = False) -
         zero: whether the numbers are differences, so that 0 gets a line.
     """
     left = min(0.3 + 0.065 * max(map(len, rows["label"])), 3.0)
-    figure = framed(7.0, 1.35 + 0.24 * len(rows), title, bottom=0.95, left=left)
+    figure = framed(7.0, 1.2 + 0.24 * len(rows), title, bottom=0.8, left=left)
     ax = figure.subplots()
     numbers = rows[["estimate", "low", "high", "published"]].astype(float)
     low, high = float(numbers.min(axis=None)), float(numbers.max(axis=None))

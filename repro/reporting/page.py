@@ -1,6 +1,7 @@
 """The report as one page: self-contained HTML, without a network, for screens and paper.
 
-Templates escape every text; SVG pictures stand in the page, with colours of their own for dark screens.
+Templates escape every text; SVG pictures stand in the page, their styles as classes, with colours of their own for dark
+screens.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def page(
         notes: what the reader must know beside everything else, a line each.
     """
     css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    style = Markup(css + _for_screens())  # noqa: S704
+    style = Markup(css)  # noqa: S704
     given = {"over": over, "answer": answer, "facts": facts, "sections": sections, "notes": notes, "style": style}
-    return _templates().get_template("page.html.j2").render(given)
+    return _with_classes(_templates().get_template("page.html.j2").render(given))
 
 
 def table(sheet: Sheet) -> str:
@@ -107,11 +108,15 @@ def _shown(picture: Picture) -> Markup:
     return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.alt)
 
 
-def _for_screens() -> str:
-    """A rule for every grey and colour of a figure that would not be seen on a dark screen."""
-    rules = "".join(
-        f'svg [style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
-        for light, dark in DARK.items()
-        for kind in ("fill", "stroke")
-    )
-    return f"@media screen and (prefers-color-scheme:dark){{{rules}}}\n"
+def _with_classes(text: str) -> str:
+    """The page with every style of its pictures written once, as a class, and once more in the colours of dark screens."""
+    names: dict[str, str] = {}
+
+    def named(found: re.Match[str]) -> str:
+        return f'{found[1]}class="{names.setdefault(found[2], f"s{len(names)}")}"'
+
+    text = re.sub(r'(<(?:path|use|text|rect|image) [^<>]*?)style="([^"]*)"', named, text)
+    dark = {style: re.sub("#[0-9a-f]{6}", lambda found: DARK.get(found[0], found[0]), style) for style in names}
+    rules = "".join(f".{name}{{{style}}}\n" for style, name in names.items())
+    turned = "".join(f".{names[style]}{{{other}}}\n" for style, other in dark.items() if other != style)
+    return text.replace("</style>", f"{rules}@media screen and (prefers-color-scheme:dark){{\n{turned}}}\n</style>", 1)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import pickle
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,36 +26,81 @@ from repro.reporting.frame import Beside, Row, Table
 from repro.spec import flatten
 
 _FORMS = ("png", "svg", "pdf")
+_EACH = 16  # figures that a process draws while another one starts
+
+
+class Job(NamedTuple):
+    """A figure that is still to be drawn."""
+
+    make: Callable[..., Figure]
+    given: tuple[Any, ...]
+    forms: Sequence[str] = _FORMS
+
+    @property
+    def key(self) -> str:
+        """A hash of what is drawn and of the code that draws it."""
+        return hashlib.sha256(_code() + pickle.dumps((self.make.__qualname__, self.given, self.forms))).hexdigest()[:16]
+
+    def files(self) -> dict[str, bytes]:
+        """The figure's bytes by ending."""
+        figure = self.make(*self.given)
+        return {form: style.saved(figure, form) for form in self.forms}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure with its files' bytes by ending; `alt` says in words what is to be seen."""
+    """A figure; `alt` says in words what is to be seen."""
 
     slug: str
     caption: str
     alt: str
-    files: Mapping[str, bytes]
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Its files' bytes by ending, once it is drawn."""
+    job: Job | None = None
 
 
-def _picture(slug: str, figure: Figure, caption: str, alt: str, forms: Sequence[str] = _FORMS) -> Picture:
-    return Picture(slug, caption, alt, {form: style.saved(figure, form) for form in forms})
+@cache
+def _code() -> bytes:
+    here = Path(__file__).parent
+    sources = ("figures.py", "drawing.py", "style.py", "report.mplstyle")
+    return matplotlib.__version__.encode() + b"".join((here / name).read_bytes() for name in sources)
+
+
+def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
+    """Fills in the files of every picture, in several processes where that saves time."""
+    left = [(one, one.job) for one in pictures if one.job is not None and not one.files]
+    if (processes := min(processes, len(left) // _EACH)) > 1:
+        with (
+            suppress(OSError, BrokenProcessPool),  # where none may be started, or one is killed, the rest is drawn here
+            ProcessPoolExecutor(
+                processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+            ) as pool,
+        ):
+            for (one, _), files in zip(left, pool.map(Job.files, [job for _, job in left], chunksize=4), strict=True):
+                one.files.update(files)
+    for one, job in left:
+        one.files.update({} if one.files else job.files())
+
+
+def _picture(slug: str, make: Callable[..., Figure], given: tuple[Any, ...], caption: str, alt: str) -> Picture:
+    return Picture(slug, caption, alt, job=Job(make, given))
 
 
 def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
     """A study's own figures."""
     slug, title = table.study.study, table.study.title
     if (drawn := _forest(frame, title)) is not None:
-        yield _picture(f"{slug}-forest", *drawn)
+        yield _picture(f"{slug}-forest", figures.forest, *drawn)
     series = [one for row in table.rows if (one := _series(row, table)) is not None]
     if series:
         caption = f"{title}: accuracy and loss over epochs, every run thin."
         alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
-        yield _picture(f"{slug}-curves", figures.study_curves(series, title), caption, alt)
+        yield _picture(f"{slug}-curves", figures.study_curves, (series, title), caption, alt)
     if table.study.axis is not None and len(points := _along(table, frame)) > 1:
-        figure = figures.accuracy_against_value(points, table.study.axis, title)
+        given = (points, table.study.axis, title)
         alt = f"Validation accuracy against {table.study.axis}: {_told(points)}"
-        yield _picture(f"{slug}-axis", figure, f"{title}: accuracy against {table.study.axis}.", alt)
+        caption = f"{title}: accuracy against {table.study.axis}."
+        yield _picture(f"{slug}-axis", figures.accuracy_against_value, given, caption, alt)
 
 
 def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
@@ -53,23 +109,24 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
         name = f"{table.study.study}-{row.variant}"
         if (one := _series(row, table)) is not None:
             alt = f"Training and validation loss and accuracy of {row.title} over epochs"
-            yield _picture(f"{name}-curves", figures.variant_curves(one), f"{row.title}: curves.", alt)
+            yield _picture(f"{name}-curves", figures.variant_curves, (one,), f"{row.title}: curves.", alt)
         if row.runs and (model := beside.architecture(row.runs[0].record)) is not None:
             layers = ", ".join(dict.fromkeys(layer.module for layer in model.layers))
             around = ", ".join(module for module, *_ in model.residual)
             caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds an image."
             alt = f"Blocks {layers}" + f"; residual additions around {around}" * bool(around)
-            yield _picture(f"{name}-architecture", drawing.architecture(model, row.title), caption, alt)
+            yield _picture(f"{name}-architecture", drawing.architecture, (model, row.title), caption, alt)
         counts = [np.asarray(found) for run in row.runs if (found := beside.confusion(run.record)) is not None]
         counts = [one for one in counts if one.shape == counts[0].shape]
         if counts:
             total = np.sum(counts, axis=0)
             several = f" of {len(counts)} runs" if len(counts) > 1 else ""
             names = [*row.known.classes, *map(str, range(len(total)))][: len(total)]
-            figure = figures.confusion(total, names, f"{row.title}, test images{several}")
+            given = (total, names, f"{row.title}, test images{several}")
             right = np.trace(total) / max(total.sum(), 1)
             caption = f"{row.title}: confusion on test{several}, and the accuracy of each class."
-            yield _picture(f"{name}-confusion", figure, caption, f"Confusion matrix; {right:.1%} lie on the diagonal")
+            alt = f"Confusion matrix; {right:.1%} lie on the diagonal"
+            yield _picture(f"{name}-confusion", figures.confusion, given, caption, alt)
 
 
 def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Beside) -> Iterator[Picture]:
@@ -89,18 +146,19 @@ def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Bes
         rows = rows.drop_duplicates("runs")
         printed = rows[rows["printed"]] if rows["printed"].any() else rows  # never both in one picture of the paper
         if printed["study"].nunique() > 1 and (drawn := _forest(printed, "All studies")) is not None:
-            figure, caption, alt = drawn
-            yield _picture("forest", figure, caption + also, alt)
+            given, caption, alt = drawn
+            yield _picture("forest", figures.forest, given, caption + also, alt)
         points = _points(rows, "size_mib", "published_size")
         if len(points) > 2:
-            figure = figures.accuracy_against_size(points, "Accuracy against size")
+            sized = (points, "Accuracy against size")
             caption = f"Validation accuracy against the size of the saved model, ours and the published.{also}"
-            yield _picture("accuracy_against_size", figure, caption, f"Accuracy and size: {_told(points, ' MiB')}")
+            alt = f"Accuracy and size: {_told(points, ' MiB')}"
+            yield _picture("accuracy_against_size", figures.accuracy_against_size, sized, caption, alt)
     if beside.samples is not None:
         images, labels = beside.samples
-        figure = figures.samples(images, labels, "Samples of the data set")
+        job = Job(figures.samples, (images, labels, "Samples of the data set"), ("png",))
         alt = f"Images of {', '.join(sorted(set(labels)))}"
-        yield _picture("samples", figure, "Samples of the data set, a row a class.", alt, ("png",))
+        yield Picture("samples", "Samples of the data set, a row a class.", alt, job=job)
 
 
 def _named(table: Table, title: str) -> str:
@@ -117,7 +175,7 @@ def _series(row: Row, table: Table) -> Series | None:
     return Series(row.title, curves, published) if curves else None
 
 
-def _forest(frame: pd.DataFrame, title: str) -> tuple[Figure, str, str] | None:
+def _forest(frame: pd.DataFrame, title: str) -> tuple[tuple[Any, ...], str, str] | None:
     """A study against the published numbers, else against its base; None where neither can be drawn."""
     rows = frame[frame["n"] > 0]
     if rows["published_val"].notna().any():
@@ -141,7 +199,8 @@ def _forest(frame: pd.DataFrame, title: str) -> tuple[Figure, str, str] | None:
     shown = rows.rename(columns=names | {"title": "label", "published_val": "published"})
     zero = columns[0] == "test_diff"
     told = "; ".join(f"{row.label} {row.estimate:.1f}" for row in shown.itertuples() if pd.notna(row.estimate))
-    return figures.forest(shown, title, label, zero=zero), caption, f"{label}: {told}"
+    shown = shown[["label", "estimate", "low", "high", "published", "verdict"]]
+    return (shown, title, label, zero), caption, f"{label}: {told}"
 
 
 def _along(table: Table, frame: pd.DataFrame) -> pd.DataFrame:

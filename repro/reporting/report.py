@@ -7,9 +7,10 @@ Contents ─► join ─► verdicts, claims ─► sheets, pictures ─► page
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ def write(
     beside: Beside | None = None,
     columns: Sequence[str] | None = None,
     preset: Preset = "paper",
+    processes: int = 1,
 ) -> Written:
     """Writes a report; a file of a former one is replaced whole, so an interrupted report leaves no half file.
 
@@ -83,6 +85,7 @@ def write(
         beside: what the report needs that no row holds.
         columns: names of the columns of the LaTeX tables; None for those of `preset`.
         preset: paper: a table that fits one column; full: all columns, over the whole page.
+        processes: how many may draw figures at a time.
 
     Raises:
         InputError: an empty store, no such study, setting or column, a folder that cannot be written, or files in it
@@ -101,6 +104,15 @@ def write(
     findings = audit.findings(paper, [table.study.study for table in found], own)
     runs = evidence.runs_frame(found, ui_url)
     sections = list(_sections(found, frames, judged, findings, runs, paper, beside, ui_url, with_figures))
+    drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
+    if drawn:
+        from repro.reporting import pictures
+
+        kept = _kept(out)
+        for one in drawn:
+            if one.job is not None:
+                one.files.update(kept(f"figures/{_safe(one.slug)}", one.job.key, one.job.forms))
+        pictures.draw(drawn, processes)
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
@@ -125,11 +137,12 @@ def write(
     brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
     files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
-    for picture in (
-        picture for section in sections for picture in (*section.first, *section.pictures, *section.details)
-    ):
+    for picture in drawn:
         files |= {f"figures/{_safe(picture.slug)}.{form}": data for form, data in picture.files.items()}
-    paths = _placed(out, files)
+    keys = [
+        _drawn(f"figures/{_safe(one.slug)}", one.job.key, one.files.values()) for one in drawn if one.job is not None
+    ]
+    paths = _placed(out, files, keys)
     return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
 
@@ -188,7 +201,7 @@ def _forms(sheet: Sheet, columns: Sequence[str], tex: str) -> dict[str, str | by
     }
 
 
-def _placed(out: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
+def _placed(out: Path, files: Mapping[str, str | bytes], keys: Iterable[str]) -> tuple[Path, ...]:
     """Writes the files into a folder in which only those of a former report may be replaced.
 
     The list names the files of both reports until the new one is whole, so that a next report knows them all.
@@ -205,7 +218,28 @@ def _placed(out: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
     paths = [_put(out / name, content) for name, content in files.items()]
     for name in former - {*files, LISTED}:
         (out / name).unlink(missing_ok=True)
-    return (*paths, _list(out, files))
+    return (*paths, _list(out, [*files, *keys]))
+
+
+def _drawn(name: str, key: str, content: Iterable[bytes]) -> str:
+    """The line of the list that says from what a figure was drawn, and what came of it."""
+    return f"# {name} {key} {hashlib.sha256(b''.join(content)).hexdigest()[:16]}"
+
+
+def _kept(out: Path) -> Callable[[str, str, Sequence[str]], dict[str, bytes]]:
+    """A function that gives a figure of a former report by its key, where it is in the folder as it was drawn."""
+    try:
+        listed = set((out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        listed = set()
+
+    def kept(name: str, key: str, forms: Sequence[str]) -> dict[str, bytes]:
+        with suppress(OSError):
+            found = {form: (out / f"{name}.{form}").read_bytes() for form in forms}
+            return found if _drawn(name, key, found.values()) in listed else {}
+        return {}
+
+    return kept
 
 
 def _list(out: Path, names: Iterable[str]) -> Path:

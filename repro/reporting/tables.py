@@ -235,13 +235,21 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
 def _header(table: Table, frame: pd.DataFrame) -> str:
     """Data, statistics, n and provenance in one line."""
     runs = [run.record for row in table.rows for run in row.runs]
-    told = [f"Data: {table.setting.words}.", "± sd over runs."]
+    several = frame["val_sd"].notna().any()
+    told = [f"Data: {table.setting.words}.", "± sd over runs." if several else "One run a row, so no sd."]
     if (frame["verdict"] != "").any():
         told.append("Verdict: the published accuracy against the 95% prediction interval of one new run of ours.")
     if frame["test_diff"].notna().any():
         bases = " or ".join(dict.fromkeys(frame["base_title"].dropna()))
+        limits = frame["test_diff_low"].notna().any()
         folded = any(run.fold is not None for row in table.rows for run in row.runs)
-        how = "paired by fold, each with its own 95% interval" if folded else "with simultaneous 95% intervals"
+        how = (
+            "paired by fold, each with its own 95% interval"
+            if folded
+            else "with simultaneous 95% intervals"
+            if limits
+            else "without intervals"
+        )
         told.append(f"Differences from {bases} on test, {how}.")
     return " ".join([*told, provenance(runs)])
 

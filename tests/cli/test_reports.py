@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from repro import studies
-from repro.reporting import built
+from repro.cli import reports
+from repro.reporting import built, tables
+from repro.reporting.sheets import Sheet
 from repro.training.catalogue import catalogue
 from tests.conftest import TINY, Repro
 from tests.starting import command, environment
@@ -187,3 +190,41 @@ def test_models_of_declarations_that_were_changed_are_not_taken(tmp_path: Path) 
     stale.write_text(built.FILE.read_text().replace('{"declarations": "', '{"declarations": "0'))
     assert built.known(stale) is None
     assert built.known(tmp_path / "none.json") is None
+
+
+def test_no_part_of_a_report_holds_a_credential(compare: Compare, tmp_path: Path) -> None:
+    address = "http://reader:s3cret@host:5000?token=s3cret"
+    done = compare("--ui-url", address, "--json")
+    assert done.returncode == 0, done.stderr
+    files = [path for path in (tmp_path / "report").rglob("*.*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".html", ".tex", ".md", ".csv", ".json"}
+    assert [path.name for path in files if "s3cret" in path.read_text(errors="replace")] == []
+    assert "s3cret" not in done.stdout
+    assert 'href="http://host:5000' in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_shows_whole_words_and_numbers(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is narrow there are fewer columns, and a title goes on in the next line."""
+    titles = [
+        "SqueezeNet",
+        "Residual (2 layers removed, 4 layers replicated), batchnorm",
+        "1x1 starting kernel size [1]",
+    ]
+    frame = pd.DataFrame({"title": titles, "n": [3, 3, 10]})
+    frame = frame.assign(val_mean=71.354, val_sd=0.661, published_val=73.72, verdict="ours below", test_mean=70.551)
+    frame = frame.assign(test_sd=0.524, best_epoch=71.5, size_mib=2.902, outcome="1 chance, 2 still improving")
+    frame = frame.assign(at_most=False)
+    columns = tuple(column for column in tables.STUDY_COLUMNS if column.name in tables.BRIEF)
+    monkeypatch.setenv("COLUMNS", str(width))
+    reports._show("An answer", "Why it is so", [Sheet("s", "Title", "Header", columns, frame, ("a note",))])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    shown = set(" ".join(lines).split())
+    always = {word for title in titles for word in title.split()} | {"71.35", "0.66", "10"}
+    assert always <= shown
+    assert ("improving" in shown) == (width == 200)
+    assert ("73.72" in shown) == ("publ." in shown)
+    assert {"ours", "below"} <= shown or "verdict" not in shown

@@ -333,7 +333,7 @@ def test_a_reference_that_has_not_learned_decides_nothing(outcome):
 
 def test_another_setting_gives_the_difference_and_no_match():
     found = answer(store_of(ROWS, setting={"training.epochs": 3}, **SIZES))
-    assert found.headline == "SqueezeNet, batchnorm is 2.00 points less accurate than AlexNet with training.epochs=3"
+    assert found.headline == "SqueezeNet, batchnorm is 2.00 points less accurate than AlexNet with at most 3 epochs"
     assert not found.decided
 
 
@@ -341,7 +341,7 @@ def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
     demo = {"data.dataset": "digits", "training.epochs": 8}
     found = answer(store_of({"alexnet": 90.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo))
     assert found.headline.startswith("A rehearsal: ")
-    assert found.headline.endswith(" than AlexNet on digits with training.epochs=8; one seed cannot tell")
+    assert found.headline.endswith(" than AlexNet on digits with at most 8 epochs; one seed cannot tell")
     assert not found.decided
 
 

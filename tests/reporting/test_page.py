@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from repro.records import Architecture, Layer
 from repro.reporting import claims
-from repro.reporting.frame import Answer
+from repro.reporting.frame import Answer, Beside
 from repro.reporting.page import Section, page
 from repro.reporting.pictures import Picture
 from repro.reporting.report import write
@@ -100,6 +102,21 @@ def test_answer_then_every_study_in_one_plot_then_tables_claims_audit_and_runs(p
     assert body.index('id="figure-reproducibility-forest"') < body.index('id="table-reproducibility"')
     undecided = body.count("undecided</summary>")
     assert undecided == 1, "they are folded, a line each"
+
+
+def test_the_page_of_the_demo_has_at_most_400_kilobytes(store, tmp_path):
+    """Seven networks on digits with every figure in the page: curves, drawings with eight Fire modules, confusion."""
+    store.sweep("demo", seeds=(0,), epochs=8, overrides={"data.dataset": "digits", "training.epochs": 8})
+    images, counts = np.full((100, 32, 32, 3), 99, np.uint8), np.arange(1, 101).reshape(10, 10).tolist()
+    layers = [Layer("conv1", "conv", "conv1", (3, 32, 32), (96, 13, 13), 7, 2, 0, 14208, 2384928)]
+    for module in (f"fire{number}" for number in range(2, 10)):
+        parts = [("squeeze", "conv", 1), ("small", "conv", 1), ("large", "conv", 3), ("bn", "batch_norm", None)]
+        layers += [Layer(f"{module}.{part}", kind, module, (128, 6, 6), (64, 6, 6), kernel, 1, 0, 10, 100)
+                   for part, kind, kernel in parts]  # fmt: skip
+    drawn = Architecture("squeezenet", (3, 32, 32), tuple(layers), (), 740554, 9148448)
+    beside = Beside(lambda _: drawn, lambda _: counts, samples=(images, [str(n // 10) for n in range(100)]))
+    size = write(tmp_path, store.contents(), claims.load(), beside=beside).index.stat().st_size
+    assert 150_000 < size < 350_000  # and samples that compress less
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: chromium)")

@@ -12,7 +12,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.records import Architecture, Layer
-from repro.reporting import claims, report
+from repro.reporting import claims, figures, pictures, report, style
 from repro.reporting.frame import Beside
 from repro.rows import Contents
 from repro.studies import Study
@@ -60,6 +60,48 @@ def test_the_same_rows_give_the_same_bytes(paper_contents, tmp_path):
         report.write(tmp_path / out, paper_contents, PAPER, studies=["best"])
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / out).rglob("*.*")} for out in ("first", "second"))
     assert first == second
+
+
+def test_figures_are_drawn_again_only_where_they_would_change(store, tmp_path, monkeypatch):
+    drawn = []
+    made = figures.saved
+    monkeypatch.setattr(style, "saved", lambda figure, form: drawn.append(form) or made(figure, form))
+
+    def written(**sweep):
+        drawn.clear()
+        contents = store.sweep("best", **sweep).contents()
+        report.write(tmp_path, contents, PAPER, studies=["best"], beside=beside([]))
+        return {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+    first = written(seeds=(0,))
+    assert len(drawn) == 3 * 5 + 1, "forest, curves, and three of the variant; samples as PNG"
+    assert written(seeds=(0,)) == first
+    assert drawn == []
+    (tmp_path / "figures" / "best-forest.svg").write_text("changed by hand")
+    assert written(seeds=(0,)) == first
+    assert drawn == ["png", "svg", "pdf"]
+    written(seeds=(1,))
+    assert len(drawn) == 3 * 4, "all but the samples and the architecture"
+
+
+def test_figures_of_several_processes_are_the_same(store, tmp_path, monkeypatch):
+    contents = store.sweep("best", seeds=(0,)).contents()
+    monkeypatch.setattr(pictures, "_EACH", 3)
+
+    def written(out, processes):
+        report.write(tmp_path / out, contents, PAPER, studies=["best"], beside=beside([]), processes=processes)
+        return {path.name: path.read_bytes() for path in (tmp_path / out).rglob("*.*")}
+
+    here = written("one", 1)
+
+    def refused(*_):
+        raise OSError("no more processes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "ProcessPoolExecutor", refused)
+        assert written("refused", 2) == here, "then they are drawn here"
+    monkeypatch.setattr(style, "saved", refused)  # not in the other processes, which begin anew
+    assert written("two", 2) == here
 
 
 def test_without_figures_none_is_drawn_and_nothing_is_fetched(paper_contents, tmp_path):

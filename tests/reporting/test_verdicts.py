@@ -152,6 +152,6 @@ def test_folds_are_paired_after_averaging_over_seeds_and_held_against_nothing_pu
     assert "95% +1.03 to +3.30, folds = 3" in found.why
     assert found.needed == "", "more seeds tell nothing of other folds"
     answer = claims.headline(paper, [table]).headline
-    assert answer == "Residual reaches 74.2% on validation with data.folds=3"
+    assert answer == "Residual reaches 74.2% on validation with 3 folds"
     header = tables.study_sheet(table, tables.study_frame(table)).header
     assert "Differences from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval." in header
