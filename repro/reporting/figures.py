@@ -63,7 +63,8 @@ def _line(ax: Axes, series: Series, metric: str, **look: Any) -> Line2D:
     if metric == "val_accuracy":
         known = grid[np.isfinite(grid).any(axis=1)]
         white: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4}
-        ax.plot(np.nanargmax(known, axis=1) + 1, np.nanmax(known, axis=1), "*", color=look["color"], **white)
+        best = np.nanargmax(known, axis=1) if len(known) else np.empty(0, dtype=np.int64)
+        ax.plot(best + 1, known[np.arange(len(known)), best], "*", color=look["color"], **white)
         if series.published is not None:
             ax.axhline(series.published, color=look["color"], linestyle=":", linewidth=0.8, alpha=0.8)
     return line

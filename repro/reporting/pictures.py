@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,7 +38,7 @@ class Job(NamedTuple):
     @property
     def key(self) -> str:
         """A hash of what is drawn and of the code that draws it."""
-        return hashlib.sha256(_code() + pickle.dumps((self.make.__qualname__, self.given, self.forms))).hexdigest()[:16]
+        return hashlib.sha256(_code() + _bytes((self.make.__qualname__, self.given, self.forms))).hexdigest()[:16]
 
     def files(self) -> dict[str, bytes]:
         """The figure's bytes by ending."""
@@ -57,6 +56,17 @@ class Picture:
     files: dict[str, bytes] = field(default_factory=dict)
     """Its files' bytes by ending, once it is drawn."""
     job: Job | None = None
+
+
+def _bytes(value: Any) -> bytes:
+    """What a figure is drawn from, as bytes that are the same wherever the values are."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}".encode() + value.tobytes()
+    if isinstance(value, pd.DataFrame):
+        return str(value.to_json(double_precision=15)).encode()
+    if is_dataclass(value):
+        return _bytes(tuple(getattr(value, one.name) for one in fields(value)))
+    return b"(%s)" % b",".join(map(_bytes, value)) if isinstance(value, (tuple, list)) else repr(value).encode()
 
 
 @cache
