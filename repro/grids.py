@@ -40,7 +40,7 @@ def expand(grid: Any, zipped: Any) -> dict[str, dict[str, Any]]:
         slug = _slug(values)
         while slug in variants or len(slug) > LONGEST:
             slug = f"row_{len(variants) + 1}" if not slug.startswith("row_") else f"{slug}_"
-        title = ", ".join(f"{name.rpartition('.')[2]} {_text(value)}" for name, value in values.items())
+        title = ", ".join(f"{name.rpartition('.')[2]} {text(value)}" for name, value in values.items())
         variants[slug] = {"title": title, "set": values}
     return variants
 
@@ -65,9 +65,10 @@ def _combinations(columns: Mapping[str, list[Any]], rows: Mapping[str, list[Any]
 
 
 def _slug(values: Mapping[str, Any]) -> str:
-    words = [f"{name.rpartition('.')[2]}_{_text(value)}" for name, value in values.items()]
+    words = [f"{name.rpartition('.')[2]}_{text(value)}" for name, value in values.items()]
     return re.sub(r"[^a-z0-9]+", "_", "_".join(words).lower()).strip("_") or "row_1"
 
 
-def _text(value: Any) -> str:
-    return "+".join(map(_text, value)) or "none" if isinstance(value, list) else str(value)
+def text(value: Any) -> str:
+    """A value as a title or a cell shows it: the members of a list with plus signs between them."""
+    return "+".join(map(text, value)) or "none" if isinstance(value, list) else str(value)

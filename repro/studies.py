@@ -91,6 +91,11 @@ class Study(Claimed):
         made = grids.expand(given.get("grid", {}), given.get("zip", {}))
         return given if not isinstance(named, Mapping) else {**given, "variants": made | dict(named)}
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The dotted names that `grid` and `zip` vary."""
+        return (*self.zip, *self.grid)
+
     def labels(self, name: str) -> list[str]:
         """The values of label `name` in this study, in order of appearance."""
         return list(dict.fromkeys(variant.labels[name] for variant in self.variants.values() if name in variant.labels))

@@ -94,18 +94,23 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
 @options.data_dir()
+@options.switch("--explain", False, "Say of each new run which settings differ from the nearest run that exists.")
 @options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
-def plan(study: str, variant: str, as_json: bool, runs_dir: str, tracking_uri: str | None, **asked: Any) -> None:
+def plan(
+    study: str, variant: str, explain: bool, as_json: bool, runs_dir: str, tracking_uri: str | None, **asked: Any
+) -> None:
     """Say which runs a study asks for, with their keys, and which of them are finished already; train nothing.
 
     \b
     repro plan --study ablation --seeds 0
+    repro plan --study my_study.yaml --explain
     """
     from pathlib import Path
 
     from repro import journal, studies
+    from repro.cli.nearest import Nearest
 
     if study == "all":
         chosen = [(one, studies.select(one)) for one in studies.declared() if one.study != "demo"]
@@ -113,6 +118,7 @@ def plan(study: str, variant: str, as_json: bool, runs_dir: str, tracking_uri: s
     else:
         wanted = _study(study, variant, asked)
     stored = _finished([run.key for run in wanted.unique], tracking_uri)
+    nearest = Nearest.of(Path(runs_dir), tracking_uri) if explain else None
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
     finished = set(stored)
     rows = []
@@ -131,6 +137,10 @@ def plan(study: str, variant: str, as_json: bool, runs_dir: str, tracking_uri: s
         rows[-1] |= {"finished": run.key in finished, "run_id": stored.get(run.key)}
         if not as_json:
             click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
+        if nearest is not None and not rows[-1]["finished"] and known is None:
+            rows[-1]["nearest"] = nearest.to(run.spec)
+            if not as_json:
+                click.echo(f"    {nearest.words(run.spec)}")
     if as_json:
         options.echo_json(rows)
         return

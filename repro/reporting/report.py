@@ -126,7 +126,7 @@ def write(
     files: dict[str, str | bytes] = {"index.html": page.page(paper.paper, answer, facts, sections, contents.notes)}
     for table, frame, sheet in zip(found, frames, shown, strict=True):
         narrow = tables.study_sheet(table, frame, chosen)
-        files |= _forms(sheet, tables.CONTRACT, latex(narrow, wide))
+        files |= _forms(sheet, (*tables.CONTRACT, *table.study.fields), latex(narrow, wide))
     for sheet in (sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit"}):
         files |= _forms(sheet, list(sheet.frame.columns), latex(sheet))
     files |= _forms(evidence.runs_sheet(runs), evidence.RUN_COLUMNS, latex(evidence.runs_sheet(runs)))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from repro import grids
 from repro.published import Published
 from repro.reporting import verdicts
 from repro.reporting.frame import REFERENCE, Row, Statistics, Table
@@ -26,7 +27,7 @@ CONTRACT = (
     "test_diff_high", "test_diff_p", "base", "best_epoch", "published_epoch", "epoch_seconds", "published_seconds",
     "size_mib", "published_size", "size_verdict", "parameters", "multiply_adds", "precision", "hardware", "changed",
 )  # fmt: skip
-"""The columns of `tables/<study>.csv`."""
+"""The columns of `tables/<study>.csv`; behind them stand the fields that the study's `grid` and `zip` vary."""
 PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "size_mib", "times_smaller")
 """The columns that fit one column of a paper."""
 BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", "size_mib", "outcome")
@@ -44,6 +45,7 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
     paper = Published() if table.setting.changes else row.published
     reference, base = table.setting.row(REFERENCE), table.base(row)
     whole = None if reference is None else reference.size or reference.published.size
+    flat = flatten(row.spec)
     at_most = paper.accuracy is None and paper.accuracy_at_most is not None
     return {
         "study": row.study,
@@ -80,7 +82,8 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "image_noise": found.image_noise,
         "family": row.family,
         "outcome": outcome(row),
-        "axis": flatten(row.spec).get(table.study.axis or ""),
+        "axis": flat.get(table.study.axis or ""),
+        **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
         "notes": [note for note in (row.note, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
     }
 
@@ -221,12 +224,15 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
     for given in frame["notes"]:
         notes += [note for note in given if note not in notes]
         marks.append("".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(given)))
+    columns = [column for column in STUDY_COLUMNS if column.name in chosen]
+    first = int("title" in chosen)
+    fields = [Column(name, name.rpartition(".")[2].replace("_", " "), cell(name)) for name in table.study.fields]
     shown = frame.assign(title=[f"{title}{mark}" for title, mark in zip(frame["title"], marks, strict=True)])
     return Sheet(
         slug=f"study_{table.study.study}" if table.study.study in _TAKEN else table.study.study,
         title=table.study.title if number_ is None else f"Table {number_}. {table.study.title}",
         header=_header(table, frame),
-        columns=tuple(column for column in STUDY_COLUMNS if column.name in chosen),
+        columns=(*columns[:first], *fields, *columns[first:]),
         frame=shown,
         notes=(*(f"[{place}] {note}" for place, note in enumerate(notes, 1)), *table.notes),
     )

@@ -276,3 +276,24 @@ def test_a_user_s_study_without_published_numbers_has_no_empty_columns(store):
     assert "Differences" not in sheet.header
     for form in FORMS.values():
         assert form(sheet)
+
+
+def test_the_fields_of_a_grid_are_columns_of_their_own(store):
+    study = Study(
+        study="grid",
+        title="Grid",
+        question="Which?",
+        base="reproducibility/squeezenet_bn",
+        grid={"model.pools": [["conv1"], []], "optimizer.final_lr": [0.01, 0.1]},
+        zip={"model.first_kernel": [3, 5], "model.first_stride": [1, 2]},
+        variants={"named": {"title": "Named", "set": {"model.name": "alexnet"}}},
+    )
+    table = join.tables(store.sweep(study, seeds=(0,)).contents())[0]
+    sheet = sheet_of(table, *tables.BRIEF)
+    heads = [column.alone for column in sheet.cells()[0]]
+    assert heads[:5] == ["", "first kernel", "first stride", "pools", "final lr"]
+    cells = [row[1:5] for row in sheet.cells()[1]]
+    assert cells[0] == ["3", "1", "conv1", "0.01"]
+    assert cells[7] == ["5", "2", "none", "0.1"]
+    assert cells[8] == ["", "", "", "0.04"]
+    assert sheet_of(table, "n", "val").cells()[0][0].alone == "first kernel"
