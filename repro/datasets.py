@@ -44,7 +44,7 @@ class KnownData(BaseModel):
     official: Counts
     """Numbers of images that the source itself tells apart, in the order of the cache: all; training and held out, which
     is halved into validation and test; or training, validation and test."""
-    smallest: int = Field(1, ge=1)
+    smallest: int = Field(1, ge=0)
     """Images of the smallest class among those for training and validation: as many folds as there can be."""
     content: str = ""
     """SHA-256 over the cache file where that is not the digest."""
