@@ -63,7 +63,7 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}".encode() + value.tobytes()
     if isinstance(value, pd.DataFrame):
-        return str(value.to_json(double_precision=15)).encode()
+        return str(value.to_json(orient="split", double_precision=15)).encode()
     if is_dataclass(value):
         return _bytes(tuple(getattr(value, one.name) for one in fields(value)))
     return b"(%s)" % b",".join(map(_bytes, value)) if isinstance(value, (tuple, list)) else repr(value).encode()
