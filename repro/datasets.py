@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from repro.errors import InputError, unknown
-from repro.validation import Strict
+from repro.validation import Strict, expanded
 
 FOLDER = "imagefolder"
 """Name of the data sets that are folders of images; `imagefolder:PATH` on the command line."""
@@ -159,7 +159,7 @@ def named(dataset: str) -> str:
     """
     kind, colon, path = dataset.partition(":")
     if kind == FOLDER and path.strip():
-        return f"{FOLDER}:{Path(path).expanduser().absolute().name or 'root'}"
+        return f"{FOLDER}:{expanded(path).absolute().name or 'root'}"
     if dataset not in NAMES or colon:
         raise unknown("data set", dataset, [*NAMES, f"{FOLDER}:PATH"])
     return dataset

@@ -41,3 +41,18 @@ def test_settings_of_tables_have_the_id_they_had(recorded):
     chosen = [(studies.load("reproducibility"), ["squeezenet_bn"])]
     plan = studies.plan(chosen, seeds=[0], overrides=recorded["overrides"])
     assert setting_id(setting_of(plan)) == recorded["id"]
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        [{"model.dropout": 0.0}, {"model.dropout": -0.0}, {"model.dropout": 0}],
+        [{"optimizer.weight_decay": 0}, {"optimizer.weight_decay": -0.0}],
+        [{"optimizer.name": "sgd", "optimizer.lr": 1}, {"optimizer.lr": 1.0, "optimizer.name": "sgd"}],
+    ],
+)
+def test_spellings_of_one_value_are_one_setting(spellings):
+    chosen = [(studies.load("reproducibility"), ["squeezenet_bn"])]
+    plans = [studies.plan(chosen, seeds=[0], overrides=one) for one in spellings]
+    assert len({plan.runs[0].key for plan in plans}) == 1
+    assert len({setting_id(setting_of(plan)) for plan in plans}) == 1

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -101,6 +102,10 @@ def main(args: list[str] | None = None) -> int:
         return _fail(
             f"runs on Linux (this is {sys.platform}); on macOS and Windows use a container, WSL or a server", 2
         )
+    try:
+        Path.home()
+    except RuntimeError:  # a user without a name in a container; MLflow cannot be imported without a home folder
+        os.environ["HOME"] = tempfile.gettempdir()
     try:
         if "MLFLOW_RUN_ID" in os.environ and (line := leave_clone()):
             click.echo(f"repro: {line}", err=True)

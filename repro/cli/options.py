@@ -44,14 +44,13 @@ class Folder(click.types.StringParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The path as it is meant."""
+        from repro.validation import expanded
+
         if not value.strip():
             raise InputError(
                 f"--{param.name if param else 'folder'} is empty (allowed: a folder's path)".replace("_", "-")
             )
-        try:
-            return str(Path(value).expanduser())
-        except RuntimeError:
-            raise InputError(f"{value}: this user has no home folder; give the path in full") from None
+        return str(expanded(value))
 
 
 def training(
@@ -208,7 +207,7 @@ def _in_a_process(what: str, words: Sequence[str], given: str = "") -> None:
 
     done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing was said"]
+        said = done.stderr.strip().splitlines() or [f"{what} could not be prepared, and no reason was given"]
         message = said[-1].removeprefix("repro: ")
         if done.returncode < 0:  # most often for want of memory
             message = f"{what} could not be prepared: killed by signal {-done.returncode} (out of memory?)"

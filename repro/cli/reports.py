@@ -78,12 +78,10 @@ def compare(
     slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(_names(study))]
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
-    if not out.strip():
-        raise InputError("--out is empty (example: --out report)")
     contents = reader.read(tracking_uri, curves=lambda found: join.keys(found, slugs))
     writer = cache(lambda: _writer(tracking_uri))
     written = report.write(
-        Path(out).expanduser(),
+        Path(out),
         contents,
         claims.load(),
         studies=slugs,

@@ -141,7 +141,7 @@ class Publisher:
                 if away == 1:
                     self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
             spent = time.thread_time() - began
-            pause = 2.0**away if away else max(_LEAST_PAUSE, spent / _SHARE)
+            pause = 2.0 ** min(away, 5) if away else max(_LEAST_PAUSE, spent / _SHARE)
             if self._closing is not None:
                 pause = 0.5 if away else 0.0
             self._wake.wait(min(_LONGEST_PAUSE, pause))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from repro import datasets
 from repro.datasets import FOLDER, KnownData
 from repro.errors import InputError, ReproError
+from repro.validation import expanded
 
 Numbers: TypeAlias = NDArray[np.int64]
 Told: TypeAlias = Callable[[int, int], None]
@@ -60,7 +61,7 @@ def prepare(dataset: str, data_dir: Path, side: int = 32, told: Told | None = No
         if name.startswith(FOLDER):
             from repro.training import imagefolder
 
-            source = Path(dataset.partition(":")[2]).expanduser().absolute()
+            source = expanded(dataset.partition(":")[2]).absolute()
             return imagefolder.prepare(name, source, data_dir, side, told)
         if (cache := _intact(name, data_dir)) is not None:
             return cache

@@ -104,6 +104,16 @@ def test_a_real_store_as_a_report(compare: Compare, tmp_path: Path) -> None:
     assert "Not yet decided" not in text, "a study of one's own is not asked whether SqueezeNet matches AlexNet"
 
 
+def test_a_study_that_is_named_twice_is_shown_once(compare: Compare, trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "tiny.yaml", tmp_path)
+    reports = []
+    for words in ("tiny", "tiny,tiny", "tiny, tiny.yaml,", " tiny.yaml,tiny"):
+        assert compare("--study", words).returncode == 0
+        files = sorted(path for path in (tmp_path / "report").rglob("*") if path.is_file())
+        reports.append({path.name: path.read_bytes() for path in files})
+    assert all(one == reports[0] for one in reports)
+
+
 def test_the_setting_is_chosen_by_its_id(compare: Compare, tmp_path: Path) -> None:
     text = compare().stdout
     other = text.partition("(--setting ")[2][:8]

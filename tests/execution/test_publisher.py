@@ -19,12 +19,14 @@ class SlowWriter:
         self.each, self.upload = each, upload
         self.uploading = False
         self.away = False
+        self.refused = 0
 
     def open_sweep(self, *_: object, **__: object) -> str:
         return "sweep"
 
     def publish(self, *_: object, **__: object) -> Published:
         if self.away:
+            self.refused += 1
             raise TrackingError("away")
         time.sleep(self.each)
         self.uploading = True
@@ -70,6 +72,18 @@ def test_a_store_that_makes_no_progress_is_given_up(made) -> None:
     publisher, began = made(writer, 2), time.monotonic()
     assert publisher.close("FINISHED", 0.5) == 2
     assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_store_that_is_away_for_long_is_waited_for(made, tmp_path: Path) -> None:
+    writer = SlowWriter(each=0.0)
+    writer.away = True
+    publisher = made(writer, 1)
+    deadline = time.monotonic() + 60
+    while writer.refused < 1100 and time.monotonic() < deadline:
+        publisher.note(tmp_path / "0", "failed")  # a run that ended is published at once
+    writer.away = False
+    assert writer.refused >= 1100
+    assert publisher.close("FINISHED", 10) == 0
 
 
 def test_a_sweep_that_is_stopped_does_not_wait_for_an_upload(made) -> None:

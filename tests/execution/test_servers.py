@@ -115,6 +115,25 @@ def _brought_in(repro, folder: Path) -> None:
     assert "0 points brought in" in synced.stdout
 
 
+def test_no_part_of_a_credential_is_left_anywhere(server, repro, sweep_words, tmp_path: Path) -> None:
+    uri = server.uri.replace("//", "//jane:s3%40cr%2Fet@")
+    trained = repro(*sweep_words, "--variant", "narrow", "--epochs", "1", "--tracking-uri", uri)
+    assert trained.returncode == 0, trained.stderr
+    shown = repro("compare", env={"MLFLOW_TRACKING_URI": uri})
+    assert shown.returncode == 0, shown.stderr
+    linked = repro("compare", "--ui-url", uri, "--figures", "false", "--out", "linked")
+    assert linked.returncode == 0, linked.stderr
+    said = "".join(done.stdout + done.stderr for done in (trained, shown, linked))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    kinds = {path.suffix for path in files}
+    assert {".tex", ".html", ".jsonl", ".json", ".csv", ".db", ".png", ".md"} <= kinds
+    for secret in ("jane", "s3%40cr", "s3@cr", "%2Fet", "s3%2540"):
+        assert secret not in said
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+    for report in ("report", "linked"):
+        assert f'"{server.uri}/#/experiments/' in (tmp_path / report / "index.html").read_text()
+
+
 def test_a_sweep_that_cannot_reach_its_server_says_so_at_once(repro, sweep_words, tmp_path: Path) -> None:
     refused = repro(*sweep_words, "--tracking-uri", "http://127.0.0.1:9")
     assert refused.returncode == 1

@@ -230,6 +230,34 @@ def test_a_store_that_cannot_be_written_is_read(here, fresh, program, runs, trai
     assert {path: path.stat().st_mtime_ns for path in here.iterdir()} == before
 
 
+def test_a_writer_waits_for_no_reader(fresh, runs, trained, monkeypatch) -> None:
+    """While plans are fetched and parsed and curves are chosen, nothing is locked."""
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    run.finish()
+    writer = Writer(connect(place.uri))
+    sweep = writer.open_sweep(run.plan, reused={})
+    writer.publish(run.folder, parent=sweep)
+    written, restored = [], studies.restore
+
+    def write() -> None:
+        with contextlib.closing(sqlite3.connect(place.database, timeout=0)) as store, store:
+            written.append(store.execute("UPDATE runs SET name = name").rowcount)
+
+    def restore(*words):
+        write()
+        return restored(*words)
+
+    def choose(contents):
+        write()
+        return [one.key for one in contents.runs]
+
+    monkeypatch.setattr("repro.tracking.reader.declared.restore", restore)
+    contents = read(place.uri, curves=choose)
+    assert contents.runs[0].curve is not None and len(contents.sweeps) == 1
+    assert written == [2, 2]
+
+
 def test_a_writer_killed_in_the_middle(fresh, runs, trained, program) -> None:
     """sqlite's own journal is left behind, with half a transaction in the file."""
     place, run = fresh(), trained(runs)
