@@ -121,7 +121,7 @@ def test_no_part_of_a_credential_is_left_anywhere(server, repro, sweep_words, tm
     assert trained.returncode == 0, trained.stderr
     shown = repro("compare", env={"MLFLOW_TRACKING_URI": uri})
     assert shown.returncode == 0, shown.stderr
-    linked = repro("compare", "--ui-url", uri, "--figures", "false", "--out", "linked")
+    linked = repro("compare", "--tracking-uri", server.uri, "--ui-url", uri, "--figures", "false", "--out", "linked")
     assert linked.returncode == 0, linked.stderr
     said = "".join(done.stdout + done.stderr for done in (trained, shown, linked))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
