@@ -157,9 +157,10 @@ def dunnett(
         noise: the base's noise.
     """
     plain = tuple(difference(row, base, own, noise) for row, own in zip(rows, noises, strict=True))
-    errors = np.array([one.error for one in plain if one.error])
-    if noise is None or errors.size < 2:
+    tests = sum(bool(one.error) for one in plain)
+    if noise is None or tests < 2:
         return plain
+    errors, alike = np.unique([one.error for one in plain if one.error], return_counts=True)
     load = noise.sd / math.sqrt(_checked(base).size) / errors  # the base is the part that all differences share
     shared = np.linspace(-6, 6, 61)[:, None]
     nodes, weights = np.polynomial.legendre.leggauss(32)
@@ -169,10 +170,10 @@ def dunnett(
         """Probability that no row is further than `limit` standard errors off, where none differs from the base."""
         scale = np.sqrt(chdtri(df, (1 + nodes) / 2) / df)[:, None, None]
         within = [ndtr((sign * limit * scale - load * shared) / np.sqrt(1 - load**2)) for sign in (1, -1)]
-        return float(weights / 2 @ (within[0] - within[1]).prod(axis=2) @ density)
+        return float(weights / 2 @ ((within[0] - within[1]) ** alike).prod(axis=2) @ density)
 
     def limit(df: float) -> float:
-        low, high = (float(stdtrit(df, 1 - TAIL / tests)) for tests in (1, errors.size))  # Bonferroni's is wider
+        low, high = (float(stdtrit(df, 1 - TAIL / number)) for number in (1, tests))  # Bonferroni's is wider
         while high - low > 1e-3:
             middle = (low + high) / 2
             low, high = (low, middle) if inside(middle, df) > LEVEL else (middle, high)
@@ -287,17 +288,20 @@ def _pooled(spread: Mapping[str, tuple[float, int]]) -> tuple[Noise | None, dict
     common = {name: one for name, one in spread.items() if one[1] > 0}
     own: dict[str, Noise | None] = {}
     while len(common) > 1:
-        p = {name: _larger(common[name], _total(common[other] for other in common if other != name)) for name in common}
-        name = min(p, key=lambda name: p[name])
-        if p[name] >= _OUTLIER:
+        squares, df = np.array(list(common.values()), dtype=np.float64).T
+        rest, others = _without_each(squares), _without_each(df)
+        with np.errstate(divide="ignore", invalid="ignore"):  # p of the F test that a row's variance is not larger
+            p = np.where(rest > 0, fdtrc(df, others, squares / df / (rest / others)), 1.0)
+        if p.min() >= _OUTLIER:
             break
+        name = list(common)[int(p.argmin())]
         own[name] = _noise(common.pop(name))
     return _noise(_total(common.values())), own
 
 
-def _larger(one: tuple[float, int], rest: tuple[float, int]) -> float:
-    """The p value of the F test that a row's variance is not larger than that of the others."""
-    return 1.0 if not rest[0] else float(fdtrc(one[1], rest[1], one[0] / one[1] / (rest[0] / rest[1])))
+def _without_each(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of all the others, for every value; exact where those are 0."""
+    return np.append(0, values[:-1].cumsum()) + np.append(values[:0:-1].cumsum()[::-1], 0)
 
 
 def _total(spreads: Iterable[tuple[float, int]]) -> tuple[float, int]:
