@@ -177,11 +177,12 @@ def _add_sweeps(writer: Writer, asked: Iterable[str]) -> int:
     from repro.execution.publisher import conclude
     from repro.tracking import reader
 
-    there = {studies.dump(sweep.plan) for sweep in reader.read(writer.store.uri).sweeps}
+    contents = reader.read(writer.store.uri)
+    there = {studies.dump(sweep.plan) for sweep in contents.sweeps}
     restored = (studies.restore(text, "sweep.json") for text in asked)
     added = [plan for plan in restored if studies.dump(plan) not in there]
     for plan in added:
         finished = writer.finished([run.key for run in plan.unique])
         parent = writer.open_sweep(plan, reused=finished)
-        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED")
+        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED", contents)
     return len(added)

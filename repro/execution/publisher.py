@@ -16,7 +16,7 @@ from repro import journal
 from repro.errors import ReproError
 from repro.execution import disk
 from repro.records import Environment
-from repro.rows import Curve
+from repro.rows import Contents, Curve
 from repro.studies import Plan
 from repro.tracking import models, reader
 from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
@@ -186,14 +186,13 @@ class Publisher:
             self._writer, contents.runs, {run.key for run in self._plan.runs}, self._runs, self._models
         ):
             self._say(line)
-        self.table = conclude(self._writer, self._plan, self.parent, status)
+        self.table = conclude(self._writer, self._plan, self.parent, status, contents)
 
 
-def conclude(writer: Writer, plan: Plan, parent: str, status: Status) -> str:
-    """Ends a sweep in the store with its table in Markdown, which it returns."""
+def conclude(writer: Writer, plan: Plan, parent: str, status: Status, contents: Contents) -> str:
+    """Ends a sweep in the store, which holds `contents`, with its table in Markdown, which it returns."""
     from repro.reporting.report import sweep_table  # pandas takes a second, which a sweep's start need not wait for
 
-    contents = reader.read(writer.store.uri, studies=[study.study for study in plan.studies])
     table = sweep_table(plan, contents.runs)
     writer.close_sweep(parent, status, {"results.md": table.encode()}, table)
     return table

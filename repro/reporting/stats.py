@@ -301,7 +301,8 @@ def _pooled(spread: Mapping[str, tuple[float, int]]) -> tuple[Noise | None, dict
 
 def _without_each(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum of all the others, for every value; exact where those are 0."""
-    return np.append(0, values[:-1].cumsum()) + np.append(values[:0:-1].cumsum()[::-1], 0)
+    before, behind = values[:-1].cumsum(), values[:0:-1].cumsum()[::-1]
+    return np.asarray(np.append(0, before) + np.append(behind, 0))
 
 
 def _total(spreads: Iterable[tuple[float, int]]) -> tuple[float, int]:

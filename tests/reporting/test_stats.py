@@ -1,6 +1,7 @@
 """The statistics against worked examples, scipy, and simulations whose truth is known."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -229,3 +230,14 @@ def test_prediction_intervals_cover_a_new_run_and_exclude_a_wrong_number(seed_sd
     assert 0.935 <= consistent[0] <= 0.98
     assert consistent[2] == pytest.approx(two, abs=0.07)
     assert consistent[3] == pytest.approx(three, abs=0.05)
+
+
+def test_a_thousand_rows_are_pooled_and_compared_within_seconds():
+    random = np.random.default_rng(0)
+    rows = {f"row {place}": random.normal(size=3 + place % 3) for place in range(1_000)}
+    began = time.process_time()
+    noise = stats.pool(rows, dict.fromkeys(rows, ""))
+    (base, *others) = rows
+    found = stats.dunnett([rows[name] for name in others], rows[base], [noise[name] for name in others], noise[base])
+    assert time.process_time() - began < 20
+    assert len(found) == 999 and all(one.low is not None and one.low < one.estimate < one.high for one in found)
