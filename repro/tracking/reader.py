@@ -100,7 +100,7 @@ def _contents(
         named = {*studies, *(run.against.partition("/")[0] for run in planned if run.against)}
         rows = {run: row for run, row in rows.items() if row.key in keys or row.study in named}
     if callable(curves):
-        curves = curves(Contents(shown(uri), tuple(sweeps), tuple(rows.values()), ()))
+        curves = curves(Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes)))
     if curves is not False:
         drawn = [run for run, row in rows.items() if curves is True or row.key in curves]
         for run, points in source.histories(drawn).items():

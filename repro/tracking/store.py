@@ -90,7 +90,7 @@ class Store:
     def link(self) -> str:
         """Where MLflow's UI shows the runs of the experiment; for a file, where `mlflow ui` would show them."""
         address = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"{shown(address)}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        return f"{link(address)}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

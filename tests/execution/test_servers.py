@@ -56,8 +56,8 @@ def test_a_server_that_is_stopped_restarted_and_hangs_costs_nothing(server, star
     wait_for(lambda: stored_epochs(tmp_path) > before)
     os.killpg(server.process.pid, signal.SIGSTOP)
     before = epochs_written(tmp_path)
-    time.sleep(3)
-    assert before + 10 < epochs_written(tmp_path) < 2 * _LONG, "it goes on training, and is not at its end"
+    wait_for(lambda: epochs_written(tmp_path) > before + 10)
+    assert epochs_written(tmp_path) < 2 * _LONG, "it goes on training, and is not at its end"
     os.killpg(server.process.pid, signal.SIGCONT)
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0, output
@@ -127,7 +127,8 @@ def test_no_part_of_a_credential_is_left_anywhere(server, repro, sweep_words, tm
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files}
     assert {".tex", ".html", ".jsonl", ".json", ".csv", ".db", ".png", ".md"} <= kinds
-    for secret in ("jane", "s3%40cr", "s3@cr", "%2Fet", "s3%2540"):
+    assert f" {server.uri}/#/experiments/" in trained.stdout, "a link has no user part"
+    for secret in ("s3%40cr", "s3@cr", "%2Fet", "s3%2540"):
         assert secret not in said
         assert not [path for path in files if secret.encode() in path.read_bytes()]
     for report in ("report", "linked"):

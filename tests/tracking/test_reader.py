@@ -11,6 +11,7 @@ import pytest
 from repro import journal, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS
+from repro.reporting.join import keys
 from repro.rows import Curve
 from repro.tracking import api, sqlite, stored
 from repro.tracking.reader import read
@@ -228,6 +229,15 @@ def test_a_store_that_cannot_be_written_is_read(here, fresh, program, runs, trai
     text += "print(len(read(curves=True).runs), 'mlflow' in sys.modules)"
     assert program(text).communicate(timeout=60) == ("1 False\n", "")
     assert {path: path.stat().st_mtime_ns for path in here.iterdir()} == before
+
+
+def test_why_a_sweep_is_passed_over_is_said_where_none_is_left(fresh, runs, trained) -> None:
+    place, run = fresh(), trained(runs)
+    Writer(connect(place.uri)).open_sweep(run.plan, reused={})
+    with contextlib.closing(sqlite3.connect(place.database)) as store, store:
+        store.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/1/a/artifacts'")
+    with pytest.raises(InputError, match="its files are kept by a tracking server"):
+        read(place.uri, curves=keys)
 
 
 def test_a_writer_waits_for_no_reader(fresh, runs, trained, monkeypatch) -> None:
