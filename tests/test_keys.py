@@ -18,10 +18,10 @@ from repro.spec import RunSpec, resolve
 RECORDED = json.loads((Path(__file__).parent / "recorded_keys.json").read_text())
 
 
-def test_the_declared_studies_ask_what_they_asked():
+def test_the_declared_studies_ask_what_they_asked_but_for_the_weight_decay():
     chosen = [(study, studies.select(study)) for study in studies.declared()]
     keys: dict[str, list[str]] = {}
-    for run in studies.plan(chosen, seeds=[0, 1, 2]).runs:
+    for run in studies.plan(chosen, seeds=[0, 1, 2], overrides={"optimizer.weight_decay": 0.0}).runs:
         keys.setdefault(f"{run.study}/{run.variant}", []).append(run.key)
     assert {name: keys[name] for name in RECORDED["declared"]} == RECORDED["declared"]
 

@@ -55,12 +55,15 @@ class TestInheritance:
             "model.fire_modules": 4,
             "model.dropout": 0.2,
             "model.residual": "simple",
+            "optimizer.weight_decay": 0.0002,
         }
 
     def test_another_model_inherits_nothing_of_the_former_one(self):
         reproducibility = studies.load("reproducibility")
-        assert studies.settings(reproducibility, "alexnet_bn") == {"model.name": "alexnet", "model.batch_norm": "all"}
-        assert studies.settings(reproducibility, "squeezenet") == {"model.name": "squeezenet"}
+        decay = {"optimizer.weight_decay": 0.0002}  # set for the first row, and of no model
+        alexnet_bn = {"model.name": "alexnet", "model.batch_norm": "all"}
+        assert studies.settings(reproducibility, "alexnet_bn") == alexnet_bn | decay
+        assert studies.settings(reproducibility, "squeezenet") == {"model.name": "squeezenet"} | decay
 
     def test_the_base_of_a_variant_is_what_it_is_compared_with(self, declare):
         study = declare(
