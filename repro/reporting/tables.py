@@ -98,8 +98,14 @@ def _mean(values: Any) -> float | None:
 
 
 def _changed(table: Table, row: Row) -> str:
-    """What differs from the network and the training that its kind has by default, the setting of the table left out."""
+    """What differs from its kind of network by default and from the reference's optimizer, the table's setting left out."""
+    reference = table.setting.row(REFERENCE)
     usual = flatten(RunSpec(model=row.spec.model.usual())) | dict(table.setting.values)
+    usual |= (
+        {name: value for name, value in flatten(reference.spec).items() if name.startswith("optimizer.")}
+        if reference
+        else {}
+    )
     told = []
     for name, value in flatten(row.spec).items():
         group, _, setting = name.partition(".")
