@@ -124,17 +124,20 @@ def store_scale() -> str:
 RESULTS = ROOT / "results"
 
 
+def _tables() -> list[dict[str, str]]:
+    """The rows of the results' tables that have runs, study by study."""
+    from repro import studies
+
+    paths = [RESULTS / f"tables/{study.study}.csv" for study in studies.declared()]
+    rows = [row for path in paths if path.is_file() for row in csv.DictReader(path.read_text().splitlines())]
+    return [row for row in rows if row["n"] != "0"]
+
+
 def _rows() -> list[dict[str, str]]:
-    """The rows of the results' tables, those that ask the same once."""
-    found: dict[str, dict[str, str]] = {}
-    runs = list(csv.DictReader((RESULTS / "tables/runs.csv").read_text().splitlines()))
-    keys = {}
-    for run in runs:
-        keys.setdefault((run["study"], run["variant"]), run["key"])
-    for study in dict.fromkeys(run["study"] for run in runs):
-        for row in csv.DictReader((RESULTS / f"tables/{study}.csv").read_text().splitlines()):
-            if row["n"] != "0":
-                found.setdefault(keys[study, row["variant"]], row)
+    """The same, a row that stands in several tables once."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in _tables():
+        found.setdefault(tuple(row[name] for name in ("n", "val_mean", "test_mean", "best_epoch", "parameters")), row)
     return list(found.values())
 
 
@@ -168,7 +171,7 @@ def not_run() -> str:
     """Which of the declared rows have no run yet, in a sentence."""
     from repro import studies
 
-    have = {(run["study"], run["variant"]) for run in csv.DictReader((RESULTS / "tables/runs.csv").open())}
+    have = {(row["study"], row["variant"]) for row in _tables()}
     asked = [study for study in studies.declared() if study.study != "demo"]
     told, count, every = [], 0, 0
     for study in asked:
@@ -191,8 +194,8 @@ def early_epochs() -> str:
         curves = reached.setdefault((point["study"], point["variant"]), {})
         curves.setdefault(point["run_id"], {})[int(point["epoch"])] = float(point["val_accuracy"])
     for row in _rows():
-        if epoch := row["published_epoch"]:
-            curves = reached[row["study"], row["variant"]].values()
+        curves = reached.get((row["study"], row["variant"]), {}).values()
+        if (epoch := row["published_epoch"]) and curves:
             by_then = statistics.mean(max(v for at, v in one.items() if at <= float(epoch)) for one in curves)
             cells = [row["title"], epoch, row["published_val"], f"{by_then:.2f}", f"{float(row['val_mean']):.2f}"]
             lines.append(f"| {' | '.join([*cells, row['best_epoch']])} |")
