@@ -193,6 +193,7 @@ def test_where_set_up_never_ran_mlflow_builds_the_environment_from_the_pins(clon
             assert f"{name}=={version}" in frozen, line
 
 
+@pytest.mark.slow
 def test_a_project_from_git_leaves_nothing_in_its_temporary_clone(
     clone: Path, linked: dict[str, str], tmp_path: Path
 ) -> None:

@@ -8,11 +8,13 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-study.md").read_text()
 
 
+@pytest.mark.slow
 def test_from_an_empty_folder_to_a_table(repro, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for label, brightness in (("cat", 60), ("dog", 190)):

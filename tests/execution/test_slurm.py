@@ -48,6 +48,7 @@ def runs_of(folder: Path) -> dict[str, str]:
     return dict(rows(folder / "mlflow.db", query))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_disturbed_sweep_on_slurm_ends_as_an_undisturbed_one_here(
     cluster: Cluster, repro, start, sweep_words, tmp_path: Path
