@@ -26,6 +26,7 @@ _SHARE = 0.01
 _LEAST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _POLL_SECONDS = 0.05
+_LAST_TRY_SECONDS = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing: Status | None = None
+        self._away = 0  # how often in a row the store has not answered
         self._progress = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -109,6 +111,8 @@ class Publisher:
         while self._thread.is_alive() and not stopping():
             going_on = status != "KILLED" and self._writer.uploading  # MLflow itself ends an upload that hangs
             since = began if status == "KILLED" else self._progress
+            if status == "KILLED" and self._away:  # it was away before: one more try, not all of the time
+                patience = min(patience, _LAST_TRY_SECONDS)
             if time.monotonic() > since + patience and not going_on:
                 break
             self._thread.join(_POLL_SECONDS)
@@ -124,7 +128,6 @@ class Publisher:
             }
 
     def _work(self) -> None:
-        away = 0
         while True:
             began = time.thread_time()  # waiting for a slow store costs training nothing
             try:
@@ -133,17 +136,17 @@ class Publisher:
                     self._conclude(self._closing)
                     self.closed = True
                     return
-                if away:
+                if self._away:
                     self._say("the tracking store is back; what was waiting is published")
-                away = 0
+                self._away = 0
             except Exception as error:  # whatever the store does, training goes on
-                away += 1
-                if away == 1:
+                self._away += 1
+                if self._away == 1:
                     self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
             spent = time.thread_time() - began
-            pause = 2.0 ** min(away, 5) if away else max(_LEAST_PAUSE, spent / _SHARE)
+            pause = 2.0 ** min(self._away, 5) if self._away else max(_LEAST_PAUSE, spent / _SHARE)
             if self._closing is not None:
-                pause = 0.5 if away else 0.0
+                pause = 0.5 if self._away else 0.0
             self._wake.wait(min(_LONGEST_PAUSE, pause))
             self._wake.clear()
 
