@@ -16,7 +16,7 @@ all: lint types docs-check test
 setup: .venv/.ready
 
 .venv/.ready: constraints.txt pyproject.toml python_env.yaml mlruns.gitignore
-	@echo "Set-up: installs the pinned packages into .venv (torch alone is some 200 MB to 1 GB; minutes, once)"
+	@echo "Set-up: installs the pinned packages into .venv (torch is large: this takes minutes, once)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .

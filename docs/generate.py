@@ -130,7 +130,8 @@ def _tables() -> list[dict[str, str]]:
 
     paths = [RESULTS / f"tables/{study.study}.csv" for study in studies.declared()]
     rows = [row for path in paths if path.is_file() for row in csv.DictReader(path.read_text().splitlines())]
-    return [row for row in rows if row["n"] != "0"]
+    marked = re.compile(r"( \[\d+\])+$")  # the marks of a table's notes
+    return [row | {"title": marked.sub("", row["title"])} for row in rows if row["n"] != "0"]
 
 
 def _rows() -> list[dict[str, str]]:
@@ -150,7 +151,7 @@ def results() -> str:
     for row in _rows():
         cells = [
             f"`{row['study']}`",
-            re.sub(r"( \[\d+\])+$", "", row["title"]),
+            row["title"],
             row["n"],
             _percent(row["val_mean"], row["val_sd"]),
         ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).parent.parent
 
@@ -19,3 +23,16 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def command(*words: str) -> list[str]:
     """`repro WORDS` as a process of its own."""
     return [sys.executable, "-m", "repro", *words]
+
+
+@contextlib.contextmanager
+def served(service: Callable[[Path], Any]) -> Iterator[Any]:
+    """A service that runs inside, in a folder with a short path: the name of a socket is short."""
+    folder = Path(tempfile.mkdtemp(prefix="repro-"))
+    running = service(folder)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)

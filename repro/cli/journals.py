@@ -13,6 +13,7 @@ from repro.cli import options
 from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
+    from repro.rows import Contents
     from repro.tracking.models import Which
     from repro.tracking.writer import Writer
 
@@ -159,11 +160,13 @@ def _bring(
             former = str(error)
             broken += 1
             click.echo(f"{one}: {error}", err=True)
-    if with_model and models != "none":
-        for line in logged.ship(writer, reader.read(writer.store.uri).runs, with_model, folder, models):
+    asked, ships = tuple(asked), bool(with_model) and models != "none"
+    contents = reader.read(writer.store.uri) if asked or ships else None
+    if contents is not None and ships:
+        for line in logged.ship(writer, contents.runs, with_model, folder, models):
             click.echo(line)
     lost = f", {files} files that the store had lost" if files else ""
-    added = _add_sweeps(writer, asked)
+    added = 0 if contents is None else _add_sweeps(writer, asked, contents)
     brought = f", {counted(added, 'sweep')} brought in" if added else ""
     brought += f"; {counted(passed, 'run')} passed over, for `repro prune` has removed them" if passed else ""
     click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}{brought}")
@@ -171,13 +174,11 @@ def _bring(
         raise ReproError(f"{broken} journals could not be published; the lines above say why")
 
 
-def _add_sweeps(writer: Writer, asked: Iterable[str]) -> int:
+def _add_sweeps(writer: Writer, asked: Iterable[str], contents: Contents) -> int:
     """Makes the sweeps that the store does not have; returns how many."""
     from repro import studies
     from repro.execution.publisher import conclude
-    from repro.tracking import reader
 
-    contents = reader.read(writer.store.uri)
     there = {studies.dump(sweep.plan) for sweep in contents.sweeps}
     restored = (studies.restore(text, "sweep.json") for text in asked)
     added = [plan for plan in restored if studies.dump(plan) not in there]

@@ -27,8 +27,7 @@ class Nearest:
         from repro.tracking.entries import params
 
         found: dict[str, tuple[str, Mapping[str, str]]] = {}
-        database = store.sqlite_path(store.resolve(uri))
-        if database is None or database.is_file():
+        if not store.absent(uri):
             found |= {
                 row.key: (f"{row.study}/{row.variant} seed {row.seed}", row.params) for row in reader.read(uri).runs
             }

@@ -62,8 +62,6 @@ def _forget(ids: list[str], tracking_uri: str | None) -> int:
     """Deletes the runs of journals in the store, which is not created for that; returns how many."""
     from repro.tracking import api, store
 
-    uri = store.resolve(tracking_uri)
-    database = store.sqlite_path(uri)
-    if not ids or (database is not None and not database.is_file()):
+    if not ids or store.absent(tracking_uri):
         return 0
-    return api.forget(store.connect(uri, create=False), ids)
+    return api.forget(store.connect(tracking_uri, create=False), ids)

@@ -72,8 +72,8 @@ def compare(
     from repro.execution import environment
     from repro.reporting import claims, join, report
     from repro.tracking import reader
+    from repro.tracking.credentials import link
     from repro.tracking.names import Tag
-    from repro.tracking.store import link
 
     slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(_names(study))]
     if slugs == []:
@@ -150,8 +150,6 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 
 
 _FIRST = ("title", "val", "n", "verdict", "published_val", "test", "size_mib", "outcome", "best_epoch")
-
-
 _TITLE = 24  # characters that a title keeps on a narrow terminal
 
 

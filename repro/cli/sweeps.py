@@ -132,13 +132,21 @@ def plan(
             done = "  finished, in its journal alone"
         under = run.spec.run_name("").strip()
         epochs = 0 if known is None else len(known.epochs)
-        rows.append({"key": run.key, "study": run.study, "variant": run.variant, "seed": run.seed})
-        rows[-1] |= {"fold": run.spec.data.fold, "epochs": epochs}
-        rows[-1] |= {"finished": run.key in finished, "run_id": stored.get(run.key)}
+        row = {
+            "key": run.key,
+            "study": run.study,
+            "variant": run.variant,
+            "seed": run.seed,
+            "fold": run.spec.data.fold,
+            "epochs": epochs,
+            "finished": run.key in finished,
+            "run_id": stored.get(run.key),
+        }
+        rows.append(row)
         if not as_json:
             click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
-        if nearest is not None and not rows[-1]["finished"] and known is None:
-            rows[-1]["nearest"] = nearest.to(run.spec)
+        if nearest is not None and not row["finished"] and known is None:
+            row["nearest"] = nearest.to(run.spec)
             if not as_json:
                 click.echo(f"    {nearest.words(run.spec)}")
     if as_json:
@@ -152,9 +160,7 @@ def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:
     """Key -> id of the finished runs of the store, which is not created for that."""
     from repro.tracking import store
 
-    uri = store.resolve(uri)
-    database = store.sqlite_path(uri)
-    if database is not None and not database.is_file():
+    if store.absent(uri):
         return {}
     from repro.tracking.writer import Writer
 

@@ -17,18 +17,17 @@ from pathlib import Path
 
 from repro import journal
 from repro.errors import InputError
-from repro.execution import disk, folders
+from repro.execution import disk, folders, plans
 from repro.tracking.names import RUN_ARTIFACTS
 
 DIGESTS = "digests.json"
-SWEEPS = "sweeps"
 _KEPT = {".jsonl", ".yaml", ".txt", ".json", ".csv", ".npz", ".patch"}  # of RUN_ARTIFACTS: no weights, no pictures
 _MEMBER = re.compile(r"(runs/[0-9a-f]{16}(\.\d+)?|sweeps)/[\w][\w.-]*")
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write(out: Path, runs: Path, plans: Collection[str]) -> int:
-    """Writes an archive of the finished runs below `runs` and of sweeps' plans (as `studies.dump` writes them).
+def write(out: Path, runs: Path, asked: Collection[str]) -> int:
+    """Writes an archive of the finished runs below `runs` and of sweeps' plans, `asked` (as `studies.dump` writes them).
 
     Returns:
         How many runs it holds.
@@ -45,7 +44,7 @@ def write(out: Path, runs: Path, plans: Collection[str]) -> int:
         for name in RUN_ARTIFACTS
         if Path(name).suffix in _KEPT and (folder / name).is_file()
     }
-    files |= {f"{SWEEPS}/{number:04d}.json": plan.encode() for number, plan in enumerate(plans)}
+    files |= {f"{plans.FOLDER}/{number:04d}.json": plan.encode() for number, plan in enumerate(asked)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     files[DIGESTS] = json.dumps(digests, indent=1).encode()
     buffer = io.BytesIO()
@@ -80,14 +79,12 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     ) as error:
         raise InputError(f"{archive}: is no archive of runs ({error}); `repro archive out.zip` writes one") from None
     if not isinstance(digests, dict) or found != digests:
-        names = digests.keys() | found.keys() if isinstance(digests, dict) else set(found)
-        wrong = next(
-            name for name in sorted(names) if not isinstance(digests, dict) or found.get(name) != digests.get(name)
-        )
+        told = digests if isinstance(digests, dict) else {}
+        wrong = next((name for name in sorted({*told, *found}) if found.get(name) != told.get(name)), DIGESTS)
         raise InputError(f"{archive}: {wrong} is not as it was archived; nothing was taken from it, get it again")
     for name, content in files.items():
         if not _MEMBER.fullmatch(name):
             raise InputError(f"{archive}: {name!r} has no place in an archive of runs; nothing was taken from it")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    return [content.decode() for name, content in sorted(files.items()) if name.startswith(f"{SWEEPS}/")]
+    return [content.decode() for name, content in sorted(files.items()) if name.startswith(f"{plans.FOLDER}/")]

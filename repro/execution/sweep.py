@@ -41,7 +41,7 @@ _LEFT = {
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
 _STOP_SECONDS = (
-    1.3  # after which the sweep is at its end; with the interpreter's own end two seconds, on a busy machine too
+    1.3  # after which the sweep is at its end: with the interpreter's own end, two seconds on a busy machine
 )
 
 
@@ -224,11 +224,12 @@ class _Sweep:
     def _attached(self, run: PlannedRun) -> Followed | None:
         """A run that an earlier sweep has submitted, and whose job is not at its end."""
         folder = self._folder(run)
-        sent = submission.read(folder) if self.executor.outlives else None
-        handle = self.executor.attach(sent.id) if sent is not None else None
+        if not self.executor.outlives or (sent := submission.read(folder)) is None:
+            return None
+        if (handle := self.executor.attach(sent.id)) is None:
+            return None
         known = journal.read(folder)
-        told = 0 if known is None else len(known.entries)
-        return None if handle is None else Followed(run, folder, handle, told)
+        return Followed(run, folder, handle, 0 if known is None else len(known.entries))
 
     def _submit(self) -> Iterator[Event]:
         """Submits everything, and leaves it."""

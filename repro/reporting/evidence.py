@@ -34,12 +34,12 @@ def runs_frame(tables: Sequence[Table], ui_url: str | None = None) -> pd.DataFra
     for setting, row in placed:
         for run in row.runs:
             if run.record.run_id not in found:
-                found[run.record.run_id] = _run(row, run, ui_url) | {"setting": setting}
+                found[run.record.run_id] = _run(setting, row, run, ui_url)
     columns = [*RUN_COLUMNS, "url", "dirty", "record"]
     return pd.DataFrame(list(found.values()), columns=columns)
 
 
-def _run(row: Row, run: Run, ui_url: str | None) -> dict[str, Any]:
+def _run(setting: str, row: Row, run: Run, ui_url: str | None) -> dict[str, Any]:
     flat = flatten(run.spec)
     return {
         "study": row.study,
@@ -57,6 +57,7 @@ def _run(row: Row, run: Run, ui_url: str | None) -> dict[str, Any]:
         "outcome": run.record.outcome,
         "commit": run.record.commit + "+dirty" * run.record.dirty,
         "url": None if ui_url is None else run_url(ui_url, run.record),
+        "setting": setting,
         "hardware": run.record.hardware,
         "concurrent": run.record.side_by_side,
         "size_mib": run.metric("model_size_legacy_mib"),

@@ -270,7 +270,7 @@ def sweep_table(plan: Plan, runs: Sequence[RunRow]) -> str:
 
 def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:
     parts = [f"**{markdown_text(answer.headline)}**\n\n{markdown_text(answer.why)}\n"]
-    parts.append("".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items()))
+    parts.append(_bullets(facts))
     parts += [markdown(sheet) for sheet in sheets]
     summary = ""
     for place, part in enumerate(parts):
@@ -291,7 +291,7 @@ def _markdown(
 ) -> str:
     """The report in Markdown, without a limit of length."""
     parts = [f"# {markdown_text(answer.headline)}", markdown_text(f"{answer.why} {over}.")]
-    parts.append("".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items()))
+    parts.append(_bullets(facts))
     parts += [f"![{markdown_text(one.alt)}](figures/{_safe(one.slug)}.svg)" for one in overview]
     parts += [markdown(sheet) for sheet in sheets]
     for verdict in ("supported", "not supported", "undecided"):
@@ -300,6 +300,10 @@ def _markdown(
             parts.append(f"## Claims: {verdict}\n\n" + "\n".join(lines) + "\n")
     parts.append("Figures, unrounded tables and the runs behind them: `index.html`, `tables/`, `figures/`.\n")
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _bullets(facts: Mapping[str, str]) -> str:
+    return "".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items())
 
 
 def _safe(slug: str) -> str:

@@ -50,7 +50,7 @@ def saved(figure: Figure, form: str, dpi: int = 150) -> bytes:
 
 
 def _small(svg: bytes) -> bytes:
-    """An SVG in a third of the bytes: one font, tenths of a point, no names, metadata, comments or groups of one element."""
+    """An SVG in fewer bytes: one font, tenths of a point, no names, metadata, comments or groups of one element."""
     for pattern, short in (
         (rb"<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*|<metadata>.*?</metadata>|<!--.*?-->", b""),
         (rb' id="[A-Za-z0-9.]+_[0-9]+"| transform="rotate\(-0 [^"]*"', b""),

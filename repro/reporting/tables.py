@@ -101,11 +101,8 @@ def _changed(table: Table, row: Row) -> str:
     """What differs from its kind of network by default and from the reference's optimizer, the table's setting left out."""
     reference = table.setting.row(REFERENCE)
     usual = flatten(RunSpec(model=row.spec.model.usual())) | dict(table.setting.values)
-    usual |= (
-        {name: value for name, value in flatten(reference.spec).items() if name.startswith("optimizer.")}
-        if reference
-        else {}
-    )
+    declared = flatten(reference.spec) if reference else {}
+    usual |= {name: value for name, value in declared.items() if name.startswith("optimizer.")}
     told = []
     for name, value in flatten(row.spec).items():
         group, _, setting = name.partition(".")
@@ -255,13 +252,9 @@ def _header(table: Table, frame: pd.DataFrame) -> str:
         bases = " or ".join(dict.fromkeys(frame["base_title"].dropna()))
         limits = frame["test_diff_low"].notna().any()
         folded = any(run.fold is not None for row in table.rows for run in row.runs)
-        how = (
-            "paired by fold, each with its own 95% interval"
-            if folded
-            else "with simultaneous 95% intervals"
-            if limits
-            else "without intervals"
-        )
+        how = "with simultaneous 95% intervals" if limits else "without intervals"
+        if folded:
+            how = "paired by fold, each with its own 95% interval"
         told.append(f"Differences from {bases} on test, {how}.")
     return " ".join([*told, provenance(runs)])
 

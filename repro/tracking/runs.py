@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from repro.errors import InputError
 from repro.tracking import api
+from repro.tracking.credentials import shown
 from repro.tracking.names import Tag
-from repro.tracking.store import Store, shown
+from repro.tracking.store import Store
 from repro.tracking.stored import StoredRun
 
 if TYPE_CHECKING:

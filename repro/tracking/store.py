@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlparse
+from urllib.parse import unquote, urlparse
 from urllib.request import getproxies, proxy_bypass
 
 from repro import locks
 from repro.errors import InputError, ReproError
+from repro.tracking.credentials import hidden, link, shown
 from repro.tracking.places import Moved, moved, quoted
 
 if TYPE_CHECKING:
@@ -178,36 +179,10 @@ def sqlite_path(uri: str) -> Path | None:
     return Path.cwd() / name
 
 
-def shown(uri: str) -> str:
-    """The URI for messages and reports: no password, no token, no options of a database; a short plain login name stays."""
-    if uri.startswith("sqlite:"):
-        return uri
-    scheme, separator, rest = uri.partition("://") if "://" in uri else ("", "", uri)
-    user, at, place = rest.rpartition("@")
-    place, question, _ = place.partition("?")
-    name = re.match(r"[A-Za-z][\w.-]{0,19}:(?=.)", user)
-    return f"{scheme}{separator}{name[0] if name else ''}{at and '***@'}{place}{question and '?***'}"
-
-
-def link(uri: str) -> str:
-    """The URI of a server for links to its pages: without a user part."""
-    scheme, separator, rest = shown(uri).partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
-def _hidden(uri: str, text: str) -> str:
-    """A message of another library without the parts of a URI's credentials, however they are written."""
-    if uri.startswith("sqlite:") or "://" not in uri:
-        return text
-    user, _, place = uri.partition("://")[2].rpartition("@")
-    name, _, password = user.partition(":")
-    options = [value for _, value in parse_qsl(place.partition("?")[2])]
-    secrets = {user, password, *options, *([] if f"{name}:" in shown(uri) else [name])}
-    secrets |= {form(secret) for secret in secrets for form in (unquote, quote, quote_plus)}
-    text = text.replace(uri, shown(uri))
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w]){re.escape(secret)}(?![\w])", "***", text)
-    return text
+def absent(uri: str | None) -> bool:
+    """Whether a store is a sqlite file that is not there; `connect` would make it."""
+    database = sqlite_path(resolve(uri))
+    return database is not None and not database.is_file()
 
 
 def _sqlite_uri(path: Path) -> str:
@@ -222,7 +197,7 @@ def errors(uri: str) -> Iterator[None]:
     except ReproError:
         raise
     except (OSError, sqlite3.Error, ImportError) as error:  # an import: the driver of another database
-        raise TrackingError(f"{shown(uri)}: {_hidden(uri, _line(error))}") from None
+        raise TrackingError(f"{shown(uri)}: {hidden(uri, _line(error))}") from None
     except ValueError as error:
         if " for MLFLOW_" not in str(error):
             raise
@@ -238,7 +213,7 @@ def _line(error: Exception) -> str:
 
 
 def _explained(uri: str, error: Exception) -> str:
-    line, text, server, uri = _hidden(uri, _line(error)), str(error), urlparse(uri), shown(uri)
+    line, text, server, uri = hidden(uri, _line(error)), str(error), urlparse(uri), shown(uri)
     if uri.startswith("http") and ("failed with exception" in text or "failed with timeout" in text):
         reason = (
             "connection refused" if "refused" in text else "timed out" if "timed out" in text else "connection failed"

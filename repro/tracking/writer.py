@@ -27,9 +27,6 @@ from repro.tracking.store import Store, connect
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
 State: TypeAlias = Literal["running", "killed", "failed"]
 """What the publisher knows of a run that is not at its end."""
 Status: TypeAlias = Literal["FINISHED", "KILLED", "FAILED"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from repro import journal
 from repro.execution.executors.batch import Ledger
 from tests.execution.cluster import Cluster, missing
 from tests.execution.watching import digests, epochs_written, lives, points, rows, wait_for
+from tests.starting import served
 
 SIX = ["--seeds", "0-2", "--epochs", "10", "--patience", "10"]
 
@@ -25,14 +24,8 @@ def cluster() -> Iterator[Cluster]:
     """Two nodes of one processor each."""
     if reason := missing():
         pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # the name of a socket is short
-    running = Cluster(folder)
-    try:
-        running.start()
+    with served(Cluster) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def workers(runs: Path) -> list[psutil.Process]:

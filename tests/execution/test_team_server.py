@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.execution.watching import wait_for
-from tests.starting import environment
+from tests.starting import environment, served
 
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long password"}
 
@@ -113,14 +112,8 @@ def team() -> Iterator[Team]:
     """The server, with the user admin."""
     if reason := missing():
         pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="team-"))  # the name of a socket is short
-    running = Team(folder)
-    try:
-        running.start()
+    with served(Team) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_teams_server_with_logins_over_postgresql(team: Team, repro, sweep_words, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from repro.errors import ReproError
-from repro.tracking.store import TrackingError, connect, errors, link, resolve, shown
+from repro.tracking.credentials import link, shown
+from repro.tracking.store import TrackingError, connect, errors, resolve
 
 SECRET = [
     ("http://me:a/b@h:1", {"a/b"}, "h:1"),

@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from repro.execution import disk
 from repro.execution.executors.local import Process
 from repro.execution.job import Exit, Job
 
@@ -44,9 +45,7 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Replaces the file."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
+        disk.write(path, json.dumps(asdict(self)).encode())
 
 
 def main() -> int:
