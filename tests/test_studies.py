@@ -220,7 +220,7 @@ class TestLoad:
     def test_a_name_that_is_no_study_lists_them(self, name):
         message = refused(studies.load, name)
         assert message.startswith("unknown study ")
-        assert "(allowed: ablation, batch_norm, best, demo, " in message
+        assert "(allowed: ablation, augmentation, batch_norm, best, demo, " in message
 
     def test_a_file_that_is_not_there_is_named(self, tmp_path):
         assert refused(studies.load, str(tmp_path / "none.yaml")).startswith(
