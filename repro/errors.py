@@ -39,6 +39,10 @@ def shown(value: object) -> str:
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not one of `allowed`: names the nearest one and lists them all."""
     names = sorted(allowed)
+    return InputError(f"unknown {kind} {shown(given)}{nearest(given, names)} (allowed: {', '.join(names)})")
+
+
+def nearest(given: object, names: Iterable[str]) -> str:
+    """The end of a line about a name that is not there: "; did you mean ...?", or "" where nothing is near."""
     near = difflib.get_close_matches(given.lower()[:80], names, n=1, cutoff=0.5) if isinstance(given, str) else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {shown(given)}{hint} (allowed: {', '.join(names)})")
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -6,7 +6,6 @@ function returns: a `torch.nn.Module` from images (N, 3, input_size, input_size)
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import re
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
-from repro.errors import InputError, shown, unknown
+from repro.errors import InputError, nearest, shown, unknown
 from repro.validation import Strict
 
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # takes a YAML list
@@ -246,8 +245,7 @@ def source_digest(function: str) -> str:
     places = [*sys.path[not sys.flags.safe_path :], str(Path.cwd())]  # not the folder of the script that was started
     found = PathFinder.find_spec(top, places)
     if found is None:
-        near = difflib.get_close_matches(top, [path.stem for path in Path().glob("*.py")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(top, [path.stem for path in Path().glob("*.py")])
         raise InputError(
             f"model.function: there is no module {top!r}{hint} (allowed: one in {Path.cwd()} or on PYTHONPATH)"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli import options
+from repro.cli import options, prepared
 
 if TYPE_CHECKING:
     from repro.training.catalogue import ModelRow
@@ -83,13 +83,13 @@ def data(dataset: str, data_dir: str, overrides: str) -> None:
     given = declarations.parse_overrides(overrides)
     if other := sorted(set(given) - {"data.image_size"}):
         raise InputError(f"set: {other[0]} is not set here (allowed: data.image_size)")
-    with options.progress_bar("decoding") as told:
-        cache = prepare(dataset, Path(data_dir), options.side_of(given), told)
-    known = options.of_cache(dataset, cache)
+    with prepared.progress_bar("decoding") as told:
+        cache = prepare(dataset, Path(data_dir), prepared.side(given), told)
+    known = prepared.known(dataset, cache)
     sizes = ", ".join(
         f"{name} {count:,}" for name, count in zip(("training", "validation", "test"), known.images, strict=True)
     )
     shape = "x".join(map(str, known.shape))
     click.echo(f"{cache}: {sum(known.images):,} images of {shape} ({sizes}), digest {known.digest}")
-    if known.unreadable:
-        click.echo(f"{len(known.unreadable)} files are no images that can be read: {', '.join(known.unreadable)}")
+    if files := prepared.unreadable(known):
+        click.echo(files)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from repro.errors import InputError, ReproError
+from repro.cli import prepared
+from repro.errors import InputError
 
 if TYPE_CHECKING:
-    from repro.datasets import DataSpec, KnownData
     from repro.execution.settings import Settings
     from repro.studies import Plan, Study
 
@@ -176,42 +175,11 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     overrides = given | overrides
     dataset, data = str(overrides.get("data.dataset", "cifar10")), None
     if dataset not in DATASETS:
-        folder = Path(asked["data_dir"])
-        data = of_cache(dataset, prepared(dataset, folder, side_of(overrides)))
+        data = prepared.known(dataset, prepared.cache(dataset, Path(asked["data_dir"]), prepared.side(overrides)))
     seeds = declarations.parse_seeds(asked["seeds"])
     wanted = studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)
-    _try_networks(wanted)
+    prepared.try_networks(wanted)
     return wanted
-
-
-def _try_networks(wanted: Plan) -> None:
-    """Tries networks of torchvision and of one's own on a few images, each once, in a process of their own: it takes torch."""
-    import json
-
-    from repro.execution.process import command
-    from repro.networks import PythonSpec, TorchvisionSpec
-
-    specs = {
-        (run.spec.model, run.spec.training.precision, run.spec.training.batch_size): run.spec
-        for run in wanted.runs
-        if isinstance(run.spec.model, PythonSpec | TorchvisionSpec)
-    }
-    if specs:
-        given = json.dumps([spec.model_dump(mode="json") for spec in specs.values()])
-        _in_a_process("the networks", command("repro.training.trial"), given)
-
-
-def _in_a_process(what: str, words: Sequence[str], given: str = "") -> None:
-    """Runs a command that ends with one line where it fails, and raises that line."""
-    import subprocess
-
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"{what} could not be prepared, and no reason was given"]
-        message = said[-1].removeprefix("repro: ")
-        if done.returncode < 0:  # most often for want of memory
-            message = f"{what} could not be prepared: killed by signal {-done.returncode} (out of memory?)"
-        raise (InputError if done.returncode == 2 else ReproError)(message)
 
 
 def _is_default(option: str) -> bool:
@@ -240,7 +208,7 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     if not asked["store_patience"] >= 0:
         raise InputError(f"store-patience: {asked['store_patience']} is not a time (allowed: 0 and more)")
     return Settings(
-        cache=cache_of(plan.runs[0].spec.data, Path(asked["data_dir"])),
+        cache=prepared.cache_of(plan.runs[0].spec.data, Path(asked["data_dir"])),
         runs=Path(asked["runs_dir"]),
         device=device,
         workers=None if workers == "auto" else int(workers),
@@ -277,87 +245,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and value - value != 0 else value
-
-
-def cache_of(data: DataSpec, folder: Path) -> Path:
-    """The cache file of a run's data set, made where it is not there and its files can be found by its name."""
-    from repro import datasets
-
-    cache = datasets.cache_of(data.dataset, data.digest, folder)
-    if cache.is_file():
-        return cache
-    if data.dataset.startswith(datasets.FOLDER):
-        raise InputError(
-            f"{cache}: is missing; `repro data --dataset {datasets.FOLDER}:PATH --set data.image_size={data.image_size}"
-            f" --data-dir {folder}` makes it from the folder of its images"
-        )
-    return prepared(data.dataset, folder)
-
-
-def prepared(dataset: str, folder: Path, side: int = 32) -> Path:
-    """The cache file of a data set, made where it is not there yet."""
-    from repro import datasets
-    from repro.execution.process import command
-
-    name = datasets.named(dataset)
-    if name.startswith(datasets.FOLDER):
-        from repro.training.prepare import prepare
-
-        with progress_bar(f"decoding {dataset}") as told:
-            return prepare(dataset, folder, side, told)
-    if side != 32:
-        raise InputError(f"data.image_size: {dataset} has images of 32x32, got {side}")
-    constant = datasets.DATASETS.get(name)
-    if constant is not None:
-        cache = datasets.cache_of(name, constant.digest, folder)
-        if cache.is_file():
-            return cache
-    elif found := datasets.prepared(folder, name):
-        return datasets.cache_of(name, found[0].digest, folder)
-    # in a process of its own, for reading it takes torch
-    _in_a_process(
-        f"{dataset}: the images", command("repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
-    )
-    return cache if constant is not None else datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
-
-
-def of_cache(dataset: str, cache: Path) -> KnownData:
-    """What is known of the data set whose cache file was prepared."""
-    from repro import datasets
-
-    known = datasets.DATASETS.get(dataset) or datasets.read(cache.with_suffix(".json"))
-    if known is None:
-        raise InputError(f"{cache.with_suffix('.json')}: is missing; delete {cache.name}, and it is prepared again")
-    return known
-
-
-def side_of(settings: Mapping[str, Any]) -> int:
-    """The side that a folder's images are brought to: `data.image_size`."""
-    side = settings.get("data.image_size", 32)
-    if not isinstance(side, int) or not 8 <= side <= 1024:
-        raise InputError(f"data.image_size: got {side!r} (allowed: a whole number, at least 8 and at most 1024)")
-    return side
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal's error output, which appears with the first image done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    shown = Progress(*columns, console=Console(stderr=True))
-    task = shown.add_task(title, total=None)
-
-    def told(done: int, total: int) -> None:
-        shown.start()
-        shown.update(task, completed=done, total=total)
-
-    try:
-        yield told
-    finally:
-        if shown.live.is_started:
-            shown.stop()
 
 
 def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli import options
+from repro.cli import options, prepared
 from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     stored = _in_store(run, recorded, Path(runs_dir), tracking_uri)
     for line in stored:
         click.echo(line)
-    cache = options.cache_of(recorded.spec.data, Path(data_dir))
+    cache = prepared.cache_of(recorded.spec.data, Path(data_dir))
     for record in train_again(recorded, cache, epochs):
         if not isinstance(record, Verification):
             click.echo(

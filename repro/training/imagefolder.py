@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from repro import datasets
 from repro.datasets import FOLDER
-from repro.errors import InputError
+from repro.errors import InputError, nearest
 from repro.training.prepare import Told, describe, label_bytes, locked, temporary, write
 
 _CHUNK = 64
@@ -57,7 +57,8 @@ def prepare(name: str, source: Path, data_dir: Path, side: int, told: Told | Non
 def _listed(source: Path) -> tuple[list[str], list[Listed]]:
     """The classes and every file below them, in the order of names."""
     if not source.is_dir():
-        raise InputError(f"{FOLDER}: {source} is not a folder")
+        beside = [entry.name for entry in source.parent.iterdir() if entry.is_dir()] if source.parent.is_dir() else []
+        raise InputError(f"{FOLDER}: {source} is not a folder{nearest(source.name, beside)}")
     parts = [source / "train", next((source / one for one in _VALIDATION if (source / one).is_dir()), source / "val")]
     parts = [part for part in (*parts, source / "test") if part.is_dir()]
     if not (source / "train").is_dir():

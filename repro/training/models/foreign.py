@@ -49,7 +49,7 @@ def of_function(spec: PythonSpec) -> nn.Module:
         sys.path.append(str(Path.cwd()))
     try:
         found = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that parses arguments as it is imported ends with SystemExit
         raise InputError(f"{where}: {module} cannot be imported ({_words(error)})") from None
     function = getattr(found, name, None)
     if not callable(function):
@@ -72,7 +72,7 @@ def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any]) 
     arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     try:
         network = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{where}: {_words(error)}") from None
     if not isinstance(network, nn.Module):
         raise InputError(f"{where}: returned {shown(network)} (allowed: a torch.nn.Module)")
@@ -81,5 +81,5 @@ def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any]) 
     return network
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
