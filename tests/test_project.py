@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from repro import __version__
-from repro.cli import cli, options, sweeps
+from repro.cli import cli, options, prepared, sweeps
 from repro.spec import flatten, resolve
 
 PROJECT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ class TestEveryParameterReachesSomething:
     def asked(self, monkeypatch):
         """What an entry point would train, and how, with these values in place of its defaults."""
         captured = []
-        monkeypatch.setattr(options, "prepared", lambda dataset, folder: folder / dataset)
+        monkeypatch.setattr(prepared, "cache", lambda dataset, folder: folder / dataset)
         monkeypatch.setattr(
             sweeps, "_train", lambda plan, given: captured.append((plan.runs, options.make_settings(given, plan)))
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli import options, prepared
+from repro.cli import options
 
 if TYPE_CHECKING:
     from repro.training.catalogue import ModelRow
@@ -77,6 +77,7 @@ def data(dataset: str, data_dir: str, overrides: str) -> None:
     from pathlib import Path
 
     from repro import declarations
+    from repro.cli import prepared
     from repro.errors import InputError
     from repro.training.prepare import prepare
 

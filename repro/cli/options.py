@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from repro.cli import prepared
 from repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -160,6 +159,7 @@ def tracking_uri() -> Callable[[_Command], _Command]:
 def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, Any], name: str | None = None) -> Plan:
     """The plan that the options of `training` ask for; a data set whose digest only its files tell is prepared."""
     from repro import declarations, studies
+    from repro.cli import prepared
     from repro.datasets import DATASETS
 
     overrides = declarations.parse_overrides(asked["overrides"])
@@ -189,6 +189,7 @@ def _is_default(option: str) -> bool:
 
 def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     """The settings that the options of `running` ask for, with the data prepared."""
+    from repro.cli import prepared
     from repro.execution.executors.entries import chosen
     from repro.execution.settings import Settings
 

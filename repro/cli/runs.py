@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli import options, prepared
+from repro.cli import options
 from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     \b
     repro verify 0f3c9a --epochs 2
     """
+    from repro.cli import prepared
     from repro.execution.verify import Verification
     from repro.execution.verify import verify as train_again
 
