@@ -105,6 +105,10 @@ class Environment:
     journal is of a version that did not say."""
     step_reason: str = ""
     """Why it was by plain autograd."""
+    branch: str = ""
+    """Git branch of the code; "" where none was checked out, or the journal is of a version that did not say."""
+    repository: str = ""
+    """URL of the code's git remote `origin`, without credentials."""
 
 
 @dataclass(frozen=True, slots=True)

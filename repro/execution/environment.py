@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from repro.execution import limits
 from repro.records import Environment
+from repro.tracking.credentials import link
 
 _PROJECT = Path(__file__).parent.parent.parent
 
@@ -26,6 +28,9 @@ class Code:
     """The uncommitted changes of tracked files, and the names of untracked code and declarations; "" where there are none."""
     problem: str = ""
     """Why git did not tell them, in its own words."""
+    branch: str = ""
+    repository: str = ""
+    """URL of the remote `origin`, without credentials."""
 
 
 @functools.cache
@@ -41,7 +46,11 @@ def code(project: Path = _PROJECT) -> Code:
     except (OSError, subprocess.SubprocessError) as error:
         problem = " ".join(str(getattr(error, "stderr", None) or error).split())
         return Code(commit, f"what is not committed could not be read: {problem}\n", problem)
-    return Code(commit, diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()))
+    branch = remote = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no branch is checked out, or there is no remote
+        branch = _git(project, "branch", "--show-current").strip()
+        remote = link(_git(project, "remote", "get-url", "origin").strip())
+    return Code(commit, diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()), "", branch, remote)
 
 
 def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:
@@ -49,6 +58,8 @@ def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool)
     state = code()
     return Environment(
         commit=state.commit,
+        branch=state.branch,
+        repository=state.repository,
         dirty=bool(state.diff),
         diff_digest=hashlib.sha256(state.diff.encode()).hexdigest() if state.diff else "",
         python=platform.python_version(),

@@ -18,7 +18,7 @@ from repro.execution import disk
 from repro.records import Environment
 from repro.rows import Contents, Curve
 from repro.studies import Plan
-from repro.tracking import models, reader
+from repro.tracking import models, reader, system
 from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
 from repro.tracking.writer import FORKED, State, Status, Writer
 
@@ -155,6 +155,10 @@ class Publisher:
             self.parent = self._writer.open_sweep(
                 self._plan, reused=self._reused, journals=self.journals, environment=self._environment
             )
+            try:
+                system.measure(self._writer.store, self.parent)
+            except ReproError as error:
+                self._say(str(error))
         for folder, note in self._left().items():
             try:
                 self._publish(folder, note)
@@ -194,10 +198,10 @@ class Publisher:
 
 def conclude(writer: Writer, plan: Plan, parent: str, status: Status, contents: Contents) -> str:
     """Ends a sweep in the store, which holds `contents`, with its table in Markdown, which it returns."""
-    from repro.reporting.report import sweep_table  # pandas takes a second, which a sweep's start need not wait for
+    from repro.reporting.report import swept  # pandas takes a second, which a sweep's start need not wait for
 
-    table = sweep_table(plan, contents.runs)
-    writer.close_sweep(parent, status, {"results.md": table.encode()}, table)
+    table, figures, metrics = swept(plan, contents.runs)
+    writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, table, metrics)
     return table
 
 

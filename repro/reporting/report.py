@@ -261,11 +261,34 @@ def _counted(judged: Sequence[Judged]) -> str:
     return ", ".join(f"{numbers[word]} {word}" for word in ("supported", "not supported", "undecided") if numbers[word])
 
 
-def sweep_table(plan: Plan, runs: Sequence[RunRow]) -> str:
-    """The short result table of a sweep as Markdown: its studies' rows with those of `runs` that answer them."""
+def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], dict[str, float]]:
+    """What a sweep came to: its studies' rows with those of `runs` that answer them.
+
+    Returns:
+        The short result table as Markdown, the forest plot of each study by file name (PNG), and metrics by name: how
+        many runs it asked for and how many are finished, and the best variant's accuracies, as shares.
+    """
+    from repro.reporting import pictures  # matplotlib takes half a second
+
     contents = Contents("this sweep", (SweepRow("", "", 0, plan),), tuple(runs), ())
     found = [(table, tables.study_frame(table)) for table in join.tables(contents)]
-    return "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
+    text = "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
+    every = [one for table, frame in found for one in pictures.of_study(table, frame)]
+    forests = [one for one in every if one.slug.endswith("-forest")]
+    pictures.draw(forests)
+    keys = {run.key for run in runs}
+    metrics = {
+        "sweep_runs": float(len(plan.unique)),
+        "sweep_finished": float(sum(run.key in keys for run in plan.unique)),
+    }
+    rows = pd.concat([frame for _, frame in found], ignore_index=True)
+    if (accuracies := rows["val_mean"].astype(float)).notna().any():
+        best = rows.loc[accuracies.idxmax()]
+        metrics |= {
+            "sweep_best_val_accuracy": best["val_mean"] / 100,
+            "sweep_best_test_accuracy": best["test_mean"] / 100,
+        }
+    return text, {f"{one.slug}.png": one.files["png"] for one in forests}, metrics
 
 
 def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:

@@ -45,6 +45,7 @@ def metrics(known: Journal, epochs: int, result: bool) -> list[Metric]:
         elif isinstance(record, RunResult) and result:
             # at step 0 MLflow's UI draws them as bars
             points += [Metric(one, getattr(record, one), entry.time_ms, 0) for one in RESULT_METRICS]
+            points.append(Metric("parameter_count", record.parameters, entry.time_ms, 0))
     return points
 
 
@@ -94,7 +95,9 @@ def source(environment: Environment | None) -> dict[str, str]:
         user = "unknown"
     found: dict[str, str] = {Tag.USER: user, Tag.SOURCE_NAME: "repro", Tag.SOURCE_TYPE: "LOCAL"}
     if environment is not None and environment.commit != "unknown":
-        found[Tag.SOURCE_COMMIT] = environment.commit
+        found |= {Tag.SOURCE_COMMIT: environment.commit, Tag.SOURCE_DIRTY: param(environment.dirty)}
+        found |= {Tag.SOURCE_BRANCH: environment.branch} if environment.branch else {}
+        found |= {Tag.SOURCE_REPOSITORY: environment.repository} if environment.repository else {}
     return found
 
 

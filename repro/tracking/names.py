@@ -13,7 +13,7 @@ from typing import get_args
 from repro.datasets import DataSpec
 from repro.networks import MODELS
 from repro.recipe import OptimizerSpec, TrainingSpec
-from repro.records import EPOCH_METRICS, RESULT_METRICS
+from repro.records import EPOCH_METRICS
 from repro.validation import described
 
 
@@ -54,8 +54,14 @@ class Tag(StrEnum):
     SOURCE_NAME = "mlflow.source.name"
     SOURCE_TYPE = "mlflow.source.type"
     SOURCE_COMMIT = "mlflow.source.git.commit"
+    SOURCE_BRANCH = "mlflow.source.git.branch"
+    SOURCE_REPOSITORY = "mlflow.source.git.repoURL"
+    SOURCE_DIRTY = "mlflow.source.git.dirty"
+    SOURCE_DIFF = "mlflow.source.git.diff"
 
 
+TAG_LENGTH = 8000
+"""Characters that MLflow keeps of a tag."""
 SCHEMA = "1"
 """Version of these names; a sweep and a run of another version are passed over with a note."""
 
@@ -87,6 +93,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "model_size_mib": "Size of model.pt in MiB (2**20 bytes).",
         "model_size_legacy_mib": "Size of the same weights in torch's format before 1.6, in MiB.",
         "parameters": "Trainable parameters.",
+        "parameter_count": "`parameters` under a name that other tools use.",
         "multiply_adds": "Multiply-adds of one image's forward pass.",
     }
 )
@@ -119,10 +126,15 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.SIDE_BY_SIDE: "Runs that the sweep trained at a time.",
         Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
         Tag.NAME: "`<variant> seed <n>`, and `fold <n>` behind it in a cross-validation.",
+        Tag.NOTE: "Description: title, published numbers, what differs from the base, and the command that repeats the run.",
         Tag.USER: "Login name.",
         Tag.SOURCE_NAME: "`repro`.",
         Tag.SOURCE_TYPE: "`LOCAL`.",
         Tag.SOURCE_COMMIT: "The commit again, where MLflow's UI looks for it.",
+        Tag.SOURCE_BRANCH: "Git branch, where one was checked out.",
+        Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
+        Tag.SOURCE_DIRTY: "`repro.dirty` again.",
+        Tag.SOURCE_DIFF: "The uncommitted changes, as far as a tag holds them; diff.patch has all.",
     }
 )
 
@@ -152,6 +164,9 @@ SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.SOURCE_NAME: "`repro` (under `mlflow run`: MLflow's).",
         Tag.SOURCE_TYPE: "`LOCAL` (under `mlflow run`: MLflow's).",
         Tag.SOURCE_COMMIT: "The commit again (under `mlflow run`: MLflow's).",
+        Tag.SOURCE_BRANCH: "Git branch, where one was checked out.",
+        Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
+        Tag.SOURCE_DIRTY: "`repro.dirty` again.",
     }
 )
 
@@ -171,11 +186,22 @@ RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
 )
 """Files of a run's folder that are stored when it ends; one that is not there is left out."""
 
+SWEEP_METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "sweep_runs": "Runs that the sweep asked for.",
+        "sweep_finished": "Of them, how many are finished, those that were reused among them.",
+        "sweep_best_val_accuracy": "Best validation accuracy (0 to 1) of the best variant, its mean over seeds.",
+        "sweep_best_test_accuracy": "Test accuracy of that variant.",
+    }
+)
+"""Metrics of a sweep, once it has ended. Its params are the settings that were put on every variant."""
+
 SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
     {
         "sweep.json": "The plan: studies, and each row's variant, title, seed, key, spec and published numbers.",
         "reused.json": "Key and run id of every finished run that was reused instead of trained.",
         "results.md": "The result tables, once the sweep has ended; in short they are its description.",
+        "<study>-forest.png": "Forest plot of a study: beside the published numbers, or differences from the base.",
     }
 )
 
@@ -188,7 +214,7 @@ DATASET_CONTEXTS: Mapping[str, str] = MappingProxyType(
 def markdown() -> str:
     """All names as the tables of docs/tracking.md."""
     epochs = {name: METRICS[name] for name in EPOCH_METRICS}
-    finals = {name: METRICS[name] for name in RESULT_METRICS}
+    finals = {name: meaning for name, meaning in METRICS.items() if name not in EPOCH_METRICS}
     sections: list[tuple[str, str, Mapping[str, str] | Mapping[Tag, str]]] = [
         ("Params of a run", "param", PARAMS),
         ("Metrics of every epoch", "metric", epochs),
@@ -197,6 +223,7 @@ def markdown() -> str:
         ("Artifacts of a run", "artifact", RUN_ARTIFACTS),
         ("Tags of a model", "tag", MODEL_TAGS),
         ("Tags of a sweep", "tag", SWEEP_TAGS),
+        ("Metrics of a sweep", "metric", SWEEP_METRICS),
         ("Artifacts of a sweep", "artifact", SWEEP_ARTIFACTS),
     ]
     return "\n".join(

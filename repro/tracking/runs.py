@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from repro.errors import InputError
 from repro.tracking import api
 from repro.tracking.credentials import shown
-from repro.tracking.names import Tag
+from repro.tracking.names import TAG_LENGTH, Tag
 from repro.tracking.store import Store
 from repro.tracking.stored import StoredRun
 
@@ -24,7 +24,6 @@ NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")
 """A name that MLflow gave a run for want of one."""
 _METRICS_A_BATCH = 900  # MLflow takes 1,000 metrics, params and tags at a time, of them 100 params
-_TAG_LENGTH = 8000  # what MLflow keeps of a tag
 
 
 class Runs:
@@ -122,7 +121,7 @@ class Runs:
 
 def cut(text: str) -> str:
     """`text`, or as many whole lines of it as MLflow keeps in a tag."""
-    if len(text) <= _TAG_LENGTH:
+    if len(text) <= TAG_LENGTH:
         return text
     more = "\n\n(cut here; in full among the artifacts)"
-    return text[: _TAG_LENGTH - len(more)].rpartition("\n")[0] + more
+    return text[: TAG_LENGTH - len(more)].rpartition("\n")[0] + more

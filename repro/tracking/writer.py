@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from repro import journal, locks, owner, studies
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord
 from repro.studies import Plan
-from repro.tracking import api, entries, sqlite
+from repro.tracking import api, entries, notes, sqlite, stored
 from repro.tracking.names import RUN_ARTIFACTS, SCHEMA, Tag
 from repro.tracking.runs import MADE_UP, NO_SUCH_RUN, Runs, cut
 from repro.tracking.store import Store, connect
@@ -76,6 +77,7 @@ class Writer(Runs):
         self._journals: dict[str, _Known] = {}  # by the start of the last attempt
         self._sweeps: dict[str, str] = {}  # sweep.json -> run id, until it is closed
         self._former: dict[str, list[str]] = {}  # run id of a sweep -> those that were stopped before, of the same plan
+        self._notes: dict[str, str] = {}  # key -> description of its run
 
     @classmethod
     def opened(cls, uri: str | None, say: Callable[[str], object], experiment: str | None = None) -> Writer:
@@ -104,14 +106,16 @@ class Writer(Runs):
         Returns:
             The run id.
         """
+        self.explain(plan)
         content = studies.dump(plan)
+        params = {name: stored.param(value) for name, value in plan.overrides.items()}
         tags: dict[str, str] = {
             Tag.KIND: "sweep",
             Tag.SCHEMA: SCHEMA,
             Tag.STUDY: plan.name,
             Tag.PLAN: hashlib.sha256(content.encode()).hexdigest()[:16],
             Tag.OWNER: owner.me(),
-            Tag.NOTE: _asked(plan, reused, journals),
+            Tag.NOTE: notes.of_sweep(plan, reused, journals),
             **(entries.computed(environment) if environment else {}),
         }
         with self.store.errors():
@@ -125,8 +129,9 @@ class Writer(Runs):
             if run_id is None:
                 tags |= entries.source(environment) | ({Tag.PARENT: given.info.run_id} if given is not None else {})
                 run_id = self._create_run(plan.name, tags)
+                self._log(run_id, params=params)
             else:
-                self._log(run_id, tags=tags)
+                self._log(run_id, params=params, tags=tags)
                 if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):
                     self.store.client.update_run(run_id, name=plan.name)
             self._sweeps[content], self._former[run_id] = run_id, former
@@ -138,8 +143,17 @@ class Writer(Runs):
         )
         return run_id
 
+    def explain(self, plan: Plan) -> None:
+        """The runs of a plan that are not in the store yet get a description once they are."""
+        self._notes |= notes.of_runs(plan)
+
     def close_sweep(
-        self, parent: str, status: Status, files: Mapping[str, bytes | Path], description: str | None = None
+        self,
+        parent: str,
+        status: Status,
+        files: Mapping[str, bytes | Path],
+        description: str | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Stores a sweep's tables and ends it; under `mlflow run` its status is left to MLflow.
 
@@ -148,10 +162,15 @@ class Writer(Runs):
             status: how it ended.
             files: artifact path -> bytes or file.
             description: what MLflow's UI shows above the run; None keeps the one it was opened with.
+            metrics: its counts and best results.
         """
+        from mlflow.entities import Metric
+
         self.log_files(parent, files)
+        points = [Metric(name, value, int(1000 * time.time()), 0) for name, value in (metrics or {}).items()]
         with self.store.errors():
-            self._log(parent, tags={Tag.CLOSED: status, **({Tag.NOTE: cut(description)} if description else {})})
+            note = {str(Tag.NOTE): cut(description)} if description else {}
+            self._log(parent, points, tags={Tag.CLOSED: status, **note})
             if parent != self.attached():
                 self.store.client.set_terminated(parent, status)
             for one in self._former.pop(parent, []) if status == "FINISHED" else []:
@@ -226,7 +245,9 @@ class Writer(Runs):
                 after = self._publish(known, before, parent, state, message)
             self._journals[known.starts[-1]] = after
         points = len(EPOCH_METRICS) * (after.epochs - before.epochs)
-        return Published(after.run_id, points + len(RESULT_METRICS) * (after.result - before.result), files, forked)
+        return Published(
+            after.run_id, points + (len(RESULT_METRICS) + 1) * (after.result - before.result), files, forked
+        )
 
     def status(self, journal: Journal) -> str | None:
         """The status of a journal's run as this writer left it; None for one that it has not published."""
@@ -300,7 +321,12 @@ class Writer(Runs):
         return all(times.get(point.step, point.timestamp) == point.timestamp for point in points)
 
     def _create(self, known: Journal, parent: str | None, fork: Mapping[str, str]) -> _Known:
-        tags = {**entries.tags(known), **fork} | ({Tag.PARENT: parent} if parent else {})
+        note = self._notes.get(known.spec.key)
+        tags = (
+            {**entries.tags(known), **fork}
+            | ({Tag.PARENT: parent} if parent else {})
+            | ({Tag.NOTE: note} if note else {})
+        )
         run_id = self._create_run(entries.name(known), tags, known.entries[0].time_ms)
         return _Known(run_id, "RUNNING", 0, len(known.attempts), False, False, parent is not None, fork)
 
@@ -328,7 +354,10 @@ class Writer(Runs):
             self.store.client.log_inputs(run.run_id, entries.datasets(known))
         if status == "FINISHED":
             files = {name: known.folder / name for name in RUN_ARTIFACTS}
-            self.log_files(run.run_id, {name: file for name, file in files.items() if file.is_file()})
+            files = {name: file for name, file in files.items() if file.is_file()}
+            self.log_files(run.run_id, files)
+            if diff := files.get("diff.patch"):
+                self._log(run.run_id, tags={Tag.SOURCE_DIFF: cut(diff.read_text(errors="replace"))})
         if status == "RUNNING" and (run.status != status or run.attempts != len(known.attempts)):
             self.store.client.update_run(run.run_id, status)  # also where another process has closed it since
         elif status != run.status:
@@ -353,15 +382,6 @@ def _status(known: Journal, run: _Known, state: State, message: str | None) -> t
     if state != "running" and run.status in {"KILLED", "FAILED"} and run.attempts == len(known.attempts):
         return run.status, ""  # nothing has happened since it was closed
     return _STATUS[state], message or ""
-
-
-def _asked(plan: Plan, reused: Mapping[str, str], journals: Collection[str]) -> str:
-    """The description of a sweep before it has results."""
-    runs = plan.unique
-    there = {key: f"run {run_id}" for key, run_id in reused.items()} | dict.fromkeys(journals, "from its journal")
-    lines = [f"{len(runs)} runs of {plan.name}: trains {len(runs) - len(there)}, reuses {len(there)}"]
-    lines += [f"- {run.study}/{run.name}: {there[run.key]}" for run in runs if run.key in there]
-    return cut("\n".join(lines))
 
 
 @contextlib.contextmanager

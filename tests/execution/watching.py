@@ -14,7 +14,7 @@ from repro import journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS
 
 _TIMES = {"epoch_seconds", "mean_epoch_seconds"}
-METRICS = [name for name in (*EPOCH_METRICS, *RESULT_METRICS) if name not in _TIMES]
+METRICS = [name for name in (*EPOCH_METRICS, *RESULT_METRICS, "parameter_count") if name not in _TIMES]
 
 
 def rows(database: Path, query: str) -> list[tuple]:
@@ -29,8 +29,11 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 def points(folder: Path) -> list[tuple[str, str, int, float]]:
-    """(run, metric, step, value) of every point but times, in order."""
-    query = "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid) WHERE key NOT LIKE '%seconds'"
+    """(run, metric, step, value) of every point of a run but times, in order."""
+    query = (
+        "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid)"
+        " WHERE key NOT LIKE '%seconds' AND key NOT LIKE 'sweep_%'"
+    )
     return sorted(rows(folder / "mlflow.db", query))
 
 
@@ -43,6 +46,7 @@ def said(runs: Path) -> list[tuple[str, str, int, float]]:
         found += [(name, one, e.epoch, getattr(e, one)) for e in known.epochs for one in EPOCH_METRICS]
         if (end := known.result) is not None:
             found += [(name, one, 0, float(getattr(end, one))) for one in RESULT_METRICS]
+            found.append((name, "parameter_count", 0, float(end.parameters)))
     return sorted(one for one in found if one[1] not in _TIMES)
 
 

@@ -338,7 +338,7 @@ def test_a_user_s_study_with_odd_names_is_reported(store, tmp_path):
 
 def test_a_sweep_s_table_is_short_and_has_its_own_studies_only(store):
     contents = store.sweep("reproducibility").sweep("ablation", unfinished={("fire_added", 1)}).contents()
-    text = report.sweep_table(contents.sweeps[0].plan, contents.runs)
+    text = report.swept(contents.sweeps[0].plan, contents.runs)[0]
     assert text.count("###") == 1
     assert "Table 2. Ablation" in text
     assert "2 of 3 runs" in text

@@ -31,6 +31,7 @@ def expected(folder: Path) -> list[tuple[str, int, int, float]]:
             points += [(name, entry.record.epoch, entry.time_ms, getattr(entry.record, name)) for name in EPOCH_METRICS]
         elif isinstance(entry.record, RunResult):
             points += [(name, 0, entry.time_ms, float(getattr(entry.record, name))) for name in RESULT_METRICS]
+            points.append(("parameter_count", 0, entry.time_ms, float(entry.record.parameters)))
     return sorted(points)
 
 
@@ -41,7 +42,7 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     writer = Writer(connect(place.uri))
     sweep = writer.open_sweep(run.plan, reused={}, environment=journal.read(run.folder).attempts[0].environment)
     done = writer.publish(run.folder, parent=sweep)
-    assert done.points == 3 * 5 + 10
+    assert done.points == 3 * 5 + 11
     stored = dump(place.database, done.run_id)
     assert (stored.run["name"], stored.run["status"]) == (f"squeezenet_bn seed {run.run.seed}", "FINISHED")
     assert (stored.run["start_time"], stored.run["end_time"]) == (1_700_000_000_000, 1_700_000_000_000 + 4 * 1500)
@@ -53,6 +54,8 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
         names.Tag.FORK_OF,
         names.Tag.STEP,
         names.Tag.FOLD,
+        names.Tag.SOURCE_BRANCH,
+        names.Tag.SOURCE_REPOSITORY,
     }
     assert stored.tags["repro.outcome"] == "finished"
     assert stored.tags["repro.key"] == run.key
@@ -109,7 +112,7 @@ def test_in_pieces_is_as_at_once(fresh, runs, trained, dump, warm) -> None:
     run.finish()
     writer = writer if warm else Writer(connect(pieces.uri))
     done = writer.publish(run.folder, parent="p")
-    assert [*published, done.points] == [0, 5, 5, 5, 5, 10]
+    assert [*published, done.points] == [0, 5, 5, 5, 5, 11]
     at_once = Writer(connect(whole.uri)).publish(run.folder, parent="p")
     one, other = (dump(place.database, p.run_id) for place, p in ((pieces, done), (whole, at_once)))
     assert one.comparable() == other.comparable()
@@ -184,7 +187,7 @@ def test_long_runs_take_several_batches(fresh, runs, trained, dump) -> None:
     run.epochs = 400
     run.finish()
     done = Writer(connect(place.uri)).publish(run.folder, parent=None)
-    assert done.points == 2010
+    assert done.points == 2011
     assert [point[:4] for point in dump(place.database, done.run_id).metrics] == expected(run.folder)
 
 
@@ -269,7 +272,7 @@ def test_a_moved_journal_is_the_same_run(fresh, runs, trained, here) -> None:
     run.train(1)
     run.finish()
     second = Writer(connect(place.uri)).publish(run.folder, parent=None)
-    assert second == Published(first.run_id, 15)
+    assert second == Published(first.run_id, 16)
 
 
 def test_a_run_deleted_in_mlflow_is_made_anew(fresh, runs, trained) -> None:
@@ -329,12 +332,12 @@ def test_sweep(place, trained, runs, dump) -> None:
     stored = dump(place.database, sweep)
     assert (stored.run["name"], stored.run["status"]) == ("reproducibility", "RUNNING")
     assert stored.tags["mlflow.note.content"].splitlines() == [
-        "1 runs of reproducibility: trains 0, reuses 1",
+        "1 run of reproducibility: trains 0, reuses 1",
         f"- reproducibility/squeezenet_bn seed {run.run.seed}: run {'a' * 32}",
     ]
     assert writer.open_sweep(run.plan, reused={}, journals=[run.key]) == sweep
     assert dump(place.database, sweep).tags["mlflow.note.content"].splitlines() == [
-        "1 runs of reproducibility: trains 0, reuses 1",
+        "1 run of reproducibility: trains 0, reuses 1",
         f"- reproducibility/squeezenet_bn seed {run.run.seed}: from its journal",
     ]
     assert writer.open_sweep(run.plan, reused={run.key: "a" * 32}) == sweep
@@ -344,10 +347,17 @@ def test_sweep(place, trained, runs, dump) -> None:
     table = runs / "table.csv"
     table.write_text("a,b\n")
     description = "\n".join(f"| row {i} | {'x' * 50} |" for i in range(1000))
-    writer.close_sweep(sweep, "FINISHED", {"tables/table_1.csv": table, "tables/table_1.md": b"|a|"}, description)
+    files = {"tables/table_1.csv": table, "tables/table_1.md": b"|a|"}
+    writer.close_sweep(sweep, "FINISHED", files, description, dict.fromkeys(names.SWEEP_METRICS, 0.5))
     stored = dump(place.database, sweep)
+    assert [point[:2] + point[3:4] for point in stored.metrics] == [
+        (name, 0, 0.5) for name in sorted(names.SWEEP_METRICS)
+    ]
     assert stored.run["status"] == stored.tags["repro.closed"] == "FINISHED"
-    assert set(stored.tags) == {str(tag) for tag in names.SWEEP_TAGS}
+    assert set(stored.tags) == {str(tag) for tag in names.SWEEP_TAGS} - {
+        "mlflow.source.git.branch",
+        "mlflow.source.git.repoURL",
+    }
     note = stored.tags["mlflow.note.content"]
     assert len(note) <= 8000 and note.endswith(" |\n\n(cut here; in full among the artifacts)")
     assert writer.artifact(sweep, "tables/table_1.csv") == b"a,b\n"
@@ -435,7 +445,7 @@ def test_server_restarts_while_publishing(server, runs, trained, here, dump) -> 
     run.train(1)
     assert writer.publish(run.folder, parent=None) == Published(first.run_id, 15)
     run.finish()
-    assert writer.publish(run.folder, parent=None) == Published(first.run_id, 10)
+    assert writer.publish(run.folder, parent=None) == Published(first.run_id, 11)
     stored = dump(server.database, first.run_id)
     assert [point[:4] for point in stored.metrics] == expected(run.folder)
     assert stored.run["status"] == "FINISHED"
