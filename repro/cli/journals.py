@@ -185,5 +185,5 @@ def _add_sweeps(writer: Writer, asked: Iterable[str], contents: Contents) -> int
     for plan in added:
         finished = writer.finished([run.key for run in plan.unique])
         parent = writer.open_sweep(plan, reused=finished)
-        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED", contents)
+        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED", contents.runs)
     return len(added)

@@ -29,7 +29,8 @@ class Nearest:
         found: dict[str, tuple[str, Mapping[str, str]]] = {}
         if not store.absent(uri):
             found |= {
-                row.key: (f"{row.study}/{row.variant} seed {row.seed}", row.params) for row in reader.read(uri).runs
+                row.key: (f"{row.study}/{row.variant} seed {row.seed}", row.params)
+                for row in reader.read(uri, plans=False).runs
             }
         for folder in journal.find(runs):
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from repro import journal
 from repro.errors import ReproError
 from repro.execution import disk
 from repro.records import Environment
-from repro.rows import Contents, Curve
+from repro.rows import Curve, RunRow
 from repro.studies import Plan
 from repro.tracking import models, reader, system
 from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
@@ -74,6 +74,7 @@ class Publisher:
         self._closing: Status | None = None
         self._away = 0  # how often in a row the store has not answered
         self._progress = time.monotonic()
+        self._trying = False
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     @property
@@ -102,14 +103,15 @@ class Publisher:
 
         Args:
             status: the sweep's; one that is not KILLED gets its table, too.
-            patience: seconds without progress after which it is given up; for one that is KILLED seconds in all.
+            patience: seconds without progress after which it is given up, once the store has not answered; for one that
+                is KILLED seconds in all.
             stopping: asked all the while whether to give up at once.
         """
         self._closing = status
         self._wake.set()
         began = self._progress = time.monotonic()
         while self._thread.is_alive() and not stopping():
-            going_on = status != "KILLED" and self._writer.uploading  # MLflow itself ends an upload that hangs
+            going_on = status != "KILLED" and self._trying  # slow is not away; MLflow itself ends a call that hangs
             since = began if status == "KILLED" else self._progress
             if status == "KILLED" and self._away:  # it was away before: one more try, not all of the time
                 patience = min(patience, _LAST_TRY_SECONDS)
@@ -130,6 +132,7 @@ class Publisher:
     def _work(self) -> None:
         while True:
             began = time.thread_time()  # waiting for a slow store costs training nothing
+            self._trying = True
             try:
                 self._round()
                 if self._closing is not None and not self._left():
@@ -143,6 +146,8 @@ class Publisher:
                 self._away += 1
                 if self._away == 1:
                     self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
+            finally:
+                self._trying = False
             spent = time.thread_time() - began
             pause = 2.0 ** min(self._away, 5) if self._away else max(_LEAST_PAUSE, spent / _SHARE)
             if self._closing is not None:
@@ -188,19 +193,17 @@ class Publisher:
         if status == "KILLED":
             self._writer.close_sweep(self.parent, status, {})
             return
-        contents = reader.read(self._writer.store.uri, studies=[study.study for study in self._plan.studies])
-        for line in models.ship(
-            self._writer, contents.runs, {run.key for run in self._plan.runs}, self._runs, self._models
-        ):
+        rows = reader.read(self._writer.store.uri, plans=False).runs
+        for line in models.ship(self._writer, rows, {run.key for run in self._plan.runs}, self._runs, self._models):
             self._say(line)
-        self.table = conclude(self._writer, self._plan, self.parent, status, contents)
+        self.table = conclude(self._writer, self._plan, self.parent, status, rows)
 
 
-def conclude(writer: Writer, plan: Plan, parent: str, status: Status, contents: Contents) -> str:
-    """Ends a sweep in the store, which holds `contents`, with its table in Markdown, which it returns."""
+def conclude(writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequence[RunRow]) -> str:
+    """Ends a sweep in the store, whose finished runs are `rows`, with its table in Markdown, which it returns."""
     from repro.reporting.report import swept  # pandas takes a second, which a sweep's start need not wait for
 
-    table, figures, metrics = swept(plan, contents.runs)
+    table, figures, metrics = swept(plan, rows)
     writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, table, metrics)
     return table
 

@@ -28,11 +28,14 @@ PLAN = "sweep.json"
 Curves: TypeAlias = bool | Collection[str] | Callable[[Contents], Collection[str]]
 
 
-def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[str] | None = None) -> Contents:
+def read(
+    uri: str | None = None, *, plans: bool = True, curves: Curves = False, studies: Sequence[str] | None = None
+) -> Contents:
     """What tables and figures are made from.
 
     Args:
         uri: the store; None is MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
+        plans: whether to read the sweeps, each of which has its plan in a file; else only the runs.
         curves: whether to read the histories: of all runs, of none, or of those with these keys; a function chooses the
             keys from what was read without them.
         studies: keep the sweeps that plan one of these studies, and the runs that their tables are made from;
@@ -61,7 +64,7 @@ def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[st
                     lambda run: _beside(store, misplaced, run),
                     lambda run_ids: sqlite.histories(database, run_ids),
                 )
-                return _contents(uri, source, curves, studies, notes)
+                return _contents(uri, source, plans, curves, studies, notes)
         notes.append(f"{uri}: its schema has no {missing}; read through MLflow, which takes longer")
     opened = connect(uri, create=False)
     with opened.errors():
@@ -70,7 +73,7 @@ def read(uri: str | None = None, *, curves: Curves = False, studies: Sequence[st
             lambda run: api.download(opened, run, PLAN),
             lambda run_ids: _histories(opened, run_ids, notes),
         )
-        return _contents(uri, source, curves, studies, notes)
+        return _contents(uri, source, plans, curves, studies, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,13 @@ class _Source:
 def _contents(
     uri: str,
     source: _Source,
+    plans: bool,
     curves: Curves,
     studies: Sequence[str] | None,
     notes: list[str],
 ) -> Contents:
-    sweeps = [
-        sweep for run in source.runs if run.tags[Tag.KIND] == "sweep" and (sweep := _sweep(run, source.plan, notes))
-    ]
+    asked = [run for run in source.runs if plans and run.tags[Tag.KIND] == "sweep"]
+    sweeps = [sweep for run in asked if (sweep := _sweep(run, source.plan, notes))]
     rows = {run.run_id: row for run in source.runs if run.tags[Tag.KIND] == "run" and (row := _row(run, notes))}
     notes += _without_sweep(source.runs, sweeps, rows)
     if studies is not None:

@@ -31,8 +31,6 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.uploading = False
-        """Whether files are on their way to the store just now, which may take long."""
 
     def run(self, run_id: str) -> StoredRun:
         """One run of the store.
@@ -94,11 +92,7 @@ class Runs:
                     staged.write_bytes(content)
                 else:
                     staged.symlink_to(content.absolute())
-            self.uploading = True
-            try:
-                self.store.client.log_artifacts(run_id, staging)
-            finally:
-                self.uploading = False
+            self.store.client.log_artifacts(run_id, staging)
 
     def _log(
         self,

@@ -15,9 +15,8 @@ from repro.tracking.writer import Published
 class SlowWriter:
     """A store that takes its time for everything."""
 
-    def __init__(self, each: float, upload: float = 0.0) -> None:
-        self.each, self.upload = each, upload
-        self.uploading = False
+    def __init__(self, each: float, upload: float = 0.0, end: float = 0.0) -> None:
+        self.each, self.upload, self.end = each, upload, end
         self.away = False
         self.refused = 0
 
@@ -28,20 +27,17 @@ class SlowWriter:
         if self.away:
             self.refused += 1
             raise TrackingError("away")
-        time.sleep(self.each)
-        self.uploading = True
-        time.sleep(self.upload)
-        self.uploading = False
+        time.sleep(self.each + self.upload)
         return Published("run", 1)
 
     def close_sweep(self, *_: object, **__: object) -> None:
-        pass
+        time.sleep(self.end)
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`made(writer, runs)`: a publisher with as many runs to publish and no table."""
-    monkeypatch.setattr(Publisher, "_conclude", lambda *_: None)
+    monkeypatch.setattr(Publisher, "_conclude", lambda self, *_: self._writer.close_sweep())
     monkeypatch.setattr("repro.execution.publisher.draw", lambda _: True)
 
     def make(writer: SlowWriter, runs: int) -> Publisher:
@@ -62,6 +58,18 @@ def test_patience_counts_from_the_last_progress(made) -> None:
 
 def test_a_slow_upload_is_waited_for(made) -> None:
     publisher = made(SlowWriter(each=0.0, upload=1.5), 1)
+    assert publisher.close("FINISHED", 0.3) == 0
+    assert publisher.closed
+
+
+def test_a_slow_end_is_waited_for_also_where_the_store_was_away_before(made) -> None:
+    writer = SlowWriter(each=0.0, end=1.5)
+    writer.away = True
+    publisher = made(writer, 1)
+    deadline = time.monotonic() + 60
+    while not writer.refused and time.monotonic() < deadline:
+        time.sleep(0.01)
+    writer.away = False
     assert publisher.close("FINISHED", 0.3) == 0
     assert publisher.closed
 

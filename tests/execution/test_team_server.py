@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.execution.watching import wait_for
+from tests.execution.watching import POINTS, epochs_written, said, wait_for
 from tests.starting import environment, served
 
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long password"}
+
+_EPOCHS = 150
+"""Of the sweeps during which the server is restarted; it takes longer to start than they take for a few of them."""
 
 
 def missing() -> str:
@@ -96,6 +99,13 @@ class Team:
             return True
         return False
 
+    def rows(self, query: str) -> list[tuple]:
+        """What the database itself says."""
+        import psycopg
+
+        with psycopg.connect(self.database_uri) as connection:
+            return connection.execute(query).fetchall()
+
     def stop(self) -> None:
         """Ends both at once."""
         if self._server is not None:
@@ -128,3 +138,25 @@ def test_a_teams_server_with_logins_over_postgresql(team: Team, repro, sweep_wor
     compared = repro("compare", "--tracking-uri", team.uri, "--out", "report", "--figures", "false", env=LOGIN)
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "report" / "index.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_four_sweeps_at_once_lose_and_double_nothing_while_server_and_database_restart(
+    team: Team, start, long_words, tmp_path: Path
+) -> None:
+    words = [*long_words(_EPOCHS), "--workers", "1", "--tracking-uri", team.uri]
+    sweeps = [start([*words, "--seeds", str(seed)], env=LOGIN) for seed in range(4)]
+    wait_for(lambda: len(team.rows("SELECT DISTINCT run_uuid FROM metrics")) >= 4)
+    team.stop()
+    before = epochs_written(tmp_path)
+    wait_for(lambda: epochs_written(tmp_path) > before + 20)
+    team.start()
+    outputs = [sweep.communicate(timeout=300)[0] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0] * 4, "\n".join(outputs)
+    assert all("the tracking store is back" in output for output in outputs)
+    assert sorted(team.rows(POINTS.replace("%", "%%"))) == said(tmp_path / "runs"), "nothing is lost or doubled"
+    names = [f"{variant} seed {seed}" for seed in range(4) for variant in ("narrow", "wide")]
+    assert sorted(team.rows("SELECT name, status FROM runs")) == sorted(
+        (one, "FINISHED") for one in [*names, *["tiny"] * 4]
+    )

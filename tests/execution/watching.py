@@ -28,13 +28,16 @@ def statuses(folder: Path) -> dict[str, str]:
     return dict(rows(folder / "mlflow.db", "SELECT name, status FROM runs"))
 
 
+POINTS = (
+    "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid)"
+    " WHERE key NOT LIKE '%seconds' AND key NOT LIKE 'sweep_%'"
+)
+"""(run, metric, step, value) of every point of a run but times."""
+
+
 def points(folder: Path) -> list[tuple[str, str, int, float]]:
-    """(run, metric, step, value) of every point of a run but times, in order."""
-    query = (
-        "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid)"
-        " WHERE key NOT LIKE '%seconds' AND key NOT LIKE 'sweep_%'"
-    )
-    return sorted(rows(folder / "mlflow.db", query))
+    """The points of the store of `folder`, in order."""
+    return sorted(rows(folder / "mlflow.db", POINTS))
 
 
 def said(runs: Path) -> list[tuple[str, str, int, float]]:
