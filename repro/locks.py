@@ -1,8 +1,8 @@
 """Locks between processes: by `flock` on files, which the kernel frees however a holder ends, so none is ever stale.
 
-Where a file system has no `flock`, or two processes get one lock there at the same time, a lock is a file that is made
-exclusively, `NAME.claim`: it names its owner, who touches it twice a minute. It is taken over when its owner is known to be
-gone, or has been silent for ten minutes.
+Where a file system has no `flock`, two processes get one lock there at the same time, or it is mounted so that other
+machines do not see its locks, a lock is a file that is made exclusively, `NAME.claim`: it names its owner, who touches it twice
+a minute. It is taken over when its owner is known to be gone, or has been silent for ten minutes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ _BEAT_SECONDS = 30.0
 _SILENT_SECONDS = 600.0
 _PAUSE_SECONDS = 0.05
 _OTHER = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+_LOCAL = re.compile(r"[ ,](localflock|local_lock=(flock|all))[ ,\n]")
+"""Options of a mount (Lustre, NFS) whose locks no other machine sees."""
+_MOUNTS = Path("/proc/self/mountinfo")
 _tested: dict[int, bool] = {}
 """Device -> whether `flock` works there."""
 
@@ -99,21 +103,34 @@ def _taken(file: IO[bytes], how: int) -> bool:
 
 
 def _works(folder: Path) -> bool:
-    """Whether `flock` keeps a second process from a lock in this folder; tried once for each file system.
+    """Whether `flock` keeps other processes from a lock in this folder; tried once for each file system.
 
-    In a folder that cannot be written nobody trains, and what is to be had is taken.
+    Those of this machine are tried, for those of others the mount's options are read. In a folder that cannot be written
+    nobody trains, and what is to be had is taken.
     """
     device = folder.stat().st_dev
     if device not in _tested:
-        _tested[device] = True
-        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                words = [sys.executable, "-I", "-S", "-c", _OTHER, f"/proc/{os.getpid()}/fd/{file.fileno()}"]
-                _tested[device] = subprocess.run(words, capture_output=True, check=False).returncode != 0
-            except OSError as error:
-                _tested[device] = error.errno not in _MISSING
+        _tested[device] = not _local(device) and _excludes(folder)
     return _tested[device]
+
+
+def _local(device: int) -> bool:
+    """Whether a file system is mounted with locks that other machines do not see."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    lines = _MOUNTS.read_text(errors="replace").splitlines(keepends=True) if _MOUNTS.is_file() else []
+    return any(line.split()[2] == number and _LOCAL.search(line) for line in lines)
+
+
+def _excludes(folder: Path) -> bool:
+    """Whether a second process is kept from a lock that this one has."""
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            words = [sys.executable, "-I", "-S", "-c", _OTHER, f"/proc/{os.getpid()}/fd/{file.fileno()}"]
+            return subprocess.run(words, capture_output=True, check=False).returncode != 0
+        except OSError as error:
+            return error.errno not in _MISSING
+    return True
 
 
 class _Claimed(io.BufferedWriter):

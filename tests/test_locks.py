@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,30 @@ def test_a_lock_that_keeps_a_second_process_out_is_used(tmp_path: Path, monkeypa
     with locks.claim(tmp_path / "lock"):
         assert (tmp_path / "lock.claim").exists()
     assert not (tmp_path / "lock.claim").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ("rw,vers=3,local_lock=none,addr=10.0.0.1", True),
+        ("rw,vers=3,local_lock=posix,addr=10.0.0.1", True),
+        ("rw,vers=3,local_lock=flock,addr=10.0.0.1", False),
+        ("rw,vers=3,nolock,local_lock=all", False),
+        ("rw,localflock,lazystatfs", False),
+        ("rw,flock,lazystatfs", True),
+    ],
+)
+def test_locks_that_other_machines_do_not_see_are_not_used(tmp_path: Path, monkeypatch, options, used) -> None:
+    mounts, device = tmp_path / "mountinfo", tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    other = "9:9 / /other rw shared:1 - nfs other:/ rw,local_lock=all"
+    mounts.write_text(f"36 35 {other}\n37 35 {number} / /runs rw,relatime shared:2 - nfs server:/runs {options}\n")
+    monkeypatch.setattr(locks, "_MOUNTS", mounts)
+    monkeypatch.setattr(locks, "_tested", {})
+    with locks.claim(tmp_path / "lock"):
+        assert (tmp_path / "lock.claim").exists() is not used
+        assert locks.held(tmp_path / "lock")
+        assert locks.claim(tmp_path / "lock") is None
 
 
 def test_a_claim_is_refused_until_it_is_given_back(path: Path) -> None:
