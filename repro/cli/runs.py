@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from repro import journal
 from repro.cli import options
 from repro.errors import InputError, ReproError
+from repro.journal import Journal
 
 if TYPE_CHECKING:
-    from repro.journal import Journal
+    from repro.tracking.writer import Writer
 
 _FEWEST_DIGITS = 4  # by which a run may be named
 
@@ -37,11 +40,12 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
             f"show takes one run or two, got {len(run)} (example: repro show 0f3c9a, the first digits of a run id or of"
             " a key, as `repro status` lists them)"
         )
-    named = [_whole(one, Path(runs_dir), tracking_uri) for one in run]
-    if len(named) == 1 and (told := _sweep(named[0], Path(runs_dir), tracking_uri)) is not None:
+    recorded = _Recorded(Path(runs_dir), tracking_uri)
+    named = [recorded.whole(one) for one in run]
+    if len(named) == 1 and (told := recorded.sweep(named[0])) is not None:
         options.echo_json({"summary": told}) if as_json else click.echo(told)
         return
-    journals = [_journal(one, Path(runs_dir), tracking_uri) for one in named]
+    journals = [recorded.journal(one) for one in named]
     facts = [_facts(one, packages or as_json or len(named) == 2) for one in journals]
     if as_json:
         options.echo_json(facts[0] if len(facts) == 1 else facts)
@@ -76,13 +80,14 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
     from repro.execution.verify import Verification
     from repro.execution.verify import verify as train_again
 
-    run = _whole(run, Path(runs_dir), tracking_uri)
-    recorded = _journal(run, Path(runs_dir), tracking_uri)
-    stored = _in_store(run, recorded, Path(runs_dir), tracking_uri)
+    recorded = _Recorded(Path(runs_dir), tracking_uri)
+    run = recorded.whole(run)
+    known = recorded.journal(run)
+    stored = recorded.otherwise(run, known)
     for line in stored:
         click.echo(line)
-    cache = prepared.cache_of(recorded.spec.data, Path(data_dir))
-    for record in train_again(recorded, cache, epochs):
+    cache = prepared.cache_of(known.spec.data, Path(data_dir))
+    for record in train_again(known, cache, epochs):
         if not isinstance(record, Verification):
             click.echo(
                 f"epoch {record.epoch}: validation accuracy {record.val_accuracy:.2%}, {record.epoch_seconds:.1f} s"
@@ -131,88 +136,73 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
         raise ReproError(f"{left} runs could not be closed; the lines above say why")
 
 
-def _whole(run: str, runs: Path, uri: str | None) -> str:
-    """The folder's name or the run id that begins with `run`, or whose key does; `run` itself where there is none."""
-    from repro import journal
+class _Recorded:
+    """The runs that are recorded in a folder of journals and in a store, which is opened once, where it is needed."""
 
-    if _local(run, runs) or not re.fullmatch(f"[0-9a-f]{{{_FEWEST_DIGITS},31}}", run):
-        return run
-    found = [folder.name for folder in journal.find(runs) if folder.name.startswith(run)]
-    if not found:
+    def __init__(self, runs: Path, uri: str | None) -> None:
+        self._runs, self._uri = runs, uri
+
+    @cached_property
+    def _store(self) -> Writer:
         from repro.tracking.store import connect
         from repro.tracking.writer import Writer
 
-        found = Writer(connect(uri)).beginning(run)
-    if len(found) > 1:
-        raise InputError(f"{run} begins the names of {len(found)} runs ({', '.join(found[:5])}); give more digits")
-    return found[0] if found else run
+        return Writer(connect(self._uri, create=False))
 
+    def whole(self, run: str) -> str:
+        """The folder's name or the run id that begins with `run`, or whose key does; `run` itself where there is none."""
+        if self._here(run) or not re.fullmatch(f"[0-9a-f]{{{_FEWEST_DIGITS},31}}", run):
+            return run
+        found = [folder.name for folder in journal.find(self._runs) if folder.name.startswith(run)]
+        found = found or self._store.beginning(run)
+        if len(found) > 1:
+            raise InputError(f"{run} begins the names of {len(found)} runs ({', '.join(found[:5])}); give more digits")
+        return found[0] if found else run
 
-def _sweep(run: str, runs: Path, uri: str | None) -> str | None:
-    """What a sweep's run in the store says of itself, its table once it is at its end; None for any other run."""
-    if _local(run, runs):
-        return None
-    from repro.tracking.names import Tag
-    from repro.tracking.store import connect
-    from repro.tracking.writer import Writer
-
-    tags = Writer(connect(uri, create=False)).run(run).tags
-    return tags.get(Tag.NOTE, "") if tags.get(Tag.KIND) == "sweep" else None
-
-
-def _journal(run: str, runs: Path, uri: str | None) -> Journal:
-    """The journal of a run, by its key in the folder of journals or by its id in the store.
-
-    A run that is not at its end has no journal in the store: it is looked for in its folder.
-    """
-    from repro import journal
-
-    if _local(run, runs):
-        known = journal.read(runs / run)
-    else:
+    def sweep(self, run: str) -> str | None:
+        """What a sweep's run in the store says of itself, its table once it is at its end; None for any other run."""
+        if self._here(run):
+            return None
         from repro.tracking.names import Tag
-        from repro.tracking.store import connect
-        from repro.tracking.writer import Writer
 
-        writer = Writer(connect(uri))
-        content = writer.artifact(run, journal.NAME)
-        if content is not None:
+        tags = self._store.run(run).tags
+        return tags.get(Tag.NOTE, "") if tags.get(Tag.KIND) == "sweep" else None
+
+    def journal(self, run: str) -> Journal:
+        """The journal of a run, by its key in the folder of journals or by its id in the store.
+
+        A run that is not at its end has no journal in the store: it is looked for in its folder.
+        """
+        if self._here(run):
+            known = journal.read(self._runs / run)
+        elif (content := self._store.artifact(run, journal.NAME)) is not None:
             known = journal.of(Path(run), content)
         else:
-            tags = writer.run(run).tags
-            places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
-            found = (
-                one
-                for place in places
-                if (one := journal.read(place)) and one.id == tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL))
-            )
-            known = next(found, None)
+            from repro.tracking.names import Tag
+
+            tags = self._store.run(run).tags
+            places = (Path(tags.get(Tag.FOLDER, "")), self._runs / tags.get(Tag.KEY, ""))
+            id = tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL))
+            known = next((one for place in places if (one := journal.read(place)) and one.id == id), None)
             if known is None:
                 raise InputError(f"{run}: has no {journal.NAME} in the store, nor is its folder here")
-    if known is None:
-        raise InputError(f"{run}: its journal is empty")
-    return known
+        if known is None:
+            raise InputError(f"{run}: its journal is empty")
+        return known
 
+    def otherwise(self, run: str, known: Journal) -> tuple[str, ...]:
+        """What the store says of a run otherwise than its journal; nothing where the journal alone was asked for."""
+        if self._here(run) or known.result is None:
+            return ()  # one that is not at its end may not be published as far as its journal is written
+        from repro.execution.verify import in_store
+        from repro.tracking import api
 
-def _local(run: str, runs: Path) -> bool:
-    from repro import journal
+        with self._store.store.errors():
+            points = api.histories(self._store.store, [run])[run]
+        return tuple(in_store(known, points, self._store.run(run).metrics))
 
-    return (runs / run / journal.NAME).is_file()
-
-
-def _in_store(run: str, recorded: Journal, runs: Path, uri: str | None) -> tuple[str, ...]:
-    """What the store says of a run otherwise than its journal; nothing where the journal alone was asked for."""
-    if _local(run, runs) or recorded.result is None:
-        return ()  # one that is not at its end may not be published as far as its journal is written
-    from repro.execution.verify import in_store
-    from repro.tracking import api
-    from repro.tracking.store import connect
-    from repro.tracking.writer import Writer
-
-    writer = Writer(connect(uri))
-    with writer.store.errors():
-        points = api.histories(writer.store, [run])[run]
-    return tuple(in_store(recorded, points, writer.run(run).metrics))
+    def _here(self, run: str) -> bool:
+        return (self._runs / run / journal.NAME).is_file()
 
 
 def _facts(known: Journal, with_packages: bool) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from pydantic_core import to_jsonable_python
+
 from repro.spec import RunSpec
+from repro.validation import typed
 
 
 class Exit(IntEnum):
@@ -51,23 +53,9 @@ class Job:
 
     def dump(self) -> str:
         """The job as one line of JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {
-            "spec": self.spec.model_dump(mode="json"),
-            "folder": str(self.folder),
-            "cache": str(self.cache),
-        }
-        return json.dumps(fields)
+        return json.dumps(to_jsonable_python(self, inf_nan_mode="constants"))
 
     @classmethod
     def parse(cls, line: str) -> Job:
         """The job that `dump` wrote."""
-        fields = json.loads(line)
-        return cls(
-            **{
-                **fields,
-                "spec": RunSpec.model_validate(fields["spec"]),
-                "folder": Path(fields["folder"]),
-                "cache": Path(fields["cache"]),
-            }
-        )
+        return typed(cls, json.loads(line))

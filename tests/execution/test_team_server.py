@@ -22,8 +22,8 @@ from tests.starting import environment, served
 
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long password"}
 
-_EPOCHS = 150
-"""Of the sweeps during which the server is restarted; it takes longer to start than they take for a few of them."""
+_EPOCHS = 80
+"""Of the sweeps during which the server is restarted."""
 
 
 def missing() -> str:
@@ -141,20 +141,20 @@ def test_a_teams_server_with_logins_over_postgresql(team: Team, repro, sweep_wor
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_four_sweeps_at_once_lose_and_double_nothing_while_server_and_database_restart(
     team: Team, start, long_words, tmp_path: Path
 ) -> None:
     words = [*long_words(_EPOCHS), "--workers", "1", "--tracking-uri", team.uri]
     sweeps = [start([*words, "--seeds", str(seed)], env=LOGIN) for seed in range(4)]
-    wait_for(lambda: len(team.rows("SELECT DISTINCT run_uuid FROM metrics")) >= 4)
+    wait_for(lambda: len(team.rows("SELECT DISTINCT run_uuid FROM metrics")) >= 4, 300)
     team.stop()
     before = epochs_written(tmp_path)
     wait_for(lambda: epochs_written(tmp_path) > before + 20)
     team.start()
-    outputs = [sweep.communicate(timeout=300)[0] for sweep in sweeps]
+    outputs = [sweep.communicate(timeout=500)[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0] * 4, "\n".join(outputs)
-    assert all("the tracking store is back" in output for output in outputs)
+    assert all("its journals keep everything until the store is back" in output for output in outputs)
     assert sorted(team.rows(POINTS.replace("%", "%%"))) == said(tmp_path / "runs"), "nothing is lost or doubled"
     names = [f"{variant} seed {seed}" for seed in range(4) for variant in ("narrow", "wide")]
     assert sorted(team.rows("SELECT name, status FROM runs")) == sorted(
