@@ -127,8 +127,8 @@ def _bring(
     from repro.execution import predictions, publisher
     from repro.tracking import models as logged
     from repro.tracking import reader
+    from repro.tracking.failures import TrackingError
     from repro.tracking.reap import gone
-    from repro.tracking.store import TrackingError
     from repro.tracking.writer import FORKED
 
     runs = points = files = broken = passed = 0

@@ -19,8 +19,10 @@ from repro.records import Environment
 from repro.rows import Curve, RunRow
 from repro.studies import Plan
 from repro.tracking import models, reader, system
-from repro.tracking.store import DEFAULT_URI, TrackingError, resolve
-from repro.tracking.writer import FORKED, State, Status, Writer
+from repro.tracking.failures import TrackingError
+from repro.tracking.store import DEFAULT_URI, resolve
+from repro.tracking.sweeps import Status
+from repro.tracking.writer import FORKED, State, Writer
 
 _SHARE = 0.01
 _LEAST_PAUSE = 1.0

@@ -40,9 +40,7 @@ _LEFT = {
 }
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
-_STOP_SECONDS = (
-    1.3  # after which the sweep is at its end: with the interpreter's own end, two seconds on a busy machine
-)
+_STOP_SECONDS = 1.3  # until the sweep is at its end: with the interpreter's own, two on a busy machine
 
 
 class Interrupted(ReproError):
@@ -155,8 +153,8 @@ class _Sweep:
     def _connect(self) -> dict[str, str]:
         """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
         from repro.execution.publisher import Publisher, draw  # nothing of MLflow is imported without need
+        from repro.tracking.failures import TrackingError
         from repro.tracking.reap import reap
-        from repro.tracking.store import TrackingError
         from repro.tracking.writer import Writer
 
         try:
@@ -211,9 +209,8 @@ class _Sweep:
                     chosen.append((run, 0 if known is None else len(known.entries)))
             except ReproError as error:  # its journal was damaged meanwhile
                 yield self._lost(run, str(error))
-        handles = self.executor.submit(
-            [self.settings.job(run, self.env.side_by_side) for run, _ in chosen], self.settings.needs
-        )
+        jobs = [self.settings.job(run, self.env.side_by_side) for run, _ in chosen]
+        handles = self.executor.submit(jobs, self.settings.needs)
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
             sent = Submission(handle.id, self.env.commit, self.env.diff_digest) if self.executor.outlives else None
@@ -223,13 +220,12 @@ class _Sweep:
 
     def _attached(self, run: PlannedRun) -> Followed | None:
         """A run that an earlier sweep has submitted, and whose job is not at its end."""
-        folder = self._folder(run)
-        if not self.executor.outlives or (sent := submission.read(folder)) is None:
+        sent = submission.read(self._folder(run))
+        handle = self.executor.attach(sent.id) if sent is not None else None
+        if handle is None:
             return None
-        if (handle := self.executor.attach(sent.id)) is None:
-            return None
-        known = journal.read(folder)
-        return Followed(run, folder, handle, 0 if known is None else len(known.entries))
+        known = journal.read(self._folder(run))
+        return Followed(run, self._folder(run), handle, 0 if known is None else len(known.entries))
 
     def _submit(self) -> Iterator[Event]:
         """Submits everything, and leaves it."""

@@ -18,9 +18,10 @@ from repro.errors import InputError
 from repro.rows import Contents, RunRow, SweepRow
 from repro.tracking import api, sqlite, stored
 from repro.tracking.credentials import shown
+from repro.tracking.failures import errors
 from repro.tracking.names import Tag
 from repro.tracking.places import Moved, local, moved
-from repro.tracking.store import Store, connect, errors, resolve, sqlite_path
+from repro.tracking.store import Store, connect, resolve, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
 PLAN = "sweep.json"

@@ -13,8 +13,8 @@ from repro import journal, owner
 from repro.errors import ReproError
 from repro.journal import Journal
 from repro.tracking import api
+from repro.tracking.failures import TrackingError
 from repro.tracking.names import Tag
-from repro.tracking.store import TrackingError
 from repro.tracking.writer import MESSAGE_LENGTH, Writer
 
 if TYPE_CHECKING:

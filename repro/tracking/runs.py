@@ -94,6 +94,11 @@ class Runs:
                     staged.symlink_to(content.absolute())
             self.store.client.log_artifacts(run_id, staging)
 
+    def _create_run(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
+        plain = {str(tag): value for tag, value in tags.items()}
+        run_id: str = self.store.client.create_run(self.store.experiment_id, start_ms, plain, name).info.run_id
+        return run_id
+
     def _log(
         self,
         run_id: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro.execution.publisher import Publisher
-from repro.tracking.store import TrackingError
+from repro.tracking.failures import TrackingError
 from repro.tracking.writer import Published
 
 

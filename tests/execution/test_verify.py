@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from repro import journal
+from repro.cli import main
 from tests import journals
 from tests.execution.watching import rows
 from tests.starting import command, environment
@@ -142,6 +143,17 @@ def test_one_run_is_shown_and_two_are_compared(repro, tracked: Path, run_id: str
     key = next(line.split()[1] for line in one.stdout.splitlines() if line.startswith("key "))
     assert repro("show", key[:5], *where).stdout == one.stdout, "so do those of the key, in the store"
     assert repro("show", key[:5], "--runs-dir", str(tracked / "runs")).stdout == one.stdout, "and among the journals"
+
+
+@pytest.mark.parametrize(
+    "words", [("show", "abcd"), ("show", "ab" * 16), ("show", "abcd", "ab" * 16), ("verify", "abcd")]
+)
+def test_no_store_is_made_to_look_for_a_run(monkeypatch, capsys, tmp_path: Path, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(list(words)) == 2
+    assert "no such file; train something first, or name the store" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_digits_that_begin_several_runs_are_not_enough(repro, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from repro.records import EPOCH_METRICS, RESULT_METRICS
 from repro.reporting.join import keys
 from repro.rows import Curve
 from repro.tracking import api, sqlite, stored
+from repro.tracking.failures import TrackingError
 from repro.tracking.reader import read
-from repro.tracking.store import TrackingError, connect
+from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 from tests import journals
 

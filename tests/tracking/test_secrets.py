@@ -10,7 +10,8 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from repro.errors import ReproError
 from repro.tracking.credentials import link, shown
-from repro.tracking.store import TrackingError, connect, errors, resolve
+from repro.tracking.failures import TrackingError, errors
+from repro.tracking.store import connect, resolve
 
 SECRET = [
     ("http://me:a/b@h:1", {"a/b"}, "h:1"),

@@ -13,7 +13,8 @@ import pytest
 
 from repro.errors import InputError
 from repro.tracking import store
-from repro.tracking.store import EXPERIMENT, TrackingError, connect, resolve
+from repro.tracking.failures import TrackingError
+from repro.tracking.store import EXPERIMENT, connect, resolve
 
 CONNECT = "from repro.tracking.store import connect\nstore = connect()\n"
 
@@ -28,7 +29,11 @@ def test_default_is_where_mlflow_looks(here: Path) -> None:
 
 
 def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
-    assert connect(create=False).experiment_id == "", "reading creates none"
+    with pytest.raises(InputError, match="no such file; train something first"):
+        connect(create=False)
+    assert list(here.iterdir()) == [], "reading creates no store"
+    other = connect(experiment="mine")
+    assert connect(create=False).experiment_id == "", "nor an experiment"
     opened = connect()
     experiment = opened.client.get_experiment(opened.experiment_id)
     assert experiment.name == EXPERIMENT == "squeezenet-repro"
@@ -41,7 +46,7 @@ def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
     opened.client.delete_experiment(opened.experiment_id)
     with pytest.raises(InputError, match="mlflow experiments restore"):
         connect()
-    assert connect(experiment="mine").experiment_id != opened.experiment_id
+    assert connect(experiment="mine").experiment_id == other.experiment_id != opened.experiment_id
 
 
 def test_an_experiment_that_is_given_goes_before_the_environments_but_not_before_mlflow_runs(

@@ -17,7 +17,8 @@ from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
 from repro.spec import flatten, merged, resolve
 from repro.tracking import entries, names, sqlite
-from repro.tracking.store import TrackingError, connect
+from repro.tracking.failures import TrackingError
+from repro.tracking.store import connect
 from repro.tracking.stored import param
 from repro.tracking.writer import Published, Writer
 from tests import journals
@@ -483,7 +484,8 @@ import resource, signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
-from repro.tracking.store import TrackingError, connect
+from repro.tracking.failures import TrackingError
+from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
