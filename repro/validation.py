@@ -65,6 +65,11 @@ def typed(kind: type[_Value], fields: Mapping[str, Any]) -> _Value:
         raise ValueError(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}") from None
 
 
+def plain(value: object) -> dict[str, Any]:
+    """The fields of a dataclass as JSON has them: what `typed` makes it from."""
+    return cast(dict[str, Any], _adapter(cast(Hashable, type(value))).dump_python([value], mode="json")[0])
+
+
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[list[Any]]:
     return TypeAdapter(list[kind], config=ConfigDict(strict=True, extra="forbid"))  # type: ignore[valid-type]

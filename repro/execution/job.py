@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from pydantic_core import to_jsonable_python
-
 from repro.spec import RunSpec
-from repro.validation import typed
+from repro.validation import plain, typed
 
 
 class Exit(IntEnum):
@@ -53,7 +51,7 @@ class Job:
 
     def dump(self) -> str:
         """The job as one line of JSON."""
-        return json.dumps(to_jsonable_python(self, inf_nan_mode="constants"))
+        return json.dumps(plain(self))
 
     @classmethod
     def parse(cls, line: str) -> Job:

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -288,10 +287,9 @@ def test_whatever_sqlite_makes_of_a_deleted_store_is_said_as_that(here: Path) ->
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
 
-@pytest.mark.skipif(bool(find_spec("psycopg") or find_spec("psycopg2")), reason="the driver is installed here")
 def test_driver_that_is_not_installed(here: Path) -> None:
-    with pytest.raises(TrackingError, match=r"^postgresql://me:\*\*\*@nowhere/runs: No module named 'psycopg2?'$"):
-        connect("postgresql://me:secret@nowhere/runs")
+    with pytest.raises(TrackingError, match=r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'$"):
+        connect("mysql://me:secret@nowhere/runs")
 
 
 def test_passwords_are_not_shown(here: Path) -> None:
