@@ -69,19 +69,19 @@ class Sweeps(Runs):
             given, run_id = self._given(), self._sweeps.get(content)
             if run_id is None and given is not None and self._may_take(given, content):
                 run_id = given.info.run_id
-            former = [] if run_id in self._sweeps.values() else self._stopped(tags[Tag.PLAN], run_id)
+            former = self._former.get(run_id or "")
+            if former is None:
+                former = self._stopped(tags[Tag.PLAN], run_id)
             if run_id is None and given is None and former:
                 run_id = former.pop()
                 self.store.client.update_run(run_id, "RUNNING")
             if run_id is None:
                 tags |= entries.source(environment) | ({Tag.PARENT: given.info.run_id} if given is not None else {})
                 run_id = self._create_run(plan.name, tags)
-                self._log(run_id, params=params)
-            else:
-                self._log(run_id, params=params, tags=tags)
-                if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):
-                    self.store.client.update_run(run_id, name=plan.name)
-            self._sweeps[content], self._former[run_id] = run_id, former
+            self._sweeps[content], self._former[run_id] = run_id, former  # before anything else can fail
+            self._log(run_id, params=params, tags=tags)
+            if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):
+                self.store.client.update_run(run_id, name=plan.name)
             there = f"#/experiments/{self.store.experiment_id}/runs/{run_id}"
             for one in former:
                 self._log(one, tags={Tag.NOTE: f"Stopped; continued in [{plan.name}, run {run_id[:8]}]({there})."})

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from repro import journal, locks, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
 from repro.spec import flatten, merged, resolve
-from repro.tracking import entries, names, sqlite
+from repro.tracking import api, entries, names, sqlite
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import connect
 from repro.tracking.stored import param
@@ -382,6 +383,38 @@ def test_sweep_inside_mlflow_run(fresh, trained, runs, dump, monkeypatch) -> Non
     assert stored.params == {"seeds": "0,1"}
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # a run of another store
     assert Writer(store).open_sweep(run.plan, reused={}) not in {given, "0" * 32}
+
+
+def test_a_sweep_that_is_opened_or_closed_again_after_a_failure_is_one_sweep(
+    place, trained, runs, dump, monkeypatch
+) -> None:
+    run, writer = trained(runs), Writer(connect(place.uri))
+
+    def fails_once(name: str) -> None:
+        call, calls = getattr(writer.store.client, name), []
+
+        def answered(*given, **named):
+            calls.append(name)
+            if len(calls) == 1:
+                raise MlflowException("away")
+            return call(*given, **named)
+
+        monkeypatch.setattr(writer.store.client, name, answered)
+
+    for name in ("log_batch", "log_artifacts"):
+        fails_once(name)
+        with pytest.raises(TrackingError, match="away"):
+            writer.open_sweep(run.plan, reused={})
+    sweep = writer.open_sweep(run.plan, reused={})
+    assert [one.info.run_id for one in api.search(writer.store, "tags.`repro.kind` = 'sweep'")] == [sweep]
+    metrics = dict.fromkeys(names.SWEEP_METRICS, 0.5)
+    for name in ("log_artifacts", "set_terminated"):
+        fails_once(name)
+        with pytest.raises(TrackingError, match="away"):
+            writer.close_sweep(sweep, "FINISHED", {"a.md": b"a"}, "described", metrics)
+        time.sleep(0.01)
+    writer.close_sweep(sweep, "FINISHED", {"a.md": b"a"}, "described", metrics)
+    assert len(dump(place.database, sweep).metrics) == len(metrics), "no point is doubled"
 
 
 def test_a_stopped_sweep_goes_on_in_its_run(place, trained, runs, dump, monkeypatch) -> None:
