@@ -1,5 +1,6 @@
 # make demo   the whole pipeline on the embedded data set, through `mlflow run`
-# make test   every test but the longest; make test-all those, too
+# make test   every test but the longest; make test-all those, too. Tests of Slurm and of a team's server need root and
+#             apt-get install slurm-wlm munge postgresql, and are skipped with that reason elsewhere
 # make        lint, types, docs and tests: what CI runs
 # make docs   rewrite what is generated in the README and docs/
 # make results  train what is missing on CIFAR-10 (days on a CPU; may be stopped and repeated), then make publish

@@ -100,3 +100,14 @@ def test_kill_9_at_any_moment_leaves_a_whole_file(tmp_path):
         assert path.read_bytes() in {b"former", b"a" * 300_000, b"b" * 300_000}
     disk.write(path, b"next")  # whatever the last one left is in nobody's way
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_several_that_write_one_file_leave_it_whole(tmp_path):
+    text = "import sys; from pathlib import Path; from repro.execution import disk\n"
+    text += "for _ in range(100): disk.write(Path(sys.argv[1]), sys.argv[2].encode() * 4096)"
+    words = [[sys.executable, "-c", text, str(tmp_path / "file"), letter] for letter in "abc"]
+    writers = [subprocess.Popen(one, stderr=subprocess.PIPE, text=True) for one in words]
+    assert [writer.communicate()[1] for writer in writers] == [""] * 3
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) == 4096 and len(set(content)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
