@@ -31,6 +31,7 @@ _COMMANDS = {
     "plan": "sweeps",
     "compare": "reports",
     "audit": "reports",
+    "tabulate": "reports",
     "models": "catalogue",
     "data": "catalogue",
     "show": "runs",

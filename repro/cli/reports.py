@@ -1,4 +1,4 @@
-"""The commands that write for a report: `compare` and `audit`."""
+"""The commands that write for a report: `compare`, `audit` and `tabulate`."""
 
 from __future__ import annotations
 
@@ -149,6 +149,58 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     click.echo(f"{len(findings)} finding{'s' * (len(findings) != 1)}")
 
 
+@click.command()
+@options.experiment()
+@click.option("--by", required=True, help="Columns that make a group, comma-separated: params.model,params.lr.")
+@click.option(
+    "--metric", required=True, help="NAME[:last|max|min|at=STEP], comma-separated; :min means lower is better."
+)
+@click.option("--seed", default=None, help="Column in which the runs of a group differ: params.seed.")
+@click.option("--baseline", default="", help="The group to compare with: params.model=resnet18; others stay the same.")
+@options.switch("--paired", False, "Compare runs of one seed.")
+@click.option("--filter", "condition", default="", help="Runs, in MLflow's search language: params.data = 'cifar10'.")
+@click.option("--where", default="", help="Rows of the table: n >= 3 and val_acc_mean > 0.9.")
+@click.option(
+    "--out", type=options.Folder(), default=None, help="Folder for tables, figures and index.html.  [default: none]"
+)
+@options.as_json()
+@options.tracking_uri()
+def tabulate(
+    experiment: str | None, by: str, metric: str, seed: str | None, baseline: str, paired: bool, condition: str, where: str,
+    out: str | None, as_json: bool, tracking_uri: str | None,
+) -> None:  # fmt: skip
+    """Means over seeds with intervals, for the runs of any MLflow experiment, whoever logged them.
+
+    \b
+    repro tabulate --experiment "my runs" --by params.model,params.lr --seed params.seed --metric val_acc:max,test_acc \\
+                   --baseline params.model=resnet18 --out report
+    """
+    from repro.execution import environment
+    from repro.reporting import tabulate
+    from repro.reporting.sheets import markdown
+    from repro.tracking import experiment as experiments
+
+    wanted = tabulate.metrics(metric)
+    found = experiments.read(tracking_uri, experiment, condition)
+    groups = tabulate.tabulate(
+        found.records(), found.histories, by=_names(by), wanted=wanted, seed=seed,
+        baseline=tabulate.pairs(baseline), paired=paired, where=where, every="status" in condition,
+    )  # fmt: skip
+    paths = tabulate.write(Path(out), groups, found.name, found.histories, environment.cores()) if out else ()
+    if as_json:
+        shown = groups.frame[groups.columns].astype(object).where(groups.frame[groups.columns].notna(), None)
+        options.echo_json(
+            {"groups": shown.to_dict("records"), "warnings": groups.warnings, "files": [*map(str, paths)]}
+        )
+        return
+    if sys.stdout.isatty():
+        _show("", groups.header, [groups.sheet(brief=True)])
+    else:
+        click.echo(markdown(groups.sheet(brief=True)))
+    if out:
+        click.echo(f"{len(paths)} files under {out}; open {Path(out) / 'index.html'}")
+
+
 _FIRST = ("title", "val", "n", "verdict", "published_val", "test", "size_mib", "outcome", "best_epoch")
 _TITLE = 24  # characters that a title keeps on a narrow terminal
 
@@ -159,15 +211,17 @@ def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
-    console.print(f"{headline}\n", style="bold")
+    if headline:
+        console.print(f"{headline}\n", style="bold")
     console.print(f"{why}\n")
     for sheet in sheets:
-        columns, rows = sheet.cells()
+        columns, rows = sheet.cells
         widths = [max(map(len, [column.alone, *(row[place] for row in rows)])) for place, column in enumerate(columns)]
         longest = max(len(word) for row in rows for word in row[0].split())
         widths[0] = min(widths[0], max(longest, _TITLE))  # a title may go on in the next line
         kept: list[int] = []
-        for place in sorted(range(len(columns)), key=lambda place: _FIRST.index(columns[place].name)):
+        order = {column: _FIRST.index(column.name) if column.name in _FIRST else 0 for column in columns}
+        for place in sorted(range(len(columns)), key=lambda place: order[columns[place]]):
             if sum(widths[one] + 2 for one in (*kept, place)) <= console.width + 2 or not kept:
                 kept.append(place)
         table = Table(title=sheet.title, title_justify="left", box=None, pad_edge=False, header_style="dim")

@@ -29,6 +29,8 @@ VERDICTS = {
     "consistent": "#009E73",
     "ours below": "#D55E00",
     "ours above": "#0072B2",
+    "better": "#009E73",
+    "worse": "#D55E00",
     "undecided": MUTED,
     "": "#0072B2",
 }
@@ -146,6 +148,26 @@ def study_curves(series: Sequence[Series], title: str) -> Figure:
 
 
 @styled()
+def steps(groups: Sequence[tuple[str, Sequence[NDArray[np.float64]]]], title: str, ylabel: str) -> Figure:
+    """A metric over steps: of every group (label, runs) each run thin, (points, 2), and their mean where all have a point."""
+    rows = -(-len(groups) // 2)
+    figure = framed(7.0, 3.2 + 0.2 * rows, title, bottom=0.6 + 0.2 * rows)
+    ax = figure.subplots()
+    handles = []
+    for index, (_, runs) in enumerate(groups):
+        look: dict[str, Any] = {"color": f"C{index}", "linestyle": _LINES[index]}
+        grid = pd.DataFrame([dict(points) for points in runs]).sort_index(axis=1)
+        if len(grid) > 1:
+            for points in runs:
+                ax.plot(*points.T, **look, linewidth=0.6, alpha=0.45)
+        handles += ax.plot(grid.columns, grid.mean(axis=0, skipna=False), **look, marker=_MARKERS[index], markevery=0.1)
+    ax.set(xlabel="step", ylabel=ylabel)
+    ax.margins(x=0.02)
+    legend(figure, handles, [label for label, _ in groups], 2)
+    return figure
+
+
+@styled()
 def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> Figure:
     """One line a row: an estimate with its interval, a tick at the published value, coloured by verdict.
 
@@ -163,7 +185,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> F
     near = numbers[["estimate", "published"]].stack().dropna()
     floor = float(near[near > near.max() - 25].min()) - 8
     cut = low if zero or low >= floor or (near < floor).mean() > 0.4 else floor
-    space = 0.04 * max(high - cut, 1)
+    space = 0.04 * ((high - cut) or 1)
     ax.set(xlim=(cut - space, high + space), ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel)
     for place, row in enumerate(rows.itertuples()):
         color = VERDICTS.get(row.verdict, MUTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from repro.reporting import drawing, figures, style
 from repro.reporting.figures import Series
@@ -53,9 +54,9 @@ class Picture:
     slug: str
     caption: str
     alt: str
+    job: Job
     files: dict[str, bytes] = field(default_factory=dict)
     """Its files' bytes by ending, once it is drawn."""
-    job: Job | None = None
 
 
 def _bytes(value: Any) -> bytes:
@@ -78,7 +79,7 @@ def _code() -> bytes:
 
 def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
     """Fills in the files of every picture, in several processes where that saves time."""
-    left = [(one, one.job) for one in pictures if one.job is not None and not one.files]
+    left = [one for one in pictures if not one.files]
     if (processes := min(processes, len(left) // _EACH)) > 1:
         with (
             suppress(OSError, BrokenProcessPool),  # where none may be started, or one is killed, the rest is drawn here
@@ -86,14 +87,14 @@ def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
                 processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
             ) as pool,
         ):
-            for (one, _), files in zip(left, pool.map(Job.files, [job for _, job in left], chunksize=4), strict=True):
+            for one, files in zip(left, pool.map(Job.files, [one.job for one in left], chunksize=4), strict=True):
                 one.files.update(files)
-    for one, job in left:
-        one.files.update({} if one.files else job.files())
+    for one in left:
+        one.files.update({} if one.files else one.job.files())
 
 
 def _picture(slug: str, make: Callable[..., Figure], given: tuple[Any, ...], caption: str, alt: str) -> Picture:
-    return Picture(slug, caption, alt, job=Job(make, given))
+    return Picture(slug, caption, alt, Job(make, given))
 
 
 def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
@@ -111,6 +112,44 @@ def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
         alt = f"Validation accuracy against {table.study.axis}: {_told(points)}"
         caption = f"{title}: accuracy against {table.study.axis}."
         yield _picture(f"{slug}-axis", figures.accuracy_against_value, given, caption, alt)
+
+
+def of_groups(frame: pd.DataFrame, name: str, lower: bool, most: int) -> Iterator[Picture]:
+    """The differences of one metric from the baseline, of the first groups; a lower value may be the better one."""
+    rows = frame[frame[f"{name}_diff"].notna()]
+    if rows.empty:
+        return
+    shown = rows[:most].rename(columns={f"{name}_{end}": end for end in ("diff", "diff_low", "diff_high")})
+    shown = shown.rename(columns={"diff": "estimate", "diff_low": "low", "diff_high": "high"}).assign(published=None)
+    words = ("better", "worse") if lower else ("worse", "better")
+    clear = [shown["high"] < 0, shown["low"] > 0, shown["low"].notna()]
+    shown["verdict"] = np.select(clear, [*words, "undecided"], "")
+    several = (
+        "each against its own base" if rows[f"{name}_base"].nunique() > 1 else f"from {rows[f'{name}_base'].iloc[0]}"
+    )
+    caption = f"{name}: difference {several}, with 95% intervals." + (
+        f" The first {most} of {len(rows)} groups." * (len(rows) > most)
+    )
+    told = "; ".join(f"{row.label} {row.estimate:.3g}" for row in shown.itertuples())
+    given = (shown[["label", "estimate", "low", "high", "published", "verdict"]], name, f"{name}: difference", True)
+    yield _picture(f"{name}-forest", figures.forest, given, caption, f"Differences {several}: {told}")
+
+
+def over_steps(name: str, points: Mapping[str, Sequence[NDArray[np.float64]]], which: str) -> Iterator[Picture]:
+    """A metric over steps, of groups by label; of every run its points (n, 3): step, time, value."""
+    groups = [(label, [_latest(run) for run in runs]) for label, runs in points.items()]
+    groups = [(label, runs) for label, runs in groups if max(map(len, runs)) > 1]
+    if groups:
+        caption = f"{name} over steps, every run thin{which}."
+        alt = f"Curves over steps, for {', '.join(label for label, _ in groups)}"
+        yield _picture(f"{name}-curves", figures.steps, (groups, name, name), caption, alt)
+
+
+def _latest(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(steps, 2): the latest finite value of each step, in order."""
+    finite = points[np.isfinite(points[:, 2])]
+    latest = dict(finite[np.lexsort((finite[:, 1], finite[:, 0]))][:, [0, 2]].tolist())
+    return np.array([*latest.items()], dtype=np.float64).reshape(-1, 2)
 
 
 def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
@@ -168,7 +207,7 @@ def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Bes
         images, labels = beside.samples
         job = Job(figures.samples, (images, labels, "Samples of the data set"), ("png",))
         alt = f"Images of {', '.join(sorted(set(labels)))}"
-        yield Picture("samples", "Samples of the data set, a row a class.", alt, job=job)
+        yield Picture("samples", "Samples of the data set, a row a class.", alt, job)
 
 
 def _named(table: Table, title: str) -> str:

@@ -7,11 +7,8 @@ Contents ─► join ─► verdicts, claims ─► sheets, pictures ─► page
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -19,9 +16,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pandas as pd
 
 from repro import studies as declared_studies
-from repro.errors import InputError, unknown
+from repro.errors import unknown
 from repro.published import Paper
-from repro.reporting import audit, claims, evidence, join, page, tables, values
+from repro.reporting import audit, claims, evidence, folder, join, page, tables, values
 from repro.reporting.frame import Answer, Beside, Finding, Judged, Table
 from repro.reporting.page import Section
 from repro.reporting.sheets import Sheet, csv, latex, markdown, markdown_text
@@ -31,13 +28,6 @@ from repro.studies import Plan
 if TYPE_CHECKING:
     from repro.reporting.pictures import Picture
 
-LISTED = "files.txt"
-"""The list of a report's files, by which the next one in its folder knows what it may replace and remove."""
-MARK = "# Files of a report. The next `repro compare` into this folder replaces or removes them, and no others."
-_OWN = re.compile(
-    r"(index\.html|report\.md|files\.txt|values\.(tex|json)|claims\.json|(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+)"
-)
-_FORMER = b'<p class="kicker">Reproduction of: '  # stands in the page of every report of an earlier version
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
 Preset: TypeAlias = Literal["paper", "full"]
@@ -70,9 +60,7 @@ def write(
     preset: Preset = "paper",
     processes: int = 1,
 ) -> Written:
-    """Writes a report; a file of a former one is replaced whole, so an interrupted report leaves no half file.
-
-    What a former report left in the folder and this one does not have is removed; other files are not touched.
+    """Writes a report; what a former one left in the folder is replaced or removed.
 
     Args:
         out: the folder; made where it does not exist.
@@ -105,14 +93,7 @@ def write(
     runs = evidence.runs_frame(found, ui_url)
     sections = list(_sections(found, frames, judged, findings, runs, paper, beside, ui_url, with_figures))
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
-    if drawn:
-        from repro.reporting import pictures
-
-        kept = _kept(out)
-        for one in drawn:
-            if one.job is not None:
-                one.files.update(kept(f"figures/{_safe(one.slug)}", one.job.key, one.job.forms))
-        pictures.draw(drawn, processes)
+    folder.illustrate(out, drawn, processes)
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
@@ -126,10 +107,10 @@ def write(
     files: dict[str, str | bytes] = {"index.html": page.page(paper.paper, answer, facts, sections, contents.notes)}
     for table, frame, sheet in zip(found, frames, shown, strict=True):
         narrow = tables.study_sheet(table, frame, chosen)
-        files |= _forms(sheet, (*tables.CONTRACT, *table.study.fields), latex(narrow, wide))
+        files |= folder.forms(sheet, (*tables.CONTRACT, *table.study.fields), latex(narrow, wide))
     for sheet in (sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit"}):
-        files |= _forms(sheet, list(sheet.frame.columns), latex(sheet))
-    files |= _forms(evidence.runs_sheet(runs), evidence.RUN_COLUMNS, latex(evidence.runs_sheet(runs)))
+        files |= folder.forms(sheet, list(sheet.frame.columns), latex(sheet))
+    files |= folder.forms(evidence.runs_sheet(runs), evidence.RUN_COLUMNS, latex(evidence.runs_sheet(runs)))
     epochs = evidence.epochs_frame(runs)
     files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
     files["values.json"], files["values.tex"] = values.values(frames, judged, answer)
@@ -137,12 +118,7 @@ def write(
     brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
     files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
-    for picture in drawn:
-        files |= {f"figures/{_safe(picture.slug)}.{form}": data for form, data in picture.files.items()}
-    keys = [
-        _drawn(f"figures/{_safe(one.slug)}", one.job.key, one.files.values()) for one in drawn if one.job is not None
-    ]
-    paths = _placed(out, files, keys)
+    paths = folder.place(out, files, drawn)
     return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
 
@@ -189,71 +165,6 @@ def _sections(
     if findings:
         yield Section("audit", "Audit of the published numbers", sheets=(evidence.audit_sheet(findings, paper.paper),))
     yield Section("runs", "Runs", sheets=(evidence.runs_sheet(runs),))
-
-
-def _forms(sheet: Sheet, columns: Sequence[str], tex: str) -> dict[str, str | bytes]:
-    name = f"tables/{_safe(sheet.slug)}"
-    return {
-        f"{name}.csv": csv(sheet.frame, columns),
-        f"{name}.md": markdown(sheet),
-        f"{name}.tex": tex,
-        f"{name}.html": page.table(sheet),
-    }
-
-
-def _placed(out: Path, files: Mapping[str, str | bytes], keys: Iterable[str]) -> tuple[Path, ...]:
-    """Writes the files into a folder in which only those of a former report may be replaced.
-
-    The list names the files of both reports until the new one is whole, so that a next report knows them all.
-    """
-    former = _former(out)
-    foreign = sorted(name for name in [*files, LISTED] if name not in former and (out / name).exists())
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise InputError(
-            f"{out}: holds {', '.join(foreign[:3])}{more}, which no report wrote; choose another folder with --out, or"
-            " move what is there"
-        )
-    _list(out, [*files, *sorted(former - {*files, LISTED})])
-    paths = [_put(out / name, content) for name, content in files.items()]
-    for name in former - {*files, LISTED}:
-        (out / name).unlink(missing_ok=True)
-    return (*paths, _list(out, [*files, *keys]))
-
-
-def _drawn(name: str, key: str, content: Iterable[bytes]) -> str:
-    """The line of the list that says from what a figure was drawn, and what came of it."""
-    return f"# {name} {key} {hashlib.sha256(b''.join(content)).hexdigest()[:16]}"
-
-
-def _kept(out: Path) -> Callable[[str, str, Sequence[str]], dict[str, bytes]]:
-    """A function that gives a figure of a former report by its key, where it is in the folder as it was drawn."""
-    try:
-        listed = set((out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines())
-    except OSError:
-        listed = set()
-
-    def kept(name: str, key: str, forms: Sequence[str]) -> dict[str, bytes]:
-        with suppress(OSError):
-            found = {form: (out / f"{name}.{form}").read_bytes() for form in forms}
-            return found if _drawn(name, key, found.values()) in listed else {}
-        return {}
-
-    return kept
-
-
-def _list(out: Path, names: Iterable[str]) -> Path:
-    return _put(out / LISTED, "".join(f"{line}\n" for line in (MARK, *names)))
-
-
-def _former(out: Path) -> set[str]:
-    """The files that a former report wrote into a folder: those on its list that have a report's names."""
-    try:
-        lines = (out / LISTED).read_text(encoding="utf-8", errors="replace").splitlines()
-        ours = lines[:1] == [MARK] or (lines[:1] == ["index.html"] and _FORMER in (out / "index.html").read_bytes())
-    except OSError:
-        return set()
-    return {name for name in lines if _OWN.fullmatch(name)} | {LISTED} if ours else set()
 
 
 def _counted(judged: Sequence[Judged]) -> str:
@@ -315,7 +226,7 @@ def _markdown(
     """The report in Markdown, without a limit of length."""
     parts = [f"# {markdown_text(answer.headline)}", markdown_text(f"{answer.why} {over}.")]
     parts.append(_bullets(facts))
-    parts += [f"![{markdown_text(one.alt)}](figures/{_safe(one.slug)}.svg)" for one in overview]
+    parts += [f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in overview]
     parts += [markdown(sheet) for sheet in sheets]
     for verdict in ("supported", "not supported", "undecided"):
         lines = [f"- {markdown_text(f'{one.says}: {one.why}')}" for one in judged if one.verdict == verdict]
@@ -327,22 +238,3 @@ def _markdown(
 
 def _bullets(facts: Mapping[str, str]) -> str:
     return "".join(f"- {name}: {markdown_text(value)}\n" for name, value in facts.items())
-
-
-def _safe(slug: str) -> str:
-    """A file's name from a slug that may come from a store."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", slug)
-
-
-def _put(path: Path, content: str | bytes) -> Path:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
-    return path

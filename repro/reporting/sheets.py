@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Literal
@@ -52,6 +53,7 @@ class Sheet:
     frame: pd.DataFrame
     notes: tuple[str, ...]
 
+    @cached_property
     def cells(self) -> tuple[tuple[Column, ...], list[list[str]]]:
         """The columns in which some cell is not empty, and the cells of every row under them."""
         records = self.frame.astype(object).where(self.frame.notna(), None).to_dict("records")
@@ -61,7 +63,7 @@ class Sheet:
 
     def groups(self) -> list[tuple[str, int]]:
         """The headings over the columns that are shown, each with the number of columns it spans."""
-        columns, _ = self.cells()
+        columns, _ = self.cells
         return [(name, len(list(same))) for name, same in groupby(columns, key=lambda column: column.group)]
 
     def links(self) -> list[str]:
@@ -73,7 +75,9 @@ class Sheet:
 
 def plain(text: str) -> str:
     """One line without control characters: what no form could hold in a cell."""
-    return " ".join("".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in text).split())
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in text)
+    return " ".join(text.split())
 
 
 def csv(frame: pd.DataFrame, columns: Sequence[str]) -> str:
@@ -91,7 +95,7 @@ def _whole(column: pd.Series) -> bool:
 
 def markdown(sheet: Sheet) -> str:
     """GitHub's Markdown: title, header line, table, notes."""
-    columns, rows = sheet.cells()
+    columns, rows = sheet.cells
     heads = [column.alone for column in columns]
     rule = ["---:" if column.kind == "number" else ":---" for column in columns]
     lines = [f"### {markdown_text(sheet.title)}", "", markdown_text(sheet.header), ""]
@@ -147,7 +151,7 @@ _SIGNED = (
 
 def latex(sheet: Sheet, wide: Literal["one column", "page"] = "page") -> str:
     """A float that needs booktabs alone; for one column of a paper verdicts are signs and intervals are left out."""
-    columns, rows = sheet.cells()
+    columns, rows = sheet.cells
     narrow = wide == "one column"
     kinds = {"number": "r", "prose": "p{0.3\\linewidth}"} | (
         {"name": "p{0.25\\linewidth}", "verdict": "c"} if narrow else {}

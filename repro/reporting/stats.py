@@ -32,6 +32,7 @@ DIFFERENCE = "difference of means, 95% t interval of two independent samples wit
 DUNNETT = "difference from the base, simultaneous 95% intervals and adjusted p by Dunnett's test"
 PREDICTION = "95% prediction interval of one new run on its own sample of images"
 BINOMIAL = f"{PREDICTION}; no predictions kept, so images vary by p(1 - p)"
+PAIRED = "mean of the differences between runs of one seed, 95% t intervals and p by Bonferroni for all rows together"
 FOLDS = "mean over folds after averaging over seeds, 95% interval with Nadeau and Bengio's corrected variance"
 
 
@@ -189,6 +190,20 @@ def dunnett(
     return tuple(map(adjusted, plain))
 
 
+def paired(first: ArrayLike, second: ArrayLike, tests: int = 1) -> Estimate:
+    """Mean of the differences of n >= 1 pairs, as one of so many tests, by Bonferroni; no interval where they are equal.
+
+    Args:
+        first: (n,) values.
+        second: (n,) the value that belongs to each.
+        tests: how many such estimates stand together.
+    """
+    array = _checked(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
+    squares, df = _spread(array)
+    error = math.sqrt(squares / df / array.size) if squares else None
+    return _estimate(float(array.mean()), error, df, array.size, PAIRED, tests=tests)
+
+
 def prediction(values: ArrayLike, noise: Noise | None, images: Images) -> Estimate:
     """Where the accuracy of one new run is expected, by n >= 1 of ours, each over the same images.
 
@@ -320,10 +335,13 @@ def _spread(array: NDArray[np.float64]) -> tuple[float, int]:
     return 0.0 if equal else float(((array - array.mean()) ** 2).sum()), array.size - 1
 
 
-def _estimate(centre: float, error: float | None, df: float, n: int, method: str, sd: float | None = None) -> Estimate:
+def _estimate(
+    centre: float, error: float | None, df: float, n: int, method: str, sd: float | None = None, tests: int = 1
+) -> Estimate:
     if error is None:
         return Estimate(centre, None, None, n, method, sd)
-    half, p = float(stdtrit(df, 1 - TAIL)) * error, 2 * float(stdtr(df, -abs(centre) / error))
+    half = float(stdtrit(df, 1 - TAIL / tests)) * error
+    p = min(1.0, 2 * tests * float(stdtr(df, -abs(centre) / error)))
     return Estimate(centre, centre - half, centre + half, n, method, sd, p, error, df)
 
 

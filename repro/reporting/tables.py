@@ -156,7 +156,14 @@ def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) ->
     return shown
 
 
-def _pair(middle: str, spread: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
+def probability(p: Any) -> str:
+    """A p value to three decimals."""
+    return "< 0.001" if p < 0.0005 else number(3)(p)
+
+
+def pair(middle: str, spread: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
+    """The text of a mean with its standard deviation."""
+
     def shown(row: Mapping[str, Any]) -> str:
         mean, sd = number(digits)(row[middle]), number(digits)(row[spread])
         return f"{mean} ± {sd}" if mean and sd else mean
@@ -164,15 +171,20 @@ def _pair(middle: str, spread: str, digits: int = 2) -> Callable[[Mapping[str, A
     return shown
 
 
-def interval(low: Any, high: Any, *, sign: bool = False) -> str:
-    """The limits of an interval."""
-    one, other = (number(sign=sign)(value) for value in (low, high))
-    return f"{one} to {other}" if one and other else ""
+def interval(name: str, digits: int = 2, *, sign: bool = False) -> Callable[[Mapping[str, Any]], str]:
+    """The text of the limits of an interval, the columns `<name>_low` and `<name>_high`."""
+
+    def shown(row: Mapping[str, Any]) -> str:
+        low, high = (number(digits, sign=sign)(row[f"{name}_{end}"]) for end in ("low", "high"))
+        return f"{low} to {high}" if low and high else ""
+
+    return shown
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    limits = interval(row["test_diff_low"], row["test_diff_high"], sign=True)
-    return number(sign=True)(row["test_diff"]) + (f" ({limits})" if limits else "")
+def difference(name: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
+    """The text of a difference, the column `name`, with its interval."""
+    limits = interval(name, digits, sign=True)
+    return lambda row: number(digits, sign=True)(row[name]) + (f" ({limits(row)})" if limits(row) else "")
 
 
 def cell(name: str, form: Callable[[Any], str] = str) -> Callable[[Mapping[str, Any]], str]:
@@ -187,15 +199,15 @@ def _published(row: Mapping[str, Any]) -> str:
 STUDY_COLUMNS = (
     Column("title", "", cell("title"), kind="name"),
     Column("n", "n", cell("n")),
-    Column("val", "mean ± sd", _pair("val_mean", "val_sd"), "Validation (%)", short="val. (%)"),
+    Column("val", "mean ± sd", pair("val_mean", "val_sd"), "Validation (%)", short="val. (%)"),
     Column("published_val", "published", _published, "Validation (%)", short="publ."),
-    Column("predicted", "95% prediction", lambda row: interval(row["predicted_low"], row["predicted_high"]), "Validation (%)"),
+    Column("predicted", "95% prediction", interval("predicted"), "Validation (%)"),
     Column("verdict", "verdict", cell("verdict"), "Validation (%)", kind="verdict", short="verdict"),
-    Column("test", "mean ± sd", _pair("test_mean", "test_sd"), "Test (%)", short="test (%)"),
+    Column("test", "mean ± sd", pair("test_mean", "test_sd"), "Test (%)", short="test (%)"),
     Column("published_test", "published", cell("published_test", number()), "Test (%)", short="publ. test"),
     Column("test_verdict", "verdict", cell("test_verdict"), "Test (%)", kind="verdict", short="verdict (test)"),
-    Column("test_diff", "points (95%)", _difference, "Test minus base", short="diff."),
-    Column("test_diff_p", "p", cell("test_diff_p", number(3)), "Test minus base"),
+    Column("test_diff", "points (95%)", difference("test_diff"), "Test minus base", short="diff."),
+    Column("test_diff_p", "p", cell("test_diff_p", probability), "Test minus base"),
     Column("base", "base", cell("base_title"), "Test minus base", kind="name"),
     Column("best_epoch", "ours", cell("best_epoch", number(1)), "Best epoch", short="best epoch"),
     Column("published_epoch", "published", cell("published_epoch", number(0)), "Best epoch"),

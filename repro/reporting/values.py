@@ -16,7 +16,7 @@ import pandas as pd
 
 from repro.reporting.frame import Answer, Judged, Run
 from repro.reporting.sheets import latex_text
-from repro.reporting.tables import number
+from repro.reporting.tables import number, probability
 
 _TWO, _WHOLE = number(2), number(0)
 QUANTITIES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
@@ -25,7 +25,7 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "predicted_high": ("predicted_high", _TWO), "verdict": ("verdict", str), "test": ("test_mean", _TWO),
     "test_sd": ("test_sd", _TWO), "test_verdict": ("test_verdict", str), "diff": ("test_diff", number(sign=True)),
     "diff_low": ("test_diff_low", number(sign=True)), "diff_high": ("test_diff_high", number(sign=True)),
-    "diff_p": ("test_diff_p", number(3)), "base": ("base_title", str), "size": ("size_mib", _TWO),
+    "diff_p": ("test_diff_p", probability), "base": ("base_title", str), "size": ("size_mib", _TWO),
     "size_verdict": ("size_verdict", str), "smaller": ("times_smaller", number(1)), "parameters": ("parameters", _WHOLE),
     "multiply_adds": ("multiply_adds", _WHOLE), "best_epoch": ("best_epoch", number(1)),
     "epoch_seconds": ("epoch_seconds", _TWO), "title": ("title", str), "changed": ("changed", str),
@@ -59,6 +59,11 @@ def values(frames: Sequence[pd.DataFrame], judged: Sequence[Judged], answer: Ans
                     value,
                     value if isinstance(value, str) else number(None if name == "n" else 2)(value),
                 )
+    return texts(raw, shown)
+
+
+def texts(raw: Mapping[str, Any], shown: Mapping[str, str]) -> tuple[str, str]:
+    """`values.json` and `values.tex`, from values and their texts by key."""
     lines = "".join(
         f"\\expandafter\\def\\csname repro:{key}\\endcsname{{{latex_text(text)}}}\n" for key, text in shown.items()
     )

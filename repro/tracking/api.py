@@ -31,21 +31,27 @@ class NoBulkError(Exception):
     """The server does not have the bulk call; the plain API has to do."""
 
 
-def search(store: Store, condition: str) -> Iterator[Run]:
-    """The runs of all experiments that meet a condition of MLflow's search, newest first.
-
-    Names of tags stand in backquotes: tags.`repro.key` = 'a'.
-    """
-    experiments: list[str] = []
+def experiments(store: Store) -> dict[str, str]:
+    """Name -> id of every experiment that is not deleted."""
+    names: dict[str, str] = {}
     token: str | None = ""
     while token is not None:
         found = store.client.search_experiments(max_results=1000, page_token=token or None)
-        experiments += [experiment.experiment_id for experiment in found]
-        token = found.token
-    token = ""
-    while token is not None and experiments:
+        names |= {experiment.name: experiment.experiment_id for experiment in found}
+        token = found.token or None
+    return names
+
+
+def search(store: Store, condition: str, within: Collection[str] | None = None) -> Iterator[Run]:
+    """The runs that meet a condition of MLflow's search, newest first, of some experiments by their ids, or of all.
+
+    Names of tags stand in backquotes: tags.`repro.key` = 'a'.
+    """
+    wanted = list(experiments(store).values() if within is None else within)
+    token: str | None = ""
+    while token is not None and wanted:
         page = store.client.search_runs(
-            experiments, condition, max_results=_PAGE, page_token=token or None, order_by=["attributes.start_time DESC"]
+            wanted, condition, max_results=_PAGE, page_token=token or None, order_by=["attributes.start_time DESC"]
         )
         yield from page
         token = page.token or None
@@ -83,22 +89,27 @@ def stored(run: Run) -> StoredRun:
         params=dict(run.data.params),
         tags=dict(run.data.tags),
         metrics={name: number(value) for name, value in run.data.metrics.items()},
+        data=tuple(
+            sorted(
+                f"{one.dataset.name} {one.dataset.digest}" for one in (run.inputs.dataset_inputs if run.inputs else ())
+            )
+        ),
     )
 
 
-def histories(store: Store, run_ids: Collection[str]) -> Histories:
-    """The points of the epoch metrics of some runs, a call a run and metric."""
-    return {run: {name: _history(store, run, name) for name in EPOCH_METRICS} for run in run_ids}
+def histories(store: Store, run_ids: Collection[str], names: Collection[str] = EPOCH_METRICS) -> Histories:
+    """The points of some metrics of some runs, a call a run and metric."""
+    return {run: {name: _history(store, run, name) for name in names} for run in run_ids}
 
 
-def bulk_histories(store: Store, run_ids: Sequence[str]) -> Histories:
+def bulk_histories(store: Store, run_ids: Sequence[str], names: Collection[str] = EPOCH_METRICS) -> Histories:
     """The same from a tracking server, a call a metric and hundred runs, through the call its own UI draws with.
 
     Raises:
         NoBulkError: the server has no such call.
     """
     groups = [run_ids[i : i + _RUNS_A_REQUEST] for i in range(0, len(run_ids), _RUNS_A_REQUEST)]
-    asked = [(name, group) for group in groups for name in EPOCH_METRICS]
+    asked = [(name, group) for group in groups for name in names]
     histories: dict[str, dict[str, Points]] = {run: {} for run in run_ids}
     with ThreadPoolExecutor(_REQUESTS) as pool:
         for (name, _), found in zip(asked, pool.map(lambda one: _bulk(store, *one), asked), strict=True):
@@ -128,7 +139,9 @@ def download(store: Store, run: StoredRun, path: str) -> bytes | None:
 
 def _history(store: Store, run: str, name: str) -> Points:
     found = store.client.get_metric_history(run, name)
-    return np.array([(point.step, point.timestamp, point.value) for point in found], dtype=np.float64).reshape(-1, 3)
+    return np.array([(point.step, point.timestamp, number(point.value)) for point in found], dtype=np.float64).reshape(
+        -1, 3
+    )
 
 
 def _bulk(store: Store, name: str, run_ids: Sequence[str]) -> dict[str, Points]:
@@ -149,5 +162,5 @@ def _bulk(store: Store, name: str, run_ids: Sequence[str]) -> dict[str, Points]:
         return _bulk(store, name, run_ids[:middle]) | _bulk(store, name, run_ids[middle:])
     found: dict[str, list[tuple[float, float, float]]] = {run: [] for run in run_ids}
     for point in points:
-        found[point["run_id"]].append((point["step"], point["timestamp"], float(point["value"])))
+        found[point["run_id"]].append((point["step"], point["timestamp"], number(float(point["value"]))))
     return {run: np.array(kept, dtype=np.float64).reshape(-1, 3) for run, kept in found.items()}

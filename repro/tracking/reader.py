@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from repro import studies as declared
 from repro.errors import InputError
+from repro.records import EPOCH_METRICS
 from repro.rows import Contents, RunRow, SweepRow
 from repro.tracking import api, sqlite, stored
 from repro.tracking.credentials import shown
@@ -72,7 +73,7 @@ def read(
         source = _Source(
             api.runs(opened),
             lambda run: api.download(opened, run, PLAN),
-            lambda run_ids: _histories(opened, run_ids, notes),
+            lambda run_ids: histories(opened, run_ids, notes),
         )
         return _contents(uri, source, plans, curves, studies, notes)
 
@@ -165,12 +166,15 @@ def _beside(store: Callable[[], Store], misplaced: Moved | None, run: StoredRun)
     return None
 
 
-def _histories(store: Store, run_ids: Sequence[str], notes: list[str]) -> Histories:
+def histories(
+    store: Store, run_ids: Sequence[str], notes: list[str], names: Collection[str] = EPOCH_METRICS
+) -> Histories:
+    """The points of some metrics of some runs through MLflow, in the fastest way that the store has."""
     if store.uri.startswith(("http://", "https://")):
         try:
-            return api.bulk_histories(store, run_ids)
+            return api.bulk_histories(store, run_ids, names)
         except api.NoBulkError as error:
             notes.append(
                 f"{shown(store.uri)} has no bulk call for curves ({error}); read one by one, which takes longer"
             )
-    return api.histories(store, run_ids)
+    return api.histories(store, run_ids, names)

@@ -20,7 +20,7 @@ from repro.records import EPOCH_METRICS
 from repro.tracking.stored import Histories, Points, StoredRun, number
 
 _COLUMNS = {
-    "experiments": {"experiment_id", "lifecycle_stage"},
+    "experiments": {"experiment_id", "lifecycle_stage", "name"},
     "runs": {
         "run_uuid",
         "name",
@@ -37,13 +37,13 @@ _COLUMNS = {
     "metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
 }
 
-_OURS = """
+_ACTIVE = """
     CREATE TEMP TABLE ours AS
     SELECT runs.run_uuid FROM runs
     JOIN experiments ON experiments.experiment_id = runs.experiment_id AND experiments.lifecycle_stage = 'active'
-    JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'repro.kind'
-    WHERE runs.lifecycle_stage = 'active' AND (tags.value = 'sweep' OR tags.value = 'run' AND runs.status = 'FINISHED')
-"""
+    LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'repro.kind'
+    WHERE runs.lifecycle_stage = 'active' AND """
+_OURS = _ACTIVE + "(tags.value = 'sweep' OR tags.value = 'run' AND runs.status = 'FINISHED')"
 """Ids of the sweeps, whatever became of them, and of the finished runs; in memory, not in the store."""
 
 
@@ -84,9 +84,15 @@ def finished(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(found.fetchall())
 
 
-def runs(connection: sqlite3.Connection) -> list[StoredRun]:
-    """Every sweep and every finished run, newest first."""
-    connection.execute(_OURS)
+def experiments(connection: sqlite3.Connection) -> dict[str, int]:
+    """Name -> id of every experiment that is not deleted."""
+    found = connection.execute("SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'")
+    return dict(found.fetchall())
+
+
+def runs(connection: sqlite3.Connection, experiment: int | None = None) -> list[StoredRun]:
+    """Every sweep and every finished run, newest first; or every run of one experiment, whoever logged it."""
+    connection.execute(_OURS if experiment is None else f"{_ACTIVE} runs.experiment_id = {experiment:d}")
     params: dict[str, dict[str, str]] = {}
     for run, key, value in connection.execute("SELECT run_uuid, key, value FROM ours JOIN params USING (run_uuid)"):
         params.setdefault(run, {})[key] = value
@@ -98,6 +104,13 @@ def runs(connection: sqlite3.Connection) -> list[StoredRun]:
         "SELECT run_uuid, key, value, is_nan FROM ours JOIN latest_metrics USING (run_uuid)"
     ):
         metrics.setdefault(run, {})[key] = math.nan if is_nan else number(value)
+    data: dict[str, list[str]] = {}
+    with contextlib.suppress(sqlite3.OperationalError):  # an older store has no such tables
+        for run, name, digest in connection.execute(
+            "SELECT run_uuid, datasets.name, digest FROM ours JOIN inputs ON destination_id = run_uuid"
+            " JOIN datasets ON dataset_uuid = source_id WHERE destination_type = 'RUN' ORDER BY 2, 3"
+        ):
+            data.setdefault(run, []).append(f"{name} {digest}")
     found = connection.execute(
         "SELECT run_uuid, experiment_id, name, status, start_time, end_time, artifact_uri"
         " FROM ours JOIN runs USING (run_uuid) ORDER BY start_time DESC, run_uuid"
@@ -114,23 +127,24 @@ def runs(connection: sqlite3.Connection) -> list[StoredRun]:
             params=params.get(run, {}),
             tags=tags.get(run, {}),
             metrics=metrics.get(run, {}),
+            data=tuple(data.get(run, ())),
         )
         for run, experiment, name, status, started, ended, artifacts in found
     ]
 
 
-def histories(database: Path, run_ids: Collection[str]) -> Histories:
-    """The points of the epoch metrics of some runs."""
-    names = json.dumps(EPOCH_METRICS)
+def histories(database: Path, run_ids: Collection[str], names: Collection[str] = EPOCH_METRICS) -> Histories:
+    """The points of some metrics of some runs."""
+    wanted = json.dumps([*names])
     histories: dict[str, dict[str, Points]] = {}
     with reading(database) as connection:
         for run in run_ids:
-            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in EPOCH_METRICS}
+            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for key, step, timestamp, value, is_nan in connection.execute(
                 "SELECT key, step, timestamp, value, is_nan FROM metrics"
                 " WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))",
-                (run, names),
+                (run, wanted),
             ):
-                found[key].append((step, timestamp, math.nan if is_nan else value))
+                found[key].append((step, timestamp, math.nan if is_nan else number(value)))
             histories[run] = {key: np.array(points, dtype=np.float64).reshape(-1, 3) for key, points in found.items()}
     return histories

@@ -40,6 +40,8 @@ class StoredRun:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     """The latest value of every metric."""
+    data: tuple[str, ...] = ()
+    """Its data sets, `name digest` each."""
 
 
 def param(value: Value) -> str:
@@ -102,9 +104,7 @@ def curve(points: Mapping[str, Points]) -> tuple[Curve, int]:
     columns = {}
     for name, kept in chosen.items():
         column = np.full(len(epoch), np.nan)
-        column[np.searchsorted(epoch, kept[:, 0])] = np.where(
-            np.abs(kept[:, 2]) >= _LARGEST, np.copysign(np.inf, kept[:, 2]), kept[:, 2]
-        )
+        column[np.searchsorted(epoch, kept[:, 0])] = kept[:, 2]
         columns[name] = column
     return Curve(epoch=epoch.astype(np.int64), **columns), doubled
 

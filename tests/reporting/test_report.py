@@ -12,7 +12,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.records import Architecture, Layer
-from repro.reporting import claims, figures, pictures, report, style
+from repro.reporting import claims, figures, folder, pictures, report, style
 from repro.reporting.frame import Beside
 from repro.rows import Contents
 from repro.studies import Study
@@ -157,7 +157,7 @@ def test_what_a_former_report_left_is_removed_and_nothing_else(paper_contents, t
     assert tmp_path / "tables" / "ablation.md" in written.paths
     (tmp_path / "tables" / "mine.md").write_text("notes")
     (tmp_path / "outside.md").write_text("notes")
-    with (tmp_path / report.LISTED).open("ab") as file:
+    with (tmp_path / folder.LISTED).open("ab") as file:
         file.write(b"outside.md\ntables/../outside.md\n\xff\n")
     written = report.write(tmp_path, paper_contents, PAPER, studies=["best"], with_figures=False)
     kept = {tmp_path / "tables" / "mine.md", tmp_path / "outside.md"}
@@ -195,7 +195,7 @@ def test_the_folder_of_an_earlier_version_is_taken_over(paper_contents, tmp_path
 
 
 def test_an_interrupted_first_report_is_written_again_in_place(paper_contents, tmp_path, monkeypatch):
-    put, done = report._put, []
+    put, done = folder._put, []
 
     def interrupted(path, content):
         done.append(path)
@@ -203,7 +203,7 @@ def test_an_interrupted_first_report_is_written_again_in_place(paper_contents, t
             raise KeyboardInterrupt
         return put(path, content)
 
-    monkeypatch.setattr(report, "_put", interrupted)
+    monkeypatch.setattr(folder, "_put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         report.write(tmp_path, paper_contents, PAPER, studies=["best"], with_figures=False)
     monkeypatch.undo()

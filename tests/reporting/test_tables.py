@@ -50,7 +50,7 @@ def sheet_of(table, *chosen):
 
 def shown(sheet, row):
     """A row as {name of the column: text}."""
-    columns, rows = sheet.cells()
+    columns, rows = sheet.cells
     return {column.name: cell for column, cell in zip(columns, rows[row], strict=True)}
 
 
@@ -269,7 +269,7 @@ def test_a_user_s_study_without_published_numbers_has_no_empty_columns(store):
         }
     )
     sheet = sheet_of(join.tables(store.sweep(study).contents())[0])
-    columns, _ = sheet.cells()
+    columns, _ = sheet.cells
     assert not any("published" in column.name or column.kind == "verdict" for column in columns)
     assert sheet.slug == "mine"
     assert "Verdict" not in sheet.header
@@ -290,10 +290,10 @@ def test_the_fields_of_a_grid_are_columns_of_their_own(store):
     )
     table = join.tables(store.sweep(study, seeds=(0,)).contents())[0]
     sheet = sheet_of(table, *tables.BRIEF)
-    heads = [column.alone for column in sheet.cells()[0]]
+    heads = [column.alone for column in sheet.cells[0]]
     assert heads[:5] == ["", "first kernel", "first stride", "pools", "final lr"]
-    cells = [row[1:5] for row in sheet.cells()[1]]
+    cells = [row[1:5] for row in sheet.cells[1]]
     assert cells[0] == ["3", "1", "conv1", "0.01"]
     assert cells[7] == ["5", "2", "none", "0.1"]
     assert cells[8] == ["", "", "", "0.04"]
-    assert sheet_of(table, "n", "val").cells()[0][0].alone == "first kernel"
+    assert sheet_of(table, "n", "val").cells[0][0].alone == "first kernel"

@@ -1,0 +1,380 @@
+"""Any experiment as a table: its runs in groups, each metric's mean over seeds, differences from a baseline.
+
+    runs (the columns of mlflow.search_runs) ─► tabulate() ─► Groups: a row a group, and warnings ─► write()
+
+Nothing here knows a study, a paper or a store.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from repro.errors import InputError, unknown
+from repro.reporting import folder, page, stats, values
+from repro.reporting.frame import Answer
+from repro.reporting.sheets import Column, Sheet, csv, latex, markdown, markdown_text
+from repro.reporting.tables import cell, difference, interval, number, pair, probability
+
+Histories = Callable[[Sequence[str], Collection[str]], Mapping[str, Mapping[str, NDArray[np.float64]]]]
+"""Run ids and names of metrics -> run id -> metric -> (n, 3): step, time, value."""
+PARTS = {"mean": "estimate", "sd": "sd", "low": "low", "high": "high",
+         "diff": "estimate", "diff_low": "low", "diff_high": "high", "diff_p": "p"}  # fmt: skip
+"""The columns of a metric in `tables/groups.csv`, each behind its name, and the field of its estimate or difference."""
+_METRIC = re.compile(r"(?:metrics\.)?(?P<name>.+?)(?::(?P<pick>last|max|min|at=-?\d+))?(?P<lower>:min)?")
+_TERM = re.compile(r"(?P<column>.+?)\s*(?P<sign>[=!<>]=|[=<>])\s*(?P<quote>['\"]?)(?P<value>.*)(?P=quote)")
+_AND = re.compile(r"\s+and\s+(?=(?:[^'\"]|'[^']*'|\"[^\"]*\")*$)", re.IGNORECASE)
+_SIGNS = {"=": operator.eq, "==": operator.eq, "!=": operator.ne,
+          "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}  # fmt: skip
+_COMMIT, _PARENT = "tags.mlflow.source.git.commit", "tags.mlflow.parentRunId"
+_CURVES, _THIN, _LINES, _ROWS = 7, 20, 60, 1000  # groups and runs of a figure, lines of a forest plot, runs on the page
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One value of a run: the last one of a metric, its largest or smallest, or that at a step (`at=20`)."""
+
+    name: str
+    pick: str
+    lower: bool
+    """Whether a lower value is better."""
+    label: str
+    """What its columns begin with."""
+
+    @property
+    def column(self) -> str:
+        """Where the value stands in the frame of runs."""
+        return f"metrics.{self.label}"
+
+    def of(self, points: NDArray[np.float64]) -> float:
+        """The value, nan without one, from points (n, 3)."""
+        if self.pick.startswith("at="):
+            there = points[points[:, 0] == int(self.pick[3:])]
+            return float(there[there[:, 1].argmax(), 2]) if len(there) else math.nan
+        finite = points[np.isfinite(points[:, 2]), 2]
+        return float(getattr(finite, self.pick)()) if len(finite) else math.nan
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A row a group, and all that is shown beside it."""
+
+    by: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    frame: pd.DataFrame
+    """The columns of the CSV; and `label`, and `<metric>_base` with the label of the base, empty without one."""
+    runs: pd.DataFrame
+    """A row a run that counts: --by, `label`, `seed`, `run_id`, `run_name`, `status`, and each metric's column."""
+    digits: Mapping[str, int]
+    header: str
+    warnings: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of `tables/groups.csv`."""
+        return [*self.by, "n", *(f"{metric.label}_{part}" for metric in self.metrics for part in PARTS)]
+
+    @property
+    def ranked(self) -> list[str]:
+        """The labels, the best of the first metric first."""
+        first = self.metrics[0]
+        return list(self.frame.sort_values(f"{first.label}_mean", ascending=first.lower, kind="stable")["label"])
+
+    def sheet(self, *, brief: bool = False) -> Sheet:
+        """The table; `brief` leaves out the intervals of means and the p values."""
+        columns = [*self._names, Column("n", "n", cell("n"))]
+        for name, digits in self.digits.items():
+            shown = [
+                Column(name, "mean ± sd", pair(f"{name}_mean", f"{name}_sd", digits), name, short=name),
+                Column(f"{name}_low", "95% interval", interval(name, digits), name),
+                Column(f"{name}_diff", "difference (95%)", difference(f"{name}_diff", digits), name),
+                Column(f"{name}_p", "p", cell(f"{name}_diff_p", probability), name),
+            ]
+            columns += shown[::2] if brief else shown
+        return Sheet("groups", "Groups", self.header, tuple(columns), self.frame, self.warnings)
+
+    def runs_sheet(self) -> Sheet:
+        """The runs that count."""
+        columns = [Column("run_id", "run", lambda row: str(row["run_id"])[:8], kind="name", url="url"), *self._names]
+        columns += [Column(name, name, cell(name), kind="name") for name in ("seed", "run_name")]
+        columns += [Column(m.column, m.label, cell(m.column, number(self.digits[m.label]))) for m in self.metrics]
+        more = f"; the first {_ROWS:,}, all are in tables/runs.csv" * (len(self.runs) > _ROWS)
+        return Sheet("runs", "Runs", f"{len(self.runs):,} runs{more}.", tuple(columns), self.runs[:_ROWS], ())
+
+    @property
+    def _names(self) -> list[Column]:
+        return [Column(name, name.partition(".")[2] or name, cell(name), kind="name") for name in self.by]
+
+
+def metrics(text: str) -> tuple[Metric, ...]:
+    """What `--metric` names: `NAME[:last|max|min|at=STEP]`, comma-separated; `:min` at the end: lower is better."""
+    found = [one for term in text.split(",") if (one := _METRIC.fullmatch(term.strip()))]
+    named, made = Counter(one["name"] for one in found), {}
+    for one in found:
+        pick = one["pick"] or ("min" if one["lower"] else "last")
+        label = one["name"] if named[one["name"]] == 1 else f"{one['name']}_{pick.replace('=', '_')}"
+        made[label] = Metric(one["name"], pick, pick == "min" or bool(one["lower"]), label)
+    if not made or len(made) < len(found):
+        raise InputError(f"--metric {text!r}: names no metric, or one twice (example: val_acc:max,test_loss:last:min)")
+    return tuple(made.values())
+
+
+def pairs(text: str) -> dict[str, str]:
+    """What `--baseline` names: `params.model=resnet18,params.lr=0.1`; a value may hold commas."""
+    terms = [term.partition("=") for term in re.split(r",(?=[^,=]+=)", text) if term.strip()]
+    if any(not sign for _, sign, _ in terms):
+        raise InputError(f"--baseline {text!r}: names no value (example: params.model=resnet18)")
+    return {name.strip(): value.strip() for name, _, value in terms}
+
+
+def tabulate(
+    runs: pd.DataFrame | Sequence[Mapping[str, Any]], histories: Histories, *, by: Sequence[str],
+    wanted: Sequence[Metric], seed: str | None = None, baseline: Mapping[str, str] | None = None, paired: bool = False,
+    where: str = "", every: bool = False,
+) -> Groups:  # fmt: skip
+    """The groups of some runs, which are given newest first.
+
+    Args:
+        runs: a row a run: `run_id`, `status`, and `params.*`, `tags.*`, `metrics.*`.
+        histories: of the metrics whose value is not the last one.
+        by: columns; runs that agree in them make a group.
+        wanted: the values of a run.
+        seed: the column in which the runs of a group differ; of two runs of a group with one seed, the newer counts.
+        baseline: column of `by` -> value; each group is compared with the one that differs from it in these alone.
+        paired: compare runs of one seed.
+        where: conditions on the table's columns; other rows are left out, and change no number of those that are shown.
+        every: runs that are not finished count, too.
+
+    Raises:
+        InputError: no such column, metric or value, a pairing without a seed, or no run that is left.
+    """
+    runs = pd.DataFrame(runs)
+    if runs.empty:
+        raise InputError("no run is there, or none that meets --filter")
+    known = {kind: [name for name in runs if name.startswith(kind)] for kind in ("params.", "tags.", "metrics.")}
+    for name in (*by, *([seed] if seed else [])):
+        if name not in runs:
+            raise unknown("column", name, known["params."] + [tag for tag in known["tags."] if ".mlflow." not in tag])
+    for one in wanted:
+        if f"metrics.{one.name}" not in runs:
+            raise unknown("metric", one.name, [name.removeprefix("metrics.") for name in known["metrics."]])
+    if not by or (paired and not (seed and baseline)):
+        raise InputError("--by names no column" if not by else "--paired needs --seed and --baseline, too")
+    warnings: list[str] = []
+    if not every and (left := runs["status"] != "FINISHED").any():
+        ends = runs["run_id"][left] + " " + runs["status"][left]
+        warnings.append(f"{len(ends)} runs are not finished and left out; --filter by status keeps them: {_few(ends)}")
+        runs = runs[~left]
+    runs = _valued(runs, histories, wanted, warnings)
+    runs[[*by]] = runs[[*by]].fillna("").astype(str)
+    runs = runs.assign(label=_labels(runs, by), seed=runs[seed] if seed else None)
+    runs = runs.sort_values([*by], key=_natural, kind="stable")
+    if seed and (twice := runs.duplicated(["label", "seed"]) & runs["seed"].notna()).any():
+        told = runs["label"] + ", seed " + runs["seed"].astype(str) + ": " + runs["run_id"]
+        warnings.append(f"seeds are repeated; the newest run counts, left out are {_few(told[twice])}")
+        runs = runs[~twice]
+    warnings += _mixed(runs, by, seed)
+    for name, value in (baseline or {}).items():
+        if name not in by or value not in {*runs[name]}:
+            where = f"value of {name}" if name in by else "column of --baseline"
+            raise unknown(where, value if name in by else name, runs[name].unique() if name in by else by)
+    frame, digits = _statistics(runs, [*by], wanted, baseline or {}, paired, warnings)
+    hidden = {"label", *(f"{one.label}_base" for one in wanted)}
+    for term in _AND.split(where.strip()) if where else ():
+        frame = frame[_condition(frame, term, {*frame} - hidden)]
+    if frame.empty:
+        raise InputError(f"--where {where}: no group is left")
+    words = {"last": "the last value", "max": "the maximum over steps", "min": "the minimum over steps"}
+    told = [f"{one.label}: {words.get(one.pick, f'the value at step {one.pick[3:]}')}" + ", lower is better" * one.lower
+            for one in wanted]  # fmt: skip
+    header = f"{'; '.join(told)}. ± sd over runs; intervals are 95%, from the sd pooled over groups."
+    if baseline:
+        how = "paired by seed, intervals and p by Bonferroni" if paired else "simultaneous intervals and p by Dunnett"
+        header += f" Differences from {', '.join('='.join(one) for one in baseline.items())}: {how}."
+    return Groups(tuple(by), tuple(wanted), frame, runs, digits, header, tuple(warnings))
+
+
+def _valued(runs: pd.DataFrame, histories: Histories, wanted: Sequence[Metric], warnings: list[str]) -> pd.DataFrame:
+    """The runs that have a value, with a column a metric; nan where a value is missing or not finite."""
+    names = dict.fromkeys(one.name for one in wanted if one.pick != "last")
+    points = histories(runs["run_id"].tolist(), names) if names else {}
+    made = pd.DataFrame(index=runs.index)
+    for one in wanted:
+        of_runs = [points[run][one.name] for run in runs["run_id"]] if one.pick != "last" else []
+        made[one.column] = [*map(one.of, of_runs)] if of_runs else runs[f"metrics.{one.name}"].astype(float)
+        if one.pick in {"max", "min"} and (broken := sum(not np.isfinite(found[:, 2]).all() for found in of_runs)):
+            warnings.append(f"{one.label}: points that are not finite are passed over, in {broken} runs")
+    made = made.where(np.isfinite(made))
+    nothing = made.isna().all(axis=1)
+    parents = runs["run_id"].isin(runs[_PARENT]) if _PARENT in runs else False
+    for name, missing in (
+        ("all metrics", nothing & ~parents),
+        *((one.label, made[one.column].isna() & ~nothing) for one in wanted),
+    ):
+        if missing.any():
+            warnings.append(f"{name}: missing or not finite; left out there: {_few(runs['run_id'][missing])}")
+    if nothing.all():
+        raise InputError(f"no run has a value of {', '.join(one.label for one in wanted)}; {'; '.join(warnings)}")
+    return runs.assign(**made)[~nothing]
+
+
+def _mixed(runs: pd.DataFrame, by: Sequence[str], seed: str | None) -> Iterator[str]:
+    """What runs of one group do not share, and commits and digests of data that not all runs share."""
+    others = [name for name in runs if (name.startswith("params.") or name == "data") and name not in {*by, seed}]
+    several = runs.groupby("label", sort=False)[others].nunique(dropna=False) > 1
+    for name in others:
+        if len(found := several.index[several[name]]):
+            held = runs[name][runs["label"] == found[0]].fillna("unset").unique()
+            yield f"{name} differs between runs of one group, in {_few(found)}: {_few(held)}"
+    commits = runs[_COMMIT].dropna().str[:9].unique() if _COMMIT in runs else []
+    if len(commits) > 1:
+        yield f"runs of several commits: {_few(commits)}"
+    data = sorted({one for text in runs.get("data", pd.Series(dtype=str)).dropna() for one in text.split(", ")})
+    for name, n in Counter(one.rpartition(" ")[0] for one in data).items():
+        if n > 1:
+            yield f"data set {name} has several digests: {_few(one for one in data if one.rpartition(' ')[0] == name)}"
+
+
+def _statistics(
+    runs: pd.DataFrame, by: list[str], wanted: Sequence[Metric], baseline: Mapping[str, str], paired: bool,
+    warnings: list[str],
+) -> tuple[pd.DataFrame, dict[str, int]]:  # fmt: skip
+    """The table's frame, and the decimals that each metric is shown with."""
+    grouped = runs.groupby("label", sort=False)
+    frame = grouped[by].first().assign(n=grouped.size()).reset_index()
+    others = [name for name in by if name not in baseline] if baseline else []
+    family = dict(zip(frame["label"], _labels(frame, others), strict=True))
+    bases = dict(zip(frame["label"], _labels(frame.assign(**baseline), by if baseline else []), strict=True))
+    if lacking := sorted({*bases.values()} - {"", *bases}):
+        warnings.append(f"no run of the baseline {_few(lacking)}: nothing is compared with it")
+    digits: dict[str, int] = {}
+    for metric in wanted:
+        name, kept = metric.label, runs[runs[metric.column].notna()].groupby("label", sort=False)
+        of, seeds = kept[metric.column].agg(list).to_dict(), kept["seed"].agg(list).to_dict()
+        noise = stats.pool(of, family)
+        means = {label: stats.mean(found, noise[label]) for label, found in of.items()}
+        differences: dict[str, stats.Estimate] = {}
+        for base in dict.fromkeys(base for base in bases.values() if base in of):
+            rows = [label for label in of if bases[label] == base and label != base]
+            if paired:
+                runs_of = {label: dict(zip(seeds[label], of[label], strict=True)) for label in (base, *rows)}
+                shared = {row: [one for one in runs_of[row] if one in runs_of[base]] for row in rows}
+                for row in filter(shared.get, rows):
+                    both = np.array([[runs_of[label][one] for one in shared[row]] for label in (row, base)])
+                    differences[row] = stats.paired(both[0], both[1], len(rows))
+                if lost := [row for row in rows if runs_of[row].keys() != runs_of[base].keys()]:
+                    warnings.append(f"{name}: seeds that {base} has not, or has alone, make no pairs: {_few(lost)}")
+            else:
+                tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])
+                differences |= dict(zip(rows, tested, strict=True))
+        for part, field in PARTS.items():
+            found = differences if part.startswith("diff") else means
+            shown = [getattr(found.get(label), field, None) for label in frame["label"]]
+            frame[f"{name}_{part}"] = pd.Series(shown, dtype=float)
+        frame[f"{name}_base"] = [bases[label] if label in differences else "" for label in frame["label"]]
+        spread = float(np.nanmax([frame[f"{name}_sd"].median(), abs(frame[f"{name}_mean"]).max() / 1e4, 1e-9]))
+        digits[name] = max(1 - math.floor(math.log10(spread)), 0)
+    return frame, digits
+
+
+def _condition(frame: pd.DataFrame, term: str, columns: Collection[str]) -> pd.Series:
+    """Which rows meet `column sign value`; nothing of it is run as code."""
+    if (found := _TERM.fullmatch(term.strip())) is None:
+        raise InputError(f"--where {term!r}: is no condition (example: n >= 3 and params.model = 'resnet18')")
+    if found["column"] not in columns:
+        raise unknown("column of --where", found["column"], columns)
+    column, compare = frame[found["column"]], _SIGNS[found["sign"]]
+    try:
+        return compare(pd.to_numeric(column, errors="coerce"), float(found["value"]))
+    except ValueError:
+        if compare in {operator.eq, operator.ne}:
+            return compare(column.astype(str), found["value"])
+        raise InputError(f"--where {term!r}: {found['sign']} takes a number, got {found['value']!r}") from None
+
+
+def write(out: Path, groups: Groups, experiment: str, histories: Histories, processes: int = 1) -> tuple[Path, ...]:
+    """Writes the report of an experiment into a folder, as `report.write` does; returns the files' paths."""
+    best, metric = groups.ranked, groups.metrics[0]
+    row = groups.frame[groups.frame["label"] == best[0]].iloc[0]
+    reached = pair(f"{metric.label}_mean", f"{metric.label}_sd", groups.digits[metric.label])(row)
+    why = f"The {'lowest' if metric.lower else 'highest'} mean of {len(best):,} groups; n = {row['n']}."
+    if base := row[f"{metric.label}_base"]:
+        why += f" Against {base}: {difference(f'{metric.label}_diff', groups.digits[metric.label])(row)}."
+    answer = Answer(f"{best[0]} has the best {metric.label}: {reached}", why, decided=True)
+    drawn = tuple(_pictures(groups, best[:_CURVES], histories))
+    folder.illustrate(out, drawn, processes)
+    sheet, brief, runs = groups.sheet(), groups.sheet(brief=True), groups.runs_sheet()
+    sections = (
+        page.Section("groups", "Groups", sheets=(sheet,), pictures=drawn),
+        page.Section("runs", "Runs", sheets=(runs,)),
+    )
+    facts = {"Experiment": experiment, "Runs": f"{len(groups.runs):,}", "Groups": f"{len(best):,}"}
+    shown = "\n\n".join(f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in drawn)
+    told = f"# {markdown_text(answer.headline)}\n\n{markdown_text(why)}\n\n{shown}\n\n"
+    every = dict.fromkeys([*groups.by, "seed", "run_id", "run_name", "status", *(one.column for one in groups.metrics)])
+    json, tex = values.texts(*_cited(groups, answer.headline))
+    files = {
+        "index.html": page.page("MLflow experiment", answer, facts, sections),
+        "report.md": told + markdown(sheet),
+        **folder.forms(sheet, groups.columns, latex(brief, "one column" if len(brief.cells[0]) < 8 else "page")),
+        "tables/runs.csv": csv(groups.runs, [*every]),
+        "values.json": json,
+        "values.tex": tex,
+    }
+    return folder.place(out, files, drawn)
+
+
+def _cited(groups: Groups, headline: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that a text may cite and how it shows them, by `<values of --by>.<metric>_<part>`."""
+    raw: dict[str, Any] = {"headline": headline}
+    shown = dict(raw)
+    forms = {"n": str} | {f"{name}_{part}": probability if part == "diff_p" else number(digits, sign=part[:4] == "diff")
+                          for name, digits in groups.digits.items() for part in PARTS}  # fmt: skip
+    for row in groups.frame.to_dict("records"):
+        group = re.sub(r"[^\w.=+/-]+", "_", "/".join(row[column] for column in groups.by), flags=re.ASCII)
+        for name, form in forms.items():
+            if not pd.isna(row[name]):
+                key = f"{group}.{folder.safe(name)}"
+                raw[key], shown[key] = row[name], form(row[name])
+    return raw, shown
+
+
+def _pictures(groups: Groups, best: Sequence[str], histories: Histories) -> Iterator[Any]:
+    """Forest plots of the differences, and curves of the best groups."""
+    from repro.reporting import pictures
+
+    for metric in groups.metrics:
+        yield from pictures.of_groups(groups.frame, metric.label, metric.lower, _LINES)
+    runs, names = groups.runs.groupby("label").head(_THIN), dict.fromkeys(metric.name for metric in groups.metrics)
+    ids = {label: runs["run_id"][runs["label"] == label].tolist() for label in best}
+    points = histories([run for several in ids.values() for run in several], names)
+    some = f"; the {len(best)} groups with the best {groups.metrics[0].label}" * (len(best) < len(groups.frame))
+    for name in names:
+        yield from pictures.over_steps(name, {label: [points[run][name] for run in ids[label]] for label in best}, some)
+
+
+def _labels(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """`model=resnet18, lr=0.1`; empty without columns."""
+    parts = [(name.partition(".")[2] or name) + "=" + frame[name] for name in by]
+    return parts[0].str.cat(parts[1:], sep=", ") if parts else pd.Series("", index=frame.index)
+
+
+def _natural(column: pd.Series) -> pd.Series:
+    """Numbers by their size, where all are numbers."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().all() else column
+
+
+def _few(names: Iterable[object], most: int = 3) -> str:
+    listed = [*map(str, names)]
+    return ", ".join(listed[:most]) + f" and {len(listed) - most} more" * (len(listed) > most)
