@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tests.starting import environment
+from tests.starting import command, environment
 
 WRITTEN = """
 import math, random
@@ -115,3 +117,30 @@ def test_bad_input_ends_in_one_line(theirs, words, said):
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_page_goes_from_a_training_script_to_a_table(tmp_path):
+    text = (Path(__file__).parent.parent.parent / "docs/tabulate.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "train.py"], cwd=tmp_path, env=environment(), check=True, timeout=240
+    )
+    (shown,) = re.findall(r"^    repro (tabulate .*)$", text, re.MULTILINE)
+    done = subprocess.run(
+        command(*shlex.split(shown)),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    small, large = csv.DictReader((tmp_path / "report/tables/groups.csv").read_text().splitlines())
+    assert (small["params.alpha"], small["n"], large["params.alpha"], large["n"]) == ("0.0001", "3", "1.0", "3")
+    assert "0.0001.val_acc_mean" in json.loads((tmp_path / "report/values.json").read_text())
+    columns = re.findall(r"`(_\w+)`", text)
+    assert list(small) == ["params.alpha", "n", *(f"val_acc{column}" for column in columns)]
+    for name in re.findall(r"`([\w./]+\.(?:html|csv|md|json|tex))`", text):
+        assert (tmp_path / "report" / name).is_file(), name
