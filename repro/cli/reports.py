@@ -172,8 +172,8 @@ def tabulate(
     """Means over seeds with intervals, for the runs of any MLflow experiment, whoever logged them.
 
     \b
-    repro tabulate --experiment "my runs" --by params.model,params.lr --seed params.seed --metric val_acc:max,test_acc \\
-                   --baseline params.model=resnet18 --out report
+    repro tabulate --experiment mine --by params.model,params.lr --seed params.seed --metric val_acc:max
+    repro tabulate --experiment mine --by params.model --metric loss:min --baseline params.model=vit --out report
     """
     from repro.execution import environment
     from repro.reporting import tabulate
