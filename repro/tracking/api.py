@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repro.records import EPOCH_METRICS
+from repro.tracking.failures import errors
 from repro.tracking.store import Store
 from repro.tracking.stored import Histories, Points, StoredRun, number
 
@@ -133,7 +134,8 @@ def download(store: Store, run: StoredRun, path: str) -> bytes | None:
                 reason = error
         folder_of, _, _ = path.rpartition("/")
         if path in {file.path for file in store.client.list_artifacts(run.run_id, folder_of or None)}:
-            raise reason
+            with errors(store.uri):  # what requests raises is an OSError, as a file's that is broken
+                raise reason
         return None
 
 

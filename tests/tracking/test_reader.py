@@ -241,6 +241,19 @@ def test_why_a_sweep_is_passed_over_is_said_where_none_is_left(fresh, runs, trai
         read(place.uri, curves=keys)
 
 
+def test_a_plan_that_cannot_be_fetched_now_is_not_passed_over(fresh, runs, trained, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    Writer(connect(place.uri)).open_sweep(run.plan, reused={})
+    monkeypatch.setattr(sqlite, "unknown_schema", lambda _: "runs.end_time")  # so that it is read through MLflow
+
+    def cut_off(**_: object) -> None:
+        raise ConnectionError("connection reset")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", cut_off)
+    with pytest.raises(TrackingError, match="connection reset"):
+        read(place.uri)
+
+
 def test_a_writer_waits_for_no_reader(fresh, runs, trained, monkeypatch) -> None:
     """While plans are fetched and parsed and curves are chosen, nothing is locked."""
     place, run = fresh(), trained(runs)
