@@ -10,7 +10,8 @@ from typing import Any
 from repro.errors import InputError, unknown
 from repro.tracking import api, reader, sqlite
 from repro.tracking.credentials import link
-from repro.tracking.store import EXPERIMENT, connect, errors, resolve, sqlite_path
+from repro.tracking.failures import errors
+from repro.tracking.store import EXPERIMENT, connect, resolve, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
 
