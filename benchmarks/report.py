@@ -22,20 +22,33 @@ HELP_SECONDS = 0.5
 TRACKING_SHARE = 0.01
 EPOCH_IMAGES = 50_000
 
+MEMORY_FOLDER_MIB = 700
+ANYWHERE = {"gpu", "folder", "mechanisms"}
+"""Parts that say on which machine they were measured, and are shown from any."""
+MECHANISMS = {
+    "passes": "passes written out, in place of autograd",
+    "winograd": "Winograd's algorithm, in place of torch's convolution",
+    "flat": "one flat buffer for the optimizer, in place of the adabound package",
+    "memory": "freed memory is kept",
+    "denormals": "denormal numbers count as zero",
+}
+
 Rounds = dict[int, float]
 
 
 def newest(records: Sequence[Record], part: str) -> tuple[Record | None, list[Measurement]]:
     """The last record that has a part, on the machine of the last record of all, and its measurements of that part.
 
-    A GPU is a machine of its own: what was measured on one may come from anywhere, and what else is shown from elsewhere.
+    The parts of `ANYWHERE` may come from any machine, and what else is shown from another one.
     """
     of_kind = [
-        record for record in records if part == "gpu" or {one["part"] for one in record["measurements"]} != {"gpu"}
+        record
+        for record in records
+        if part in ANYWHERE or not {one["part"] for one in record["measurements"]} <= ANYWHERE
     ]
     for record in reversed(of_kind):
         found = [one for one in record["measurements"] if one["part"] == part]
-        if found and (part == "gpu" or record["machine"]["hardware"] == of_kind[-1]["machine"]["hardware"]):
+        if found and (part in ANYWHERE or record["machine"]["hardware"] == of_kind[-1]["machine"]["hardware"]):
             return record, found
     return None, []
 
@@ -109,7 +122,14 @@ def _ratios(records: Sequence[Record]) -> str:
 
 
 def _costs(records: Sequence[Record]) -> str:
-    rows = [*_steps(records), *_tracking(records), *_waits(records), *_memory(records), *_flat(records)]
+    rows = [
+        *_steps(records),
+        *_tracking(records),
+        *_waits(records),
+        *_memory(records),
+        *_flat(records),
+        *_folder(records),
+    ]
     return _table(["what it costs", "measured", "required"], rows) if rows else ""
 
 
@@ -192,6 +212,33 @@ def _flat(records: Sequence[Record]) -> list[list[str]]:
         ]
         for one in found
     ]
+
+
+def _folder(records: Sequence[Record]) -> list[list[str]]:
+    _, found = newest(records, "folder")
+    return [
+        [
+            f"anonymous memory of a run on {one['images']:,} images of {one['side']}x{one['side']} pixels, and of their"
+            " conversion",
+            f"{one['run_mib']:,.0f} and {one['converting_mib']:,.0f} MiB",
+            f"under {MEMORY_FOLDER_MIB} MB",
+        ]
+        for one in found
+    ]
+
+
+def mechanisms(records: Sequence[Record]) -> str:
+    """How many times as long a step takes without each mechanism."""
+    record, found = newest(records, "mechanisms")
+    if record is None:
+        return "Not measured yet.\n"
+    cells = {
+        (one["mechanism"], one["model"]): f"{one['without']:.2f}"
+        + (f" ({one['denormal']:.0%} of the moments)" if "denormal" in one else "")
+        for one in found
+    }
+    rows = [[words, *(cells.get((name, model), "") for model in MODELS)] for name, words in MECHANISMS.items()]
+    return f"{_measured(record)}\n\n{_table(['without it a step takes times as long', *MODELS.values()], rows)}"
 
 
 def _gpu(records: Sequence[Record]) -> str:

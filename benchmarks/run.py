@@ -29,6 +29,8 @@ ALEXNET_SHARE = 4
 TRACKED_EPOCHS = 100
 FLAT_SHARE = 3
 """Training steps of the run of many epochs, in steps of the comparison."""
+FOLDER_IMAGES = 100_000
+"""Images of the folder that is converted and trained."""
 GPU_EPOCHS = 3
 """Epochs of a measurement on a GPU, after one that captures the step."""
 GPU_RUNS = (1, 2, 4, 8)
@@ -103,6 +105,20 @@ def products(options: Options, number: int) -> Iterator[Measurement]:
     """Single layers, torch's ways and this project's, once."""
     if number == 1:
         yield from _each(options, "products", ("fp32",))
+
+
+def mechanisms(options: Options, number: int) -> Iterator[Measurement]:
+    """Steps with and without each mechanism, once."""
+    if number == 1:
+        yield from _each(options, "mechanisms", ("fp32",))
+
+
+def folder(options: Options, number: int) -> Iterator[Measurement]:
+    """Memory of a large folder of images, once."""
+    if number == 1:
+        asked = replace(options.asked("squeezenet_bn"), steps=options.steps if options.quick else FOLDER_IMAGES)
+        for found in processes.values("folder", asked.words(), threads=1):
+            yield {"part": "folder", **found}
 
 
 def _each(options: Options, module: str, precisions: tuple[str, ...]) -> Iterator[Measurement]:
@@ -182,6 +198,8 @@ PARTS: dict[str, Callable[[Options, int], Iterator[Measurement]]] = {
     "flat": flat,
     "profile": profile,
     "products": products,
+    "mechanisms": mechanisms,
+    "folder": folder,
     "gpu": gpu,
 }
 

@@ -58,6 +58,25 @@ def studies() -> str:
     return "\n".join(rows) + "\n"
 
 
+def study_keys() -> str:
+    """Every key of a study's file, as the declarations describe it."""
+    from repro.published import Claim, Protocol, Published
+    from repro.studies import Study, Variant
+    from repro.validation import described
+
+    keys = described("", Study)
+    keys |= {name: keys.pop(name) for name in (".protocol", ".claims")}  # which the groups below explain
+    for group, declaration in {
+        "variants.NAME": Variant,
+        "variants.NAME.published": Published,
+        "protocol": Protocol,
+        "claims.NAME": Claim,
+    }.items():
+        keys |= described(group, declaration)
+    rows = "".join(f"| `{name.removeprefix('.')}` | {meaning} |\n" for name, meaning in keys.items())
+    return f"| key | meaning |\n| --- | --- |\n{rows}"
+
+
 def models() -> str:
     """Parameters and sizes of every declared variant, beside the published size."""
     rows = [
@@ -105,6 +124,13 @@ def products_by_layer() -> str:
     from benchmarks import record, report
 
     return report.products_by_layer(record.read())
+
+
+def mechanisms() -> str:
+    """What each mechanism of a step gains."""
+    from benchmarks import record, report
+
+    return report.mechanisms(record.read())
 
 
 def history() -> str:
@@ -208,10 +234,11 @@ def time_of_ablation() -> str:
     from benchmarks import record, report
 
     records = record.read()
-    found = report.rates(report.newest(records, "throughput")[1], "ours", "squeezenet_bn")
-    if not found:
+    record_of_rates, throughput = report.newest(records, "throughput")
+    found = report.rates(throughput, "ours", "squeezenet_bn")
+    if record_of_rates is None or not found:
         return ""
-    machine = records[-1]["machine"]["hardware"]
+    machine = record_of_rates["machine"]["hardware"]
     rate = statistics.median(found.values())
     hours = 6 * 100 * report.EPOCH_IMAGES / rate / 3600
     return (
@@ -231,12 +258,14 @@ GENERATED: dict[str, Callable[[], str]] = {
     for made in (
         commands,
         studies,
+        study_keys,
         models,
         names,
         speed,
         speed_summary,
         where_time_goes,
         products_by_layer,
+        mechanisms,
         history,
         store_scale,
         results,

@@ -50,6 +50,9 @@ class Attempt:
     """Epochs that were complete in the checkpoint it went on from; 0 for a start from nothing."""
     pid: int
     schema: int = SCHEMA
+    images: tuple[int, ...] = ()
+    """Images that it saw of the training, validation and test split; empty in journals of former versions, and where it
+    failed before it had read them."""
 
 
 @dataclass(frozen=True, slots=True)

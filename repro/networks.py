@@ -41,7 +41,26 @@ Repeated: TypeAlias = Annotated[Names, AfterValidator(_by_depth)]
 Kernel: TypeAlias = Annotated[Literal[1, 3, 5, 7], BeforeValidator(_no_switch)]
 
 
-class SqueezeNetSpec(Strict):
+class _Network(Strict):
+    """What every network has: a name that says which it is, and what it is told of the data."""
+
+    name: str
+    classes: int = Field(10, ge=2, le=100_000)
+    """Number of classes the network tells apart."""
+    input_size: int = Field(32, ge=8, le=1024)
+    """Height and width of the input images in pixels."""
+
+
+class _Declared(_Network):
+    """What the project's own networks share."""
+
+    conv_bias: bool = True
+    """Whether convolutions before batch normalization keep their bias; others always have one."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout probability before the classifier."""
+
+
+class SqueezeNetSpec(_Declared):
     """SqueezeNet by the metaparameters of its paper (Iandola et al. 2016, section 5) and the changes studied here.
 
     Module i = 0, 1, ... is called fire2, fire3, ...; it expands to e(i) = base_e + incr_e * (i // freq) channels, of which
@@ -84,16 +103,8 @@ class SqueezeNetSpec(Strict):
     """Additions around Fire modules: `none`, `simple` (identity, where widths agree) or `complex` (1x1 convolutions too)."""
     batch_norm: Literal["none", "fire", "outside", "all"] = "none"
     """Where batch normalization stands: `none`, `fire`, `outside` or `all`."""
-    conv_bias: bool = True
-    """Whether convolutions before batch normalization keep their bias; others always have one."""
-    dropout: float = Field(0.5, ge=0, lt=1)
-    """Dropout probability before the classifier."""
     head_relu: bool = False
     """Whether a ReLU follows the last convolution, as in the first SqueezeNet release."""
-    classes: int = Field(10, ge=2, le=100_000)
-    """Number of classes the network tells apart."""
-    input_size: int = Field(32, ge=8, le=1024)
-    """Height and width of the input images in pixels."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -129,14 +140,11 @@ class SqueezeNetSpec(Strict):
         return SqueezeNetSpec(name=self.name)
 
 
-class AlexNetSpec(Strict):
+class AlexNetSpec(_Declared):
     """AlexNet as usual on CIFAR-10: five 3x3 convolutions and three linear layers (Krizhevsky et al. 2012, adapted)."""
 
     name: Literal["alexnet"]
     batch_norm: Literal["none", "all"] = "none"
-    conv_bias: bool = True
-    dropout: float = Field(0.5, ge=0, lt=1)
-    classes: int = Field(10, ge=2, le=100_000)
     input_size: int = Field(32, ge=16, le=1024)
 
     @property
@@ -172,13 +180,11 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-class _Foreign(Strict):
+class _Foreign(_Network):
     """A network whose code is not the project's: it is called with `args`."""
 
     args: Annotated[Mapping[str, Any], AfterValidator(_arguments)] = Field(default_factory=dict)
     """Arguments of the architecture or function by name, each a setting of its own: `model.args.width`."""
-    classes: int = Field(10, ge=2, le=100_000)
-    input_size: int = Field(32, ge=8, le=1024)
 
     def __hash__(self) -> int:
         return hash((type(self), *(tuple(value.items()) if isinstance(value, Mapping) else value for _, value in self)))

@@ -19,18 +19,21 @@ class Published(Strict):
     """What the paper prints for a variant. Accuracies in percent, times in seconds an epoch, size in MiB as printed."""
 
     accuracy: float | None = Field(None, ge=0, le=100)
-    """The tables' accuracy, read as the best validation accuracy."""
+    """The best validation accuracy, in percent."""
     accuracy_at_most: float | None = Field(None, ge=0, le=100)
-    """A bound that the text gives in place of a number."""
+    """An upper bound in percent, where no number was published."""
     test_accuracy: float | None = Field(None, ge=0, le=100)
+    """The test accuracy, in percent."""
     epochs: int | None = Field(None, ge=1)
-    """Printed as epochs until convergence, read as the epoch of the best validation accuracy."""
+    """The epoch of the best validation accuracy."""
     epoch_seconds: float | None = Field(None, gt=0)
+    """Seconds an epoch."""
     size: float | None = Field(None, gt=0)
+    """Size of the saved weights in MiB."""
     reading: bool = False
-    """Whether the row does not identify its network: what is declared is one reading, and its size is not audited."""
+    """Whether the publication leaves open which network was trained; its size is then not checked."""
     text: Mapping[str, float] = Field(default_factory=dict)
-    """What the running text says of the same row where it differs: accuracy, epochs, epoch_seconds or size."""
+    """What the running text says where it differs from the table: `accuracy`, `epochs`, `epoch_seconds` or `size`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -111,19 +114,27 @@ class Claim(Strict):
     section: str = ""
     """Where the paper says it; empty for a question of one's own."""
     metric: Metric = "test"
+    """What is compared: `test`, `val`, `gap`, `size`, `best_epoch`, `epoch_seconds` or `training_seconds`."""
     direction: Literal["higher", "lower", "alike"] = "higher"
-    """Of the first row, seen from the second; alike: closer than the margin."""
+    """`higher`, `lower` or `alike`, of the first row, seen from the second; alike: closer than the margin."""
     margin: float = 0.0
     """The first row is ahead by more than this, in the metric's unit: -1 allows it to be up to one point behind."""
     slack: float = Field(0.0, ge=0)
     """Of `ordered`: by how much a row may fall behind the one before it."""
     all: _Pairs | None = None
+    """Pairs of rows (first, second), for every one of which it holds."""
     any: _Pairs | None = None
+    """Pairs of rows, for at least one of which it holds."""
     best: str | None = None
+    """One row, which is compared with each of `than`."""
     than: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """The rows that `best` is compared with."""
     ordered: _Rows | None = None
+    """Rows, each of which is compared with the one before it, and the last with the first."""
     ratio: Ratio | None = None
+    """`{of, to, times}`: the saved model of one row is so many times as large as that of another."""
     ends: Ends | None = None
+    """`{rows, outcomes}`: every run of the rows ends as `finished`, `chance` or `diverged`; three runs a row are needed."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -42,41 +42,38 @@ class _Scheduled(Strict):
         return self
 
 
-class AdaBoundSpec(_Scheduled):
+class _Moments(_Scheduled):
+    """What the kinds of Adam share."""
+
+    name: str
+    lr: float = Field(1e-3, gt=0, le=100, description="Learning rate (with AdaBound that of its Adam phase).")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Term added to the denominator.")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="L2 penalty (with AdamW: decay apart from the gradient).")
+
+
+class AdaBoundSpec(_Moments):
     """AdaBound (Luo et al. 2019). The paper's "learning rate" is `final_lr`; `lr` is the rate of the Adam phase."""
 
     name: Literal["adabound"] = Field(description="Optimizer: `adabound`, `adam`, `adamw` or `sgd`.")
-    lr: float = Field(1e-3, gt=0, le=100, description="Learning rate (with AdaBound that of its Adam phase).")
     final_lr: float = Field(
         0.04, gt=0, le=100, description="AdaBound's final learning rate: the paper's \"learning rate\"."
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
     gamma: float = Field(1e-3, gt=0, lt=1, description="Speed at which AdaBound's bounds close.")
-    eps: float = Field(1e-8, gt=0, le=1, description="Term added to the denominator.")
-    weight_decay: float = Field(0.0, ge=0, le=10, description="L2 penalty (with AdamW: decay apart from the gradient).")
     amsbound: Literal[False] = Field(False, description="Whether AdaBound keeps the maximum of the second moment.")
 
 
-class AdamSpec(_Scheduled):
+class AdamSpec(_Moments):
     """Adam (Kingma and Ba 2014)."""
 
     name: Literal["adam"]
-    lr: float = Field(1e-3, gt=0, le=100)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: float = Field(0.0, ge=0, le=10)
 
 
-class AdamWSpec(_Scheduled):
+class AdamWSpec(_Moments):
     """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"]
-    lr: float = Field(1e-3, gt=0, le=100)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0, le=1)
     weight_decay: float = Field(0.01, ge=0, le=10)
 
 

@@ -41,13 +41,13 @@ class Variant(Strict):
     title: str = Field(min_length=1)
     """What stands in the table."""
     base: str | None = None
-    """The variant this one differs from; None is no other than the study's own base."""
+    """The variant this one differs from, where it is not the study's own base."""
     set: Mapping[str, Any] = Field(default_factory=dict)
     """Dotted settings that differ from the base's."""
     labels: Mapping[str, str] = Field(default_factory=dict)
     """Names that entry points choose by, as `fire: removed`."""
     published: Published = Published()
-    """The numbers published for this row: `accuracy` and `size`, and those that [report.md](report.md) explains."""
+    """The numbers published for this row."""
     note: str = ""
     """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
 
@@ -64,7 +64,7 @@ class Study(Claimed):
     section: str = ""
     """The section of the paper that reports it."""
     table: int | None = None
-    """The number of the paper's table; None for what stands in the text only."""
+    """The number of the paper's table; without one it stands in the text only."""
     base: str | None = None
     """Base of every variant that names none: a variant of this study or `study/variant`."""
     against: str | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parent.parent
+MLFLOW = str(Path(sys.executable).parent / "mlflow")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -23,6 +24,11 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def command(*words: str) -> list[str]:
     """`repro WORDS` as a process of its own."""
     return [sys.executable, "-m", "repro", *words]
+
+
+def given(*parameters: str) -> list[str]:
+    """The parameters of `mlflow run`: `-P name=value` for each."""
+    return [word for parameter in parameters for word in ("-P", parameter)]
 
 
 @contextlib.contextmanager

@@ -203,6 +203,9 @@ def made():
                 "ours_error": 1e-6,
             },
             {"part": "flat", "model": "squeezenet_bn", "epochs": 20, "ratio": 1.015},
+            {"part": "folder", "images": 100_000, "side": 64, "run_mib": 299.3, "converting_mib": 159.1},
+            {"part": "mechanisms", "model": "alexnet", "mechanism": "passes", "without": 1.256},
+            {"part": "mechanisms", "model": "alexnet", "mechanism": "denormals", "without": 1.5, "denormal": 0.25},
         ],
     )
     whole["machine"]["cores"] = 2
@@ -226,10 +229,15 @@ def test_a_record_as_markdown(made):
     assert "| 2.50 | 3.00 |  |  |" in run.history([made])
     row = "| AlexNet, conv3.conv | 192 to 384 | 4x4 | 3.00 | 2.00 | 1.50 | 2.5e-07 | 1.0e-06 |"
     assert row in run.products_by_layer([made]).splitlines()
+    row = "images of 64x64 pixels, and of their conversion | 299 and 159 MiB | under 700 MB |"
+    assert row in shown
+    mechanisms = report.mechanisms([made]).splitlines()
+    assert "| passes written out, in place of autograd |  | 1.26 |" in mechanisms
+    assert "| denormal numbers count as zero |  | 1.50 (25% of the moments) |" in mechanisms
 
 
 def test_no_record_is_said_so():
-    shows = (run.markdown, run.where_time_goes, run.products_by_layer, run.history)
+    shows = (run.markdown, run.where_time_goes, run.products_by_layer, report.mechanisms, run.history)
     assert {show([]) for show in shows} == {"Not measured yet.\n"}
 
 
@@ -260,6 +268,13 @@ def test_a_part_comes_from_the_last_record_of_this_machine_that_has_it(made):
     elsewhere = partial | {"machine": made["machine"] | {"hardware": "another, 1 core"}}
     assert report.newest([made, elsewhere, partial], "throughput") == (made, RATES)
     assert report.newest([made, partial, elsewhere], "throughput") == (None, [])
+
+
+def test_mechanisms_and_the_folder_are_shown_from_any_machine(made):
+    found = [{"part": "mechanisms"}, {"part": "folder"}]
+    elsewhere = made | {"machine": made["machine"] | {"hardware": "another, 1 core"}, "measurements": found}
+    assert report.newest([made, elsewhere], "throughput") == (made, RATES)
+    assert report.newest([made, elsewhere], "folder") == (elsewhere, found[1:])
 
 
 def test_a_record_is_appended_and_read(made, tmp_path):
@@ -372,6 +387,22 @@ def test_layers_are_compared_that_compute_the_same(folder):
     for one in found:
         assert one["torch_ms"] > 0 < one["ours_ms"]
         assert 0 < one["torch_error"] < 3e-6 > one["ours_error"] > 0
+
+
+@pytest.mark.slow
+def test_every_mechanism_is_taken_away_and_put_back(folder):
+    asked = Asked("squeezenet_bn", "fp32", "digits", folder, 1, 1, 0)
+    found = processes.values("mechanisms", asked.words(), threads=1)
+    assert [one["mechanism"] for one in found] == list(report.MECHANISMS)
+    assert all(one["step_ms"] > 0 < one["without"] for one in found)
+    assert found[-1]["denormal"] >= 0
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_folder_of_images_is_seen(folder):
+    (found,) = processes.values("folder", Asked("squeezenet_bn", "fp32", "digits", folder, 0, 600, 0).words())
+    assert found["images"] == 600
+    assert 0 < found["converting_mib"] < 700 > found["run_mib"] > 0
 
 
 @pytest.mark.slow

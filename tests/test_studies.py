@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from repro import declarations, studies
 from repro.errors import InputError
+from repro.published import Claim, Protocol, Published
 from repro.spec import flatten
 from repro.studies import Plan, Study
 
@@ -566,3 +567,8 @@ class TestStoredPlan:
 
 
 STORED = json.loads(studies.dump(planned("best", "ablation", seeds=[0, 1])))
+
+
+@pytest.mark.parametrize("declaration", [studies.Study, studies.Variant, Published, Protocol, Claim])
+def test_every_key_of_a_study_is_described(declaration):
+    assert [name for name, field in declaration.model_fields.items() if not field.description] == []

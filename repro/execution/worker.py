@@ -121,6 +121,7 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
             environment=here,
             resumed_epoch=0 if resumed is None else resumed.epochs_done,
             pid=os.getpid(),
+            images=() if training is None else training.images,
         )
     )
     try:

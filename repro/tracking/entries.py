@@ -106,7 +106,9 @@ def datasets(known: Journal) -> list[DatasetInput]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data, last = known.spec.data, known.attempts[-1].environment
-    declared = DATASETS.get(data.dataset)
+    counts = known.attempts[-1].images
+    if not counts and data.dataset in DATASETS and data.fold is None:  # a journal of a former version
+        counts = DATASETS[data.dataset].images
     if data.dataset in _URLS:
         source_type, source = "http", json.dumps({"url": _URLS[data.dataset]})
     else:
@@ -117,7 +119,7 @@ def datasets(known: Journal) -> list[DatasetInput]:
     profile = {"digest": data.digest, "split_digest": data.split_digest}
     inputs = []
     for place, (split, context) in enumerate(DATASET_CONTEXTS.items()):
-        images = {"images": declared.images[place]} if declared is not None and data.fold is None else {}
+        images = {"images": counts[place]} if counts else {}
         inputs.append(
             DatasetInput(
                 Dataset(

@@ -151,6 +151,11 @@ class Training:
         return self._architecture
 
     @property
+    def images(self) -> tuple[int, int, int]:
+        """Images of the training, validation and test split."""
+        return len(self.data.train), len(self.data.val), len(self.data.test)
+
+    @property
     def epochs_done(self) -> int:
         """Epochs that are complete."""
         return len(self._at.epoch_seconds)

@@ -89,6 +89,24 @@ def test_a_tag_says_how_a_run_s_setting_differs_from_the_declared_one(runs, trai
     assert entries.tags(asked)["repro.setting"] == "data.dataset=digits, training.epochs=3"
 
 
+def test_the_inputs_say_how_many_images_a_run_saw(runs, trained) -> None:
+    run = trained(runs)
+    run.train(1)
+    last = journal.read(run.folder).attempts[-1]
+
+    def images(data, seen):
+        settings = {"model.name": "squeezenet", "model.classes": 100, **data}
+        known = SimpleNamespace(spec=resolve(settings, "test"), attempts=[replace(last, images=seen)])
+        profiles = [json.loads(one.dataset.profile) for one in entries.datasets(known)]
+        return [profile.get("images") for profile in profiles]
+
+    other = {"data.dataset": "cifar100", "data.digest": "0" * 64, "data.split_digest": "1" * 64}
+    assert images(other, (45_000, 5_000, 10_000)) == [45_000, 5_000, 10_000]
+    assert images({"data.folds": 5, "data.fold": 1}, (44_000, 11_000, 5_000)) == [44_000, 11_000, 5_000]
+    assert images({}, ()) == [50_000, 5_000, 5_000], "a journal of a former version"
+    assert images(other, ()) == [None] * 3
+
+
 def test_publishing_again_changes_nothing(place, runs, trained, dump) -> None:
     run = trained(runs)
     run.train(2)
