@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from repro.reporting.frame import Beside
     from repro.reporting.report import Preset
     from repro.reporting.sheets import Sheet
-    from repro.rows import Contents, RunRow
-    from repro.tracking.writer import Writer
+    from repro.rows import Contents
 
     Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
 
@@ -69,6 +66,7 @@ def compare(
     repro compare
     repro compare --study ablation,residual --out report --ui-url http://127.0.0.1:5000
     """
+    from repro import api
     from repro.execution import environment
     from repro.reporting import claims, join, report
     from repro.tracking import reader
@@ -79,7 +77,7 @@ def compare(
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
     contents = reader.read(tracking_uri, curves=lambda found: join.keys(found, slugs))
-    writer = cache(lambda: _writer(tracking_uri))
+    writer = cache(lambda: api.writer(tracking_uri))
     written = report.write(
         Path(out),
         contents,
@@ -88,7 +86,7 @@ def compare(
         setting=setting,
         ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else ui_url,
         with_figures=figures,
-        beside=_beside(writer, _samples(contents, Path(data_dir)) if figures else None),
+        beside=api.beside(writer, _samples(contents, Path(data_dir)) if figures else None),
         columns=None if columns is None else _names(columns),
         preset=preset,
         processes=environment.cores(),
@@ -246,13 +244,6 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _writer(tracking_uri: str | None) -> Writer:
-    from repro.tracking.store import connect
-    from repro.tracking.writer import Writer
-
-    return Writer(connect(tracking_uri, create=False))
-
-
 def _slug(name: str) -> str:
     """The slug of a study that is named by its slug or by its YAML file."""
     from repro import studies
@@ -281,53 +272,3 @@ def _samples(contents: Contents, data_dir: Path, each: int = 10) -> Samples | No
     labels = np.frombuffer(raw[images.size :].tobytes(), dtype=np.uint8 if known.label_bytes == 1 else "<i4")
     chosen = [index for label in range(min(len(known.classes), 20)) for index in np.flatnonzero(labels == label)[:each]]
     return np.array(images[chosen]), [known.classes[labels[index]] for index in chosen]
-
-
-def _beside(writer: Callable[[], Writer], samples: Samples | None) -> Beside:
-    """What a report needs beside rows: artifacts of single runs, and images of the data set."""
-    import io
-    import json
-
-    import numpy as np
-
-    from repro.records import Architecture, Layer
-    from repro.reporting.frame import Beside, Predictions
-
-    def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
-        def fetch(run: RunRow) -> _Value | None:
-            content = writer().artifact(run.run_id, name)
-            try:
-                return None if content is None else parse(content)
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                raise InputError(f"run {run.run_id}: its {name} cannot be read ({error})") from None
-
-        return fetch
-
-    def architecture(content: bytes) -> Architecture:
-        fields = json.loads(content)
-        layers = tuple(
-            Layer(**{**layer, "input": tuple(layer["input"]), "output": tuple(layer["output"])})
-            for layer in fields["layers"]
-        )
-        residual = tuple((module, kind, source) for module, kind, source in fields["residual"])
-        return Architecture(**{**fields, "input": tuple(fields["input"]), "layers": layers, "residual": residual})
-
-    def confusion(content: bytes) -> list[list[int]]:
-        return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]
-
-    def predictions(content: bytes) -> Predictions:
-        with np.load(io.BytesIO(content)) as stored:
-            return Predictions(*(stored[name] for name in Predictions._fields))
-
-    def weights(content: bytes) -> str:
-        found = re.findall(rb'"weights_digest": ?"([0-9a-f]{64})"', content)
-        return found[-1].decode() if found else ""
-
-    kept = artifact("journal.jsonl", weights)
-    return Beside(
-        artifact("architecture.json", architecture),
-        artifact("confusion.csv", confusion),
-        artifact("predictions.npz", predictions),
-        lambda run: kept(run) or "",
-        samples,
-    )

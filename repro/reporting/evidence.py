@@ -125,7 +125,8 @@ def claims_sheet(judged: Sequence[Judged], paper: str) -> Sheet:
                 "run_ids": " ".join(one.run_ids),
             }
             for one in sorted(judged, key=lambda one: order[one.verdict])
-        ]
+        ],
+        columns=[*names, "slug", "statistic", "low", "high", "unit", "margin", "setting", "run_ids"],
     )
     kinds = {"claim": "prose", "why": "prose", "section": "name", "verdict": "verdict", "needed": "name"}
     heads = {"n": "runs", "needed": "runs needed"}

@@ -1,0 +1,141 @@
+"""What `repro.load` gives: the runs of a tracking store as frames of pandas, its tables and claims, and trained models."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from repro.errors import InputError, unknown
+from repro.reporting import claims, evidence, join, tables
+from repro.tracking import reader
+from repro.tracking.store import connect
+from repro.tracking.writer import Writer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from repro.records import Architecture
+    from repro.reporting.frame import Beside, Predictions
+    from repro.rows import RunRow
+
+    Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
+
+_Value = TypeVar("_Value")
+
+
+class Store:
+    """A tracking store as it was when it was loaded. Accuracies are in percent, sizes in MiB, times in seconds."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        """Reads the store; None is $MLFLOW_TRACKING_URI, else mlflow.db in the working folder."""
+        self._writer = cache(lambda: writer(uri))
+        self._contents = reader.read(uri, curves=True)
+        self._beside = replace(beside(self._writer), weights=lambda _: "")
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row a finished run: study, variant, seed, val_accuracy, test_accuracy, best_epoch, run_id, commit ..."""
+        found = evidence.runs_frame(join.tables(self._contents, beside=self._beside))
+        return found[[name for name in evidence.RUN_COLUMNS if name != "weights_digest"]]
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """A row an epoch of every run: study, variant, seed, run_id, epoch, train_loss, val_accuracy ..."""
+        return evidence.epochs_frame(evidence.runs_frame(join.tables(self._contents, beside=self._beside)))
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """A row a claim: what it says, its verdict, the numbers that it rests on, and the runs."""
+        found = join.tables(self._contents, beside=self._beside)
+        return evidence.claims_sheet(claims.judge(claims.load(), found), "").frame
+
+    def table(self, study: str) -> pd.DataFrame:
+        """A row a variant of a study, with the columns of `tables/<study>.csv`.
+
+        Raises:
+            InputError: the store has no such study.
+        """
+        (found,) = join.tables(self._contents, [study], beside=self._beside)
+        return tables.study_frame(found)[[*tables.CONTRACT, *found.study.fields]]
+
+    def model(self, run_id: str) -> nn.Module:
+        """The network of a run with its best weights; takes normalised images (N, 3, side, side), gives logits (N, classes).
+
+        Raises:
+            InputError: the store has no such finished run, its plan or its weights.
+        """
+        key = {run.run_id: run.key for run in self._contents.runs}
+        if run_id not in key:
+            raise unknown("run of the store", run_id, key)
+        specs = {run.key: run.spec for sweep in self._contents.sweeps for run in sweep.plan.runs}
+        content = self._writer().artifact(run_id, "model.pt")
+        if content is None or key[run_id] not in specs:
+            raise InputError(f"run {run_id}: its {'weights are' if content is None else 'sweep is'} not in the store")
+        import torch
+
+        from repro.training.models import build
+
+        network = build(specs[key[run_id]].model)
+        network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        return network.eval()
+
+
+def writer(tracking_uri: str | None) -> Writer:
+    """What fetches single runs of a store and writes to it."""
+    return Writer(connect(tracking_uri, create=False))
+
+
+def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Beside:
+    """What a report needs beside rows: artifacts of single runs, and images of the data set."""
+    import json
+
+    import numpy as np
+
+    from repro.records import Architecture, Layer
+    from repro.reporting.frame import Beside, Predictions
+
+    def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
+        def fetch(run: RunRow) -> _Value | None:
+            content = writer().artifact(run.run_id, name)
+            try:
+                return None if content is None else parse(content)
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                raise InputError(f"run {run.run_id}: its {name} cannot be read ({error})") from None
+
+        return fetch
+
+    def architecture(content: bytes) -> Architecture:
+        fields = json.loads(content)
+        layers = tuple(
+            Layer(**{**layer, "input": tuple(layer["input"]), "output": tuple(layer["output"])})
+            for layer in fields["layers"]
+        )
+        residual = tuple((module, kind, source) for module, kind, source in fields["residual"])
+        return Architecture(**{**fields, "input": tuple(fields["input"]), "layers": layers, "residual": residual})
+
+    def confusion(content: bytes) -> list[list[int]]:
+        return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]
+
+    def predictions(content: bytes) -> Predictions:
+        with np.load(io.BytesIO(content)) as stored:
+            return Predictions(*(stored[name] for name in Predictions._fields))
+
+    def weights(content: bytes) -> str:
+        found = re.findall(rb'"weights_digest": ?"([0-9a-f]{64})"', content)
+        return found[-1].decode() if found else ""
+
+    kept = artifact("journal.jsonl", weights)
+    return Beside(
+        artifact("architecture.json", architecture),
+        artifact("confusion.csv", confusion),
+        artifact("predictions.npz", predictions),
+        lambda run: kept(run) or "",
+        samples,
+    )

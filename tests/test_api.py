@@ -1,0 +1,65 @@
+"""The read API: its names, what it costs to import, and the page that shows it, run as it stands."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import repro as package
+from repro.api import Store
+from tests.starting import environment
+
+PROJECT = Path(__file__).parent.parent
+PAGE = (PROJECT / "docs/api.md").read_text()
+
+
+def test_the_names_are_those_that_are_documented():
+    assert package.__all__ == ["load"]
+    assert str(inspect.signature(package.load)) == "(uri: 'str | None' = None) -> 'Store'"
+    names = {name for name in dir(Store) if not name.startswith("_")}
+    assert (
+        names
+        == {"runs", "epochs", "table", "claims", "model"}
+        == set(re.findall(r"^\| `store\.(\w+)", PAGE, re.MULTILINE))
+    )
+
+
+def test_the_import_is_quick_and_loads_nothing():
+    code = (
+        "import sys, time; started = time.process_time(); import repro\n"
+        "print(time.process_time() - started, *[name for name in sys.modules if name.startswith('repro.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    seconds, *modules = done.stdout.split()
+    assert float(seconds) < 0.1
+    assert modules == []
+
+
+SHOWN = """
+assert len(store.runs) == 2 and set(store.epochs["epoch"]) == {1, 2, 3}
+assert list(store.table("tiny")["variant"]) == ["narrow", "wide"] and "model.first_filters" not in store.table("tiny")
+assert {"claim", "verdict", "why", "n", "run_ids"} <= set(store.claims)
+assert int(store.table("tiny")["parameters"].max()) == max(
+    sum(p.numel() for p in store.model(run).parameters()) for run in store.runs["run_id"])
+assert not network.training
+from repro.errors import InputError
+for wrong in (lambda: store.model("none"), lambda: store.table("none")):
+    try:
+        wrong()
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_the_page_runs_as_it_stands(repro, sweep_words, tmp_path):
+    assert repro(*sweep_words).returncode == 0
+    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)).replace('"reproducibility"', '"tiny"')
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code + SHOWN], cwd=tmp_path, env=environment(), capture_output=True,
+        text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unknown run of the store 'none'" in done.stdout
+    assert "unknown study of the store 'none'" in done.stdout
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
