@@ -6,10 +6,11 @@ So the folder alone says what was asked, and `repro sync` makes the sweeps that 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
-from repro import studies
-from repro.execution import disk
+from repro import journal, studies
+from repro.execution import disk, folders
 from repro.studies import Plan
 
 FOLDER = "sweeps"
@@ -24,6 +25,8 @@ def keep(runs: Path, plan: Plan) -> None:
 
 
 def kept(runs: Path) -> list[str]:
-    """The plans (as `studies.dump` writes them), the one that was asked for last at the end."""
+    """The plans of which a run is finished (as `studies.dump` writes them), the one that was asked for last at the end."""
+    finished = {folder.name[:16] for folder in journal.find(runs) if folders.ended(folder, damaged=False)}
     files = sorted((runs / FOLDER).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return [path.read_text(encoding="utf-8") for path in files]
+    plans = [path.read_text(encoding="utf-8") for path in files]
+    return [plan for plan in plans if finished & {run["key"] for run in json.loads(plan)["runs"]}]

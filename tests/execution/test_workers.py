@@ -12,6 +12,7 @@ import pytest
 
 from repro import journal
 from repro.execution import environment, process
+from repro.execution.executors import local
 from tests.execution.watching import epochs_written, wait_for
 from tests.starting import PROJECT
 
@@ -47,6 +48,15 @@ def test_the_working_folder_comes_last_and_never_before_the_standard_library(tmp
     assert Path(mine).parent == (own if inherited else folder)
     assert words == ["--set", "a b"]
     assert clean
+
+
+def test_a_worker_has_the_niceness_of_its_sweep_and_no_ctrl_c_of_its_terminal():
+    worker = local.Process(threads=1)
+    try:
+        assert os.getsid(worker.pid) == os.getsid(0)  # Linux schedules each session as one, whatever is nice in it
+        assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+    finally:
+        worker.kill()
 
 
 def test_a_sweep_trains_in_a_folder_whose_files_are_named_like_the_standard_librarys(repro, sweep_words, tmp_path):

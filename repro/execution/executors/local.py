@@ -26,7 +26,9 @@ class Process:
             stdout=self._log,
             stderr=self._log,
             env=variables(threads),
-            start_new_session=True,  # a Ctrl-C in the terminal reaches the owner alone, which ends its workers in order
+            # a Ctrl-C in the terminal reaches the owner alone, which ends its workers in order; not a session of its own,
+            # of which Linux makes a scheduling group that gets its whole share however `nice` the sweep is
+            process_group=0,
         )
 
     @property
