@@ -5,12 +5,13 @@
 # make docs   rewrite what is generated in the README and docs/
 # make results  train what is missing on CIFAR-10 (days on a CPU; may be stopped and repeated), then make publish
 # make publish  rewrite results/ from the finished runs in $(RUNS)
+# make screenshots  the pictures in docs/images, of what make demo has left; needs Chromium
 # make bench  measure against the usual loop and Lightning
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all setup demo test test-all lint types docs docs-check results publish bench
+.PHONY: all setup demo test test-all lint types docs docs-check results publish screenshots bench
 
 all: lint types docs-check test
 
@@ -64,6 +65,10 @@ publish: setup
 	cd build/publish && $(abspath $(BIN))/repro sync $(abspath results/runs.zip) --models none
 	cd build/publish && $(abspath $(BIN))/repro compare --out $(abspath results)
 	$(BIN)/python docs/generate.py
+
+screenshots: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check playwright
+	$(BIN)/python docs/screenshots.py
 
 bench: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt

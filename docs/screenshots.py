@@ -30,7 +30,7 @@ def shown() -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", "sqlite:///mlflow.db"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(240):
             try:
@@ -83,7 +83,7 @@ def main() -> None:
         page.get_by_text("Model name").first.wait_for()
         taken("mlflow_models.png")
         page.goto(f"{experiment}/runs/{best.run_id}")
-        page.get_by_text("Details").first.wait_for()
+        page.get_by_text("About this run").first.wait_for()
         taken("mlflow_run.png")
         page.goto((PROJECT / "report" / "index.html").as_uri())
         taken("report.png")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,3 +77,13 @@ def test_every_link_between_documents_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_plots_of_a_page_are_drawn_from_the_tables_of_a_report(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    (tmp_path / "report").mkdir()
+    shutil.copytree(ROOT / "results" / "tables", "report/tables")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plot-your-own.md").read_text(), re.DOTALL)
+    exec("\n".join(blocks), {})
+    assert {path.name for path in tmp_path.glob("*.pdf")} == {"curves.pdf", "published.pdf"}
