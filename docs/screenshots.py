@@ -1,4 +1,6 @@
-"""Makes the pictures in docs/images of MLflow's pages and of a report, from what `make demo` has left: `make screenshots`.
+"""Makes the pictures in docs/images: of MLflow's pages with what `make demo` has left, and of results/.
+
+`make screenshots` calls this.
 
 Needs Chromium (`CHROMIUM`, else the one on the PATH) and the package playwright, which drives it.
 """
@@ -30,7 +32,9 @@ def shown() -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", "sqlite:///mlflow.db"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(240):
             try:
@@ -53,7 +57,7 @@ def main() -> None:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("Chromium is missing; install it, or set CHROMIUM to its path")
-    if not (PROJECT / "mlflow.db").is_file() or not (PROJECT / "report" / "index.html").is_file():
+    if not (PROJECT / "mlflow.db").is_file():
         sys.exit("there is nothing to show yet; run `make demo` first")
     from repro.tracking import reader
 
@@ -82,10 +86,10 @@ def main() -> None:
         page.goto(f"{experiment}/models?workflowType=machine_learning")
         page.get_by_text("Model name").first.wait_for()
         taken("mlflow_models.png")
-        page.goto(f"{experiment}/runs/{best.run_id}")
+        page.goto(f"{experiment}/runs/{best.run_id}?workflowType=machine_learning")
         page.get_by_text("About this run").first.wait_for()
         taken("mlflow_run.png")
-        page.goto((PROJECT / "report" / "index.html").as_uri())
+        page.goto((PROJECT / "results" / "index.html").as_uri())
         taken("report.png")
         browser.close()
 

@@ -14,6 +14,7 @@ from repro.errors import InputError, ReproError
 
 if TYPE_CHECKING:
     from repro.rows import Contents
+    from repro.studies import Plan
     from repro.tracking.models import Which
     from repro.tracking.writer import Writer
 
@@ -122,7 +123,7 @@ def sync(
 def _bring(
     writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which, pruned: Collection[str]
 ) -> None:
-    from repro import datasets, journal
+    from repro import datasets, journal, studies
     from repro.cli.progress import counted
     from repro.execution import predictions, publisher
     from repro.tracking import models as logged
@@ -134,6 +135,9 @@ def _bring(
     runs = points = files = broken = passed = 0
     former = ""
     with_model = set()
+    plans = [studies.restore(text, "sweep.json") for text in asked]
+    for plan in plans:
+        writer.explain(plan)
     for one in journal.find(folder):
         try:
             if journal.held(one) or (known := journal.read(one)) is None:
@@ -160,13 +164,13 @@ def _bring(
             former = str(error)
             broken += 1
             click.echo(f"{one}: {error}", err=True)
-    asked, ships = tuple(asked), bool(with_model) and models != "none"
-    contents = reader.read(writer.store.uri) if asked or ships else None
+    ships = bool(with_model) and models != "none"
+    contents = reader.read(writer.store.uri) if plans or ships else None
     if contents is not None and ships:
         for line in logged.ship(writer, contents.runs, with_model, folder, models):
             click.echo(line)
     lost = f", {files} files that the store had lost" if files else ""
-    added = 0 if contents is None else _add_sweeps(writer, asked, contents)
+    added = 0 if contents is None else _add_sweeps(writer, plans, contents)
     brought = f", {counted(added, 'sweep')} brought in" if added else ""
     brought += f"; {counted(passed, 'run')} passed over, for `repro prune` has removed them" if passed else ""
     click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}{brought}")
@@ -174,14 +178,13 @@ def _bring(
         raise ReproError(f"{broken} journals could not be published; the lines above say why")
 
 
-def _add_sweeps(writer: Writer, asked: Iterable[str], contents: Contents) -> int:
+def _add_sweeps(writer: Writer, plans: Iterable[Plan], contents: Contents) -> int:
     """Makes the sweeps that the store does not have; returns how many."""
     from repro import studies
     from repro.execution.publisher import conclude
 
     there = {studies.dump(sweep.plan) for sweep in contents.sweeps}
-    restored = (studies.restore(text, "sweep.json") for text in asked)
-    added = [plan for plan in restored if studies.dump(plan) not in there]
+    added = [plan for plan in plans if studies.dump(plan) not in there]
     for plan in added:
         finished = writer.finished([run.key for run in plan.unique])
         parent = writer.open_sweep(plan, reused=finished)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from repro import journal
+from repro import journal, studies
 from repro.errors import InputError
-from repro.execution import archive
-from tests.execution.watching import digests, epochs_written, points, wait_for
+from repro.execution import archive, plans
+from tests.execution.watching import digests, epochs_written, points, rows, wait_for
 from tests.test_journal import RESULT, attempt, epoch, write
 
 COMPARE = ["compare", "--figures", "false", "--out"]
@@ -48,6 +48,10 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mlflow.db").write_bytes((tmp_path / "other.db").read_bytes())
     assert points(tmp_path / "there") == points(tmp_path)
+    described = (
+        "SELECT name, value FROM tags JOIN runs USING (run_uuid) WHERE key = 'mlflow.note.content' ORDER BY 1, 2"
+    )
+    assert rows(tmp_path / "other.db", described) == rows(tmp_path / "mlflow.db", described) != []
     compared = repro(*COMPARE, "after", *other)
     assert compared.returncode == 0, compared.stderr
     assert tables(tmp_path / "after") == tables(tmp_path / "before")
@@ -64,6 +68,15 @@ def finished(tmp_path: Path) -> Path:
     (runs / ("a" * 16) / "model.pt").write_bytes(b"weights")
     write(runs / ("b" * 16), attempt(), epoch(1))
     return runs
+
+
+def test_a_plan_counts_once_a_run_of_it_is_finished(tmp_path: Path) -> None:
+    plan = studies.plan([(studies.load("reproducibility"), ["squeezenet"])], seeds=[0])
+    plans.keep(tmp_path, plan)
+    write(tmp_path / plan.runs[0].key, attempt(), epoch(1))
+    assert plans.kept(tmp_path) == []
+    write(tmp_path / plan.runs[0].key, RESULT)
+    assert plans.kept(tmp_path) == [studies.dump(plan)]
 
 
 def test_an_archive_holds_what_is_finished_as_it_was(finished: Path, tmp_path: Path) -> None:
