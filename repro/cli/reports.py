@@ -174,15 +174,15 @@ def tabulate(
     repro tabulate --experiment mine --by params.model --metric loss:min --baseline params.model=vit --out report
     """
     from repro.execution import environment
-    from repro.reporting import tabulate
+    from repro.reporting import conditions, tabulate
     from repro.reporting.sheets import markdown
     from repro.tracking import experiment as experiments
 
-    wanted = tabulate.metrics(metric)
+    wanted = conditions.metrics(metric)
     found = experiments.read(tracking_uri, experiment, condition)
     groups = tabulate.tabulate(
         found.records(), found.histories, by=_names(by), wanted=wanted, seed=seed,
-        baseline=tabulate.pairs(baseline), paired=paired, where=where, every="status" in condition,
+        baseline=conditions.pairs(baseline), paired=paired, where=where, every="status" in condition,
     )  # fmt: skip
     paths = tabulate.write(Path(out), groups, found.name, found.histories, environment.cores()) if out else ()
     if as_json:

@@ -8,7 +8,6 @@ Nothing here knows a study, a paper or a store.
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from repro.errors import InputError, unknown
 from repro.reporting import folder, page, stats, values
+from repro.reporting.conditions import Metric, kept
 from repro.reporting.frame import Answer
 from repro.reporting.sheets import Column, Sheet, csv, latex, markdown, markdown_text
 from repro.reporting.tables import cell, difference, interval, number, pair, probability
@@ -31,38 +31,8 @@ Histories = Callable[[Sequence[str], Collection[str]], Mapping[str, Mapping[str,
 PARTS = {"mean": "estimate", "sd": "sd", "low": "low", "high": "high",
          "diff": "estimate", "diff_low": "low", "diff_high": "high", "diff_p": "p"}  # fmt: skip
 """The columns of a metric in `tables/groups.csv`, each behind its name, and the field of its estimate or difference."""
-_METRIC = re.compile(r"(?:metrics\.)?(?P<name>.+?)(?::(?P<pick>last|max|min|at=-?\d+))?(?P<lower>:min)?")
-_TERM = re.compile(r"(?P<column>.+?)\s*(?P<sign>[=!<>]=|[=<>])\s*(?P<quote>['\"]?)(?P<value>.*)(?P=quote)")
-_AND = re.compile(r"\s+and\s+(?=(?:[^'\"]|'[^']*'|\"[^\"]*\")*$)", re.IGNORECASE)
-_SIGNS = {"=": operator.eq, "==": operator.eq, "!=": operator.ne,
-          "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}  # fmt: skip
 _COMMIT, _PARENT = "tags.mlflow.source.git.commit", "tags.mlflow.parentRunId"
 _CURVES, _THIN, _LINES, _ROWS = 7, 20, 60, 1000  # groups and runs of a figure, lines of a forest plot, runs on the page
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One value of a run: the last one of a metric, its largest or smallest, or that at a step (`at=20`)."""
-
-    name: str
-    pick: str
-    lower: bool
-    """Whether a lower value is better."""
-    label: str
-    """What its columns begin with."""
-
-    @property
-    def column(self) -> str:
-        """Where the value stands in the frame of runs."""
-        return f"metrics.{self.label}"
-
-    def of(self, points: NDArray[np.float64]) -> float:
-        """The value, nan without one, from points (n, 3)."""
-        if self.pick.startswith("at="):
-            there = points[points[:, 0] == int(self.pick[3:])]
-            return float(there[there[:, 1].argmax(), 2]) if len(there) else math.nan
-        finite = points[np.isfinite(points[:, 2]), 2]
-        return float(getattr(finite, self.pick)()) if len(finite) else math.nan
 
 
 @dataclass(frozen=True)
@@ -114,27 +84,6 @@ class Groups:
     @property
     def _names(self) -> list[Column]:
         return [Column(name, name.partition(".")[2] or name, cell(name), kind="name") for name in self.by]
-
-
-def metrics(text: str) -> tuple[Metric, ...]:
-    """What `--metric` names: `NAME[:last|max|min|at=STEP]`, comma-separated; `:min` at the end: lower is better."""
-    found = [one for term in text.split(",") if (one := _METRIC.fullmatch(term.strip()))]
-    named, made = Counter(one["name"] for one in found), {}
-    for one in found:
-        pick = one["pick"] or ("min" if one["lower"] else "last")
-        label = one["name"] if named[one["name"]] == 1 else f"{one['name']}_{pick.replace('=', '_')}"
-        made[label] = Metric(one["name"], pick, pick == "min" or bool(one["lower"]), label)
-    if not made or len(made) < len(found):
-        raise InputError(f"--metric {text!r}: names no metric, or one twice (example: val_acc:max,test_loss:last:min)")
-    return tuple(made.values())
-
-
-def pairs(text: str) -> dict[str, str]:
-    """What `--baseline` names: `params.model=resnet18,params.lr=0.1`; a value may hold commas."""
-    terms = [term.partition("=") for term in re.split(r",(?=[^,=]+=)", text) if term.strip()]
-    if any(not sign for _, sign, _ in terms):
-        raise InputError(f"--baseline {text!r}: names no value (example: params.model=resnet18)")
-    return {name.strip(): value.strip() for name, _, value in terms}
 
 
 def tabulate(
@@ -189,9 +138,7 @@ def tabulate(
             where = f"value of {name}" if name in by else "column of --baseline"
             raise unknown(where, value if name in by else name, runs[name].unique() if name in by else by)
     frame, digits = _statistics(runs, [*by], wanted, baseline or {}, paired, warnings)
-    hidden = {"label", *(f"{one.label}_base" for one in wanted)}
-    for term in _AND.split(where.strip()) if where else ():
-        frame = frame[_condition(frame, term, {*frame} - hidden)]
+    frame = kept(frame, where, {*frame} - {"label", *(f"{one.label}_base" for one in wanted)})
     if frame.empty:
         raise InputError(f"--where {where}: no group is left")
     words = {"last": "the last value", "max": "the maximum over steps", "min": "the minimum over steps"}
@@ -285,21 +232,6 @@ def _statistics(
         spread = float(np.nanmax([frame[f"{name}_sd"].median(), abs(frame[f"{name}_mean"]).max() / 1e4, 1e-9]))
         digits[name] = max(1 - math.floor(math.log10(spread)), 0)
     return frame, digits
-
-
-def _condition(frame: pd.DataFrame, term: str, columns: Collection[str]) -> pd.Series:
-    """Which rows meet `column sign value`; nothing of it is run as code."""
-    if (found := _TERM.fullmatch(term.strip())) is None:
-        raise InputError(f"--where {term!r}: is no condition (example: n >= 3 and params.model = 'resnet18')")
-    if found["column"] not in columns:
-        raise unknown("column of --where", found["column"], columns)
-    column, compare = frame[found["column"]], _SIGNS[found["sign"]]
-    try:
-        return compare(pd.to_numeric(column, errors="coerce"), float(found["value"]))
-    except ValueError:
-        if compare in {operator.eq, operator.ne}:
-            return compare(column.astype(str), found["value"])
-        raise InputError(f"--where {term!r}: {found['sign']} takes a number, got {found['value']!r}") from None
 
 
 def write(out: Path, groups: Groups, experiment: str, histories: Histories, processes: int = 1) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ import scipy.stats
 
 from repro.errors import InputError
 from repro.reporting import tabulate
-from repro.reporting.tabulate import metrics, pairs
+from repro.reporting.conditions import metrics, pairs
 
 RANDOM = np.random.default_rng(5)
 ACC = {
