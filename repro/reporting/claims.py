@@ -264,11 +264,13 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     rivals = [row for row in rows.values() if row.values("val", learned=True).size and reference is not None]
     if reference is not None:
         size = reference.size or 0.0
-        rivals = [row for row in rivals if (0 < (row.size or 0.0) < size if published else row.base == reference.name)]
+        smaller = published or lead.study.study == "demo"
+        rivals = [row for row in rivals if (0 < (row.size or 0.0) < size if smaller else row.base == reference.name)]
     if reference is None or not reference.runs or not rivals:
         best = max(rows.values(), key=_val)
         reached = f"{best.title} reaches {_val(best):.1f}% on validation{_where(lead)}"
-        return Answer(reached, f"The highest mean of {len(rows)} networks; n = {len(best.runs)}.", decided=False)
+        among = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
+        return Answer(reached, f"{among}; n = {len(best.runs)}.", decided=False)
     return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
 
 

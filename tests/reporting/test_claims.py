@@ -253,7 +253,7 @@ def test_the_documented_study_with_published_numbers_is_judged(tmp_path):
     assert (found.verdict, found.size_verdict) == ("ours below", "fits")
     (one,) = judge(claims.load(), [table])
     assert (one.slug, one.verdict, one.margin) == ("wide_helps", "not supported", 0.5)
-    keys = set(re.findall(r"^\| `(?:published)\.(\w+)`", text, re.MULTILINE))
+    keys = set(re.findall(r"^\| `variants\.NAME\.published\.(\w+)`", text, re.MULTILINE))
     assert keys == set(Published.model_fields)
     assert {"protocol.seeds", "protocol.images"} == {f"protocol.{name}" for name in Protocol.model_fields}
 
@@ -339,8 +339,8 @@ def test_another_setting_gives_the_difference_and_no_match():
 
 def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
     demo = {"data.dataset": "digits", "training.epochs": 8}
-    found = answer(store_of({"alexnet": 90.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo))
-    assert found.headline.startswith("A rehearsal: ")
+    found = answer(store_of({"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo, **SIZES))
+    assert found.headline.startswith("A rehearsal: Residual is 2.00 points less accurate than AlexNet")
     assert found.headline.endswith(" than AlexNet on digits with at most 8 epochs; one seed cannot tell")
     assert not found.decided
 
