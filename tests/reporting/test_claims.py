@@ -339,7 +339,9 @@ def test_another_setting_gives_the_difference_and_no_match():
 
 def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
     demo = {"data.dataset": "digits", "training.epochs": 8}
-    found = answer(store_of({"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo, **SIZES))
+    found = answer(
+        store_of({"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo, **SIZES)
+    )
     assert found.headline.startswith("A rehearsal: Residual is 2.00 points less accurate than AlexNet")
     assert found.headline.endswith(" than AlexNet on digits with at most 8 epochs; one seed cannot tell")
     assert not found.decided
