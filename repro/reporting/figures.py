@@ -182,6 +182,8 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> F
     ax = figure.subplots()
     numbers = rows[["estimate", "low", "high", "published"]].astype(float)
     low, high = float(numbers.min(axis=None)), float(numbers.max(axis=None))
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
     near = numbers[["estimate", "published"]].stack().dropna()
     floor = float(near[near > near.max() - 25].min()) - 8
     cut = low if zero or low >= floor or (near < floor).mean() > 0.4 else floor

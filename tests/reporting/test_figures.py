@@ -155,6 +155,8 @@ def test_a_forest_has_a_line_a_row_in_the_verdict_s_colour():
     figure = figures.forest(differences, "A study", "points", zero=True)
     assert list(figure.axes[0].texts) == []
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours, without an interval"]
+    alone = figures.forest(differences[:1], "A study", "points", zero=True).axes[0].get_xlim()
+    assert alone[0] < -3 and alone[1] > 0, "a single difference is seen from zero"
 
 
 def test_the_frontier_holds_what_no_other_model_beats():
