@@ -61,7 +61,7 @@ def studies() -> str:
 def study_keys() -> str:
     """Every key of a study's file, as the declarations describe it."""
     from repro.published import Claim, Protocol, Published
-    from repro.studies import Study, Variant
+    from repro.study import Study, Variant
     from repro.validation import described
 
     keys = described("", Study)

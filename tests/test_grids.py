@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from repro import grids, studies
 from repro.errors import InputError
 from repro.spec import flatten
+from repro.study import Study
 
 HEAD = "study: mine\ntitle: Mine\nquestion: Which?\n"
 
@@ -83,7 +84,7 @@ def test_names_of_variants_are_such_and_differ_whatever_the_values(grid):
         count *= len(one)
     assert len(found) == count
     variants = {slug: {**row, "set": {}} for slug, row in found.items()}
-    studies.Study(study="mine", title="T", question="Q", variants=variants)  # whose names and titles are checked
+    Study(study="mine", title="T", question="Q", variants=variants)  # whose names and titles are checked
 
 
 def test_values_that_read_alike_and_long_ones_get_other_names():

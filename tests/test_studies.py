@@ -15,7 +15,8 @@ from repro import declarations, studies
 from repro.errors import InputError
 from repro.published import Claim, Protocol, Published
 from repro.spec import flatten
-from repro.studies import Plan, Study
+from repro.studies import Plan
+from repro.study import Study, Variant
 
 HEAD = "study: mine\ntitle: Mine\nquestion: Does it work?\n"
 ROW = "variants: {row: {title: Row, base: reproducibility/squeezenet%s}}\n"
@@ -569,6 +570,6 @@ class TestStoredPlan:
 STORED = json.loads(studies.dump(planned("best", "ablation", seeds=[0, 1])))
 
 
-@pytest.mark.parametrize("declaration", [studies.Study, studies.Variant, Published, Protocol, Claim])
+@pytest.mark.parametrize("declaration", [Study, Variant, Published, Protocol, Claim])
 def test_every_key_of_a_study_is_described(declaration):
     assert [name for name, field in declaration.model_fields.items() if not field.description] == []

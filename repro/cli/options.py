@@ -13,7 +13,8 @@ from repro.errors import InputError
 
 if TYPE_CHECKING:
     from repro.execution.settings import Settings
-    from repro.studies import Plan, Study
+    from repro.studies import Plan
+    from repro.study import Study
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -22,7 +22,7 @@ from repro.reporting import built
 from repro.reporting.built import Model
 from repro.reporting.frame import Finding, Table, paper_studies
 from repro.spec import Value, flatten, resolve
-from repro.studies import Study
+from repro.study import Study
 
 MOST = 20
 """Findings that are told at most."""

@@ -32,7 +32,7 @@ from repro.published import Published
 from repro.records import Architecture
 from repro.rows import RunRow
 from repro.spec import RunSpec, Value
-from repro.studies import Study
+from repro.study import Study
 
 if TYPE_CHECKING:
     from repro.reporting.stats import Estimate

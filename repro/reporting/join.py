@@ -20,7 +20,8 @@ from repro.records import RESULT_METRICS
 from repro.reporting.frame import REFERENCE, Beside, Row, Run, Setting, Table
 from repro.rows import Contents, RunRow
 from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, hashed, merged, resolve
-from repro.studies import Plan, PlannedRun, Study
+from repro.studies import Plan, PlannedRun
+from repro.study import Study
 
 
 class _Scope:

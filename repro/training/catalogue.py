@@ -10,7 +10,8 @@ import torch
 from repro.networks import ModelSpec
 from repro.published import size_unit
 from repro.records import Architecture
-from repro.studies import Study, plan
+from repro.studies import plan
+from repro.study import Study
 from repro.training.models import build, describe, state_bytes
 
 MIB = 2**20

@@ -25,10 +25,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from repro import datasets
+from repro import datasets, locks
 from repro.datasets import FOLDER
 from repro.errors import InputError, nearest
-from repro.training.prepare import Told, describe, label_bytes, locked, temporary, write
+from repro.training.prepare import LOCK, Told, describe, label_bytes, temporary, write
 
 _CHUNK = 64
 _ROWS = 1_000
@@ -46,12 +46,18 @@ def prepare(name: str, source: Path, data_dir: Path, side: int, told: Told | Non
     """
     classes, listed = _listed(source)
     fingerprint = _fingerprint(source, listed, side)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with locked(data_dir):
+
+    def made() -> Path | None:
         for known in datasets.prepared(data_dir, name):
             if (known.source, known.fingerprint) == (str(source), fingerprint):
                 return datasets.cache_of(name, known.digest, data_dir)
-        return _convert(name, source, classes, listed, data_dir, side, fingerprint, told)
+        return None
+
+    if (cache := made()) is not None:
+        return cache  # also from a folder that can only be read
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with locks.alone(data_dir / LOCK):
+        return made() or _convert(name, source, classes, listed, data_dir, side, fingerprint, told)
 
 
 def _listed(source: Path) -> tuple[list[str], list[Listed]]:

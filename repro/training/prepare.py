@@ -6,7 +6,6 @@ Splits depend on labels and image numbers alone, never on a random generator, wh
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -18,12 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from repro import datasets
+from repro import datasets, locks
 from repro.datasets import FOLDER, KnownData
 from repro.errors import InputError, ReproError
 from repro.validation import expanded
 
 Numbers: TypeAlias = NDArray[np.int64]
+LOCK = ".lock"
+"""Name of the file in the folder of data sets that is locked while one is prepared."""
 Told: TypeAlias = Callable[[int, int], None]
 """Is told how many images are done, and of how many."""
 
@@ -66,7 +67,7 @@ def prepare(dataset: str, data_dir: Path, side: int = 32, told: Told | None = No
         if (cache := _intact(name, data_dir)) is not None:
             return cache
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir):
+        with locks.alone(data_dir / LOCK):  # two sweeps do not download into one file at the same time
             return _intact(name, data_dir) or _build(name, data_dir)
     except OSError as error:
         where = error.filename or data_dir
@@ -145,18 +146,6 @@ def temporary(path: Path) -> Iterator[Any]:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder itself locked, so that two sweeps do not download into one file at the same time."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems lock no folders; the cache is renamed into place
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _intact(name: str, folder: Path) -> Path | None:

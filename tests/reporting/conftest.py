@@ -12,7 +12,8 @@ import pytest
 from repro.records import RESULT_METRICS
 from repro.rows import Contents, Curve, RunRow, SweepRow
 from repro.spec import flatten
-from repro.studies import Study, load, plan
+from repro.studies import load, plan
+from repro.study import Study
 
 
 class StoreBuilder:

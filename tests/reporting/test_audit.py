@@ -8,7 +8,8 @@ from repro.errors import InputError
 from repro.published import Published, Written
 from repro.reporting import audit, built, claims, join
 from repro.reporting.audit import Audited, findings
-from repro.studies import Study, declared
+from repro.studies import declared
+from repro.study import Study
 from repro.validation import validated
 
 PAPER = claims.load()

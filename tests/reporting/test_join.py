@@ -7,7 +7,8 @@ import pytest
 from repro.errors import InputError
 from repro.reporting.join import keys, tables
 from repro.rows import Contents, SweepRow
-from repro.studies import Study, dump, load, restore
+from repro.studies import dump, load, restore
+from repro.study import Study
 from repro.validation import validated
 
 

@@ -15,7 +15,7 @@ from repro.records import Architecture, Layer
 from repro.reporting import claims, figures, folder, pictures, report, style
 from repro.reporting.frame import Beside
 from repro.rows import Contents
-from repro.studies import Study
+from repro.study import Study
 
 PAPER = claims.load()
 

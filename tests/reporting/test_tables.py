@@ -13,7 +13,7 @@ import pytest
 
 from repro.reporting import evidence, join, page, sheets, tables
 from repro.reporting.sheets import Column, Sheet
-from repro.studies import Study
+from repro.study import Study
 from tests.golden import held_against
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,7 +9,7 @@ from repro import studies
 from repro.errors import InputError
 from repro.published import size_unit
 from repro.spec import validated
-from repro.studies import Study
+from repro.study import Study
 from repro.training import catalogue as catalogue_module
 from repro.training.catalogue import MIB, catalogue
 from repro.training.models import build, state_bytes

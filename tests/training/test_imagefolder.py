@@ -149,7 +149,7 @@ def test_more_than_that_is_refused_and_leaves_nothing(tmp_path):
         InputError, match=r"2 of 100 files are no images that can be read \(allowed: 1%\): cat/0.png, cat/1"
     ):
         prepared(folder, tmp_path / "data")
-    assert list((tmp_path / "data").iterdir()) == []
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [prepare.LOCK]
 
 
 def test_a_class_without_a_readable_image_is_refused(tmp_path):

@@ -1,0 +1,80 @@
+"""A study as its YAML file declares it: one question, its variants, and the numbers published for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from repro import grids
+from repro.published import Claimed, Published
+from repro.validation import Strict
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=grids.LONGEST)]
+
+
+class Variant(Strict):
+    """One row of a study."""
+
+    title: str = Field(min_length=1)
+    """What stands in the table."""
+    base: str | None = None
+    """The variant this one differs from, where it is not the study's own base."""
+    set: Mapping[str, Any] = Field(default_factory=dict)
+    """Dotted settings that differ from the base's."""
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    """Names that entry points choose by, as `fire: removed`."""
+    published: Published = Published()
+    """The numbers published for this row."""
+    note: str = ""
+    """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
+
+
+class Study(Claimed):
+    """One question and its variants, in the order of the paper's table."""
+
+    study: Slug
+    """Its name, for commands and files: lower-case letters, digits and underscores."""
+    title: str = Field(min_length=1)
+    """The heading of its table."""
+    question: str = Field(min_length=1)
+    """What its table answers."""
+    section: str = ""
+    """The section of the paper that reports it."""
+    table: int | None = None
+    """The number of the paper's table; without one it stands in the text only."""
+    base: str | None = None
+    """Base of every variant that names none: a variant of this study or `study/variant`."""
+    against: str | None = None
+    """The variant that all rows are compared with where it is not their base: of this study or `study/variant`."""
+    axis: str | None = None
+    """The swept hyperparameter as a dotted name, for the studies that sweep one."""
+    include_base: bool = True
+    """Whether a study of one's own trains and shows its base as the first row, where it is not one of its variants."""
+    folds: int | None = Field(None, ge=2, le=1000)
+    """Number of folds of a cross-validation: each row is trained once for each fold and seed."""
+    grid: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields with lists of values: every combination is a variant, and every field a column of the table."""
+    zip: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields with lists of values of one length, which go side by side; each combination with one of the grid's."""
+    variants: Mapping[Slug, Variant] = Field(min_length=1)
+    """Its rows by name; not needed beside `grid` or `zip`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not ({"grid", "zip"} & set(given)):
+            return given
+        named = given.get("variants", {})
+        made = grids.expand(given.get("grid", {}), given.get("zip", {}))
+        return given if not isinstance(named, Mapping) else {**given, "variants": made | dict(named)}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The dotted names that `grid` and `zip` vary."""
+        return (*self.zip, *self.grid)
+
+    def labels(self, name: str) -> list[str]:
+        """The values of label `name` in this study, in order of appearance."""
+        return list(dict.fromkeys(variant.labels[name] for variant in self.variants.values() if name in variant.labels))
