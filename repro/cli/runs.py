@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro import journal
 from repro.cli import options
 from repro.errors import InputError, ReproError
-from repro.journal import Journal
 
 if TYPE_CHECKING:
+    from repro.journal import Journal
     from repro.tracking.writer import Writer
 
 _FEWEST_DIGITS = 4  # by which a run may be named
@@ -153,6 +152,8 @@ class _Recorded:
         """The folder's name or the run id that begins with `run`, or whose key does; `run` itself where there is none."""
         if self._here(run) or not re.fullmatch(f"[0-9a-f]{{{_FEWEST_DIGITS},31}}", run):
             return run
+        from repro import journal
+
         found = [folder.name for folder in journal.find(self._runs) if folder.name.startswith(run)]
         found = found or self._store.beginning(run)
         if len(found) > 1:
@@ -173,6 +174,8 @@ class _Recorded:
 
         A run that is not at its end has no journal in the store: it is looked for in its folder.
         """
+        from repro import journal
+
         if self._here(run):
             known = journal.read(self._runs / run)
         elif (content := self._store.artifact(run, journal.NAME)) is not None:
@@ -202,6 +205,8 @@ class _Recorded:
         return tuple(in_store(known, points, self._store.run(run).metrics))
 
     def _here(self, run: str) -> bool:
+        from repro import journal  # the help of a command needs none of this
+
         return (self._runs / run / journal.NAME).is_file()
 
 

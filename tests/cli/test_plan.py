@@ -32,7 +32,7 @@ def test_the_nearest_run_has_the_most_settings_in_common() -> None:
     )
     rates = dict.fromkeys(["lr", "final_lr", "beta1", "beta2", "gamma", "eps", "weight_decay"], 0.3)
     other = resolve({"model.name": "alexnet"} | {f"optimizer.{name}": rate for name, rate in rates.items()}, "test")
-    assert known.words(other).endswith("optimizer.gamma 0.001 -> 0.3 and 2 more")
+    assert known.words(other).endswith("optimizer.weight_decay 0.0 -> 0.3 and 2 more")
     assert Nearest({}).words(new) == "new: there is no run yet"
 
 

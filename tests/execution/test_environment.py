@@ -43,7 +43,9 @@ def repository(tmp_path):
 
 def test_a_clean_repository_is_its_commit(repository):
     (repository / "ignored").write_text("")
-    assert code(repository) == Code(git(repository, "rev-parse", "HEAD"), "")
+    assert code(repository) == Code(
+        git(repository, "rev-parse", "HEAD"), "", branch=git(repository, "branch", "--show-current")
+    )
 
 
 @pytest.mark.parametrize("staged", [False, True])

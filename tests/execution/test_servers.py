@@ -76,7 +76,7 @@ def test_what_a_server_that_is_gone_lacks_is_brought_into_another_store(
     wait_for(lambda: epochs_written(tmp_path) > 0)
     server.stop()
     runs = [tmp_path / "runs" / folder.name for folder in journal.find(tmp_path / "runs")]
-    wait_for(lambda: len(runs) == 2 and all(journal.read(one).result is not None for one in runs))
+    wait_for(lambda: len(runs) == 2 and all((known := journal.read(one)) and known.result is not None for one in runs))
     time.sleep(1)  # it waits for the store to come back, with nothing left to train
     asked = time.monotonic()
     process.terminate()
