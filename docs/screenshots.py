@@ -42,6 +42,8 @@ def shown() -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            sys.exit("the tracking server did not start")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

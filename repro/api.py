@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from repro.records import Architecture
-    from repro.reporting.frame import Beside, Predictions
+    from repro.reporting.frame import Beside, Predictions, Table
     from repro.rows import RunRow
 
     Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
@@ -42,19 +42,25 @@ class Store:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """A row a finished run: study, variant, seed, val_accuracy, test_accuracy, best_epoch, run_id, commit ..."""
-        found = evidence.runs_frame(join.tables(self._contents, beside=self._beside))
-        return found[[name for name in evidence.RUN_COLUMNS if name != "weights_digest"]]
+        return self._ledger[[name for name in evidence.RUN_COLUMNS if name != "weights_digest"]]
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """A row an epoch of every run: study, variant, seed, run_id, epoch, train_loss, val_accuracy ..."""
-        return evidence.epochs_frame(evidence.runs_frame(join.tables(self._contents, beside=self._beside)))
+        return evidence.epochs_frame(self._ledger)
 
     @cached_property
     def claims(self) -> pd.DataFrame:
         """A row a claim: what it says, its verdict, the numbers that it rests on, and the runs."""
-        found = join.tables(self._contents, beside=self._beside)
-        return evidence.claims_sheet(claims.judge(claims.load(), found), "").frame
+        return evidence.claims_sheet(claims.judge(claims.load(), self._tables), "").frame
+
+    @cached_property
+    def _tables(self) -> tuple[Table, ...]:
+        return join.tables(self._contents, beside=self._beside)
+
+    @cached_property
+    def _ledger(self) -> pd.DataFrame:
+        return evidence.runs_frame(self._tables)
 
     def table(self, study: str) -> pd.DataFrame:
         """A row a variant of a study, with the columns of `tables/<study>.csv`.
@@ -98,8 +104,9 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
 
     import numpy as np
 
-    from repro.records import Architecture, Layer
+    from repro.records import Architecture
     from repro.reporting.frame import Beside, Predictions
+    from repro.validation import typed
 
     def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
         def fetch(run: RunRow) -> _Value | None:
@@ -112,13 +119,7 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
         return fetch
 
     def architecture(content: bytes) -> Architecture:
-        fields = json.loads(content)
-        layers = tuple(
-            Layer(**{**layer, "input": tuple(layer["input"]), "output": tuple(layer["output"])})
-            for layer in fields["layers"]
-        )
-        residual = tuple((module, kind, source) for module, kind, source in fields["residual"])
-        return Architecture(**{**fields, "input": tuple(fields["input"]), "layers": layers, "residual": residual})
+        return typed(Architecture, json.loads(content))
 
     def confusion(content: bytes) -> list[list[int]]:
         return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]

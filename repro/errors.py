@@ -42,6 +42,12 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {shown(given)}{nearest(given, names)} (allowed: {', '.join(names)})")
 
 
+def few(names: Iterable[object], most: int = 3) -> str:
+    """The first names of a list, and how many more there are: "a, b, c and 4 more"."""
+    listed = [*map(str, names)]
+    return ", ".join(listed[:most]) + f" and {len(listed) - most} more" * (len(listed) > most)
+
+
 def nearest(given: object, names: Iterable[str]) -> str:
     """The end of a line about a name that is not there: "; did you mean ...?", or "" where nothing is near."""
     near = difflib.get_close_matches(given.lower()[:80], names, n=1, cutoff=0.5) if isinstance(given, str) else []

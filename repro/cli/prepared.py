@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro import datasets
-from repro.errors import InputError, ReproError
+from repro.errors import InputError, ReproError, few
 
 if TYPE_CHECKING:
     from repro.studies import Plan
@@ -71,11 +71,11 @@ def known(dataset: str, cache: Path) -> datasets.KnownData:
 
 def unreadable(data: datasets.KnownData) -> str:
     """Which files of a folder are no images, in a line; "" where all are."""
-    count, files = len(data.unreadable), ", ".join(data.unreadable[:_NAMED])
+    count = len(data.unreadable)
     if not count:
         return ""
-    more = f" and {count - _NAMED} more" if count > _NAMED else ""
-    return f"{count} {'file is no image' if count == 1 else 'files are no images'} that can be read: {files}{more}"
+    what = "file is no image" if count == 1 else "files are no images"
+    return f"{count} {what} that can be read: {few(data.unreadable, _NAMED)}"
 
 
 def side(settings: Mapping[str, Any]) -> int:

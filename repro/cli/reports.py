@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from repro.rows import Contents
 
     Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
-
-_Value = TypeVar("_Value")
 
 
 @click.command()

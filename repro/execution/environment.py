@@ -49,7 +49,8 @@ def code(project: Path = _PROJECT) -> Code:
     branch = remote = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no branch is checked out, or there is no remote
         branch = _git(project, "branch", "--show-current").strip()
-        remote = link(_git(project, "remote", "get-url", "origin").strip())
+        remote = _git(project, "remote", "get-url", "origin").strip()
+        remote = link(remote) if "://" in remote else remote  # git@host:path names a login that is no secret
     return Code(commit, diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()), "", branch, remote)
 
 

@@ -6,7 +6,6 @@ So the folder alone says what was asked, and `repro sync` makes the sweeps that 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from repro import journal, studies
@@ -25,8 +24,12 @@ def keep(runs: Path, plan: Plan) -> None:
 
 
 def kept(runs: Path) -> list[str]:
-    """The plans of which a run is finished (as `studies.dump` writes them), the one that was asked for last at the end."""
+    """The plans of which a run is finished (as `studies.dump` writes them), the one that was asked for last at the end.
+
+    Raises:
+        InputError: a file is not a plan.
+    """
     finished = {folder.name[:16] for folder in journal.find(runs) if folders.ended(folder, damaged=False)}
     files = sorted((runs / FOLDER).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    plans = [path.read_text(encoding="utf-8") for path in files]
-    return [plan for plan in plans if finished & {run["key"] for run in json.loads(plan)["runs"]}]
+    plans = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files]
+    return [text for path, text in plans if finished & {run.key for run in studies.restore(text, str(path)).runs}]

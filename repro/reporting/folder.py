@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.errors import InputError
+from repro.errors import InputError, few
 from repro.reporting import page
 from repro.reporting.sheets import Sheet, csv, markdown
 
@@ -67,9 +67,8 @@ def place(out: Path, files: Mapping[str, str | bytes], drawn: Sequence[Picture])
     former = _former(out)
     foreign = sorted(name for name in [*files, LISTED] if name not in former and (out / name).exists())
     if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise InputError(
-            f"{out}: holds {', '.join(foreign[:3])}{more}, which no report wrote; choose another folder with --out, or"
+            f"{out}: holds {few(foreign)}, which no report wrote; choose another folder with --out, or"
             " move what is there"
         )
     _list(out, [*files, *sorted(former - {*files, LISTED})])

@@ -110,7 +110,8 @@ def write(
         files |= folder.forms(sheet, (*tables.CONTRACT, *table.study.fields), latex(narrow, wide))
     for sheet in (sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit"}):
         files |= folder.forms(sheet, list(sheet.frame.columns), latex(sheet))
-    files |= folder.forms(evidence.runs_sheet(runs), evidence.RUN_COLUMNS, latex(evidence.runs_sheet(runs)))
+    ledger = evidence.runs_sheet(runs)
+    files |= folder.forms(ledger, evidence.RUN_COLUMNS, latex(ledger))
     epochs = evidence.epochs_frame(runs)
     files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
     files["values.json"], files["values.tex"] = values.values(frames, judged, answer)
@@ -185,8 +186,7 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
     found = [(table, tables.study_frame(table)) for table in join.tables(contents)]
     text = "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
     every = [one for table, frame in found for one in pictures.of_study(table, frame)]
-    forests = [one for one in every if one.slug.endswith("-forest")]
-    pictures.draw(forests)
+    forests = {f"{one.slug}.png": one.job._replace(forms=("png",)) for one in every if one.slug.endswith("-forest")}
     keys = {run.key for run in runs}
     metrics = {
         "sweep_runs": float(len(plan.unique)),
@@ -199,7 +199,7 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
             "sweep_best_val_accuracy": best["val_mean"] / 100,
             "sweep_best_test_accuracy": best["test_mean"] / 100,
         }
-    return text, {f"{one.slug}.png": one.files["png"] for one in forests}, metrics
+    return text, {name: job.files()["png"] for name, job in forests.items()}, metrics
 
 
 def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:

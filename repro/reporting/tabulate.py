@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from repro.errors import InputError, unknown
+from repro.errors import InputError, few, unknown
 from repro.reporting import folder, page, stats, values
 from repro.reporting.conditions import Metric, kept
 from repro.reporting.frame import Answer
@@ -122,7 +122,7 @@ def tabulate(
     warnings: list[str] = []
     if not every and (left := runs["status"] != "FINISHED").any():
         ends = runs["run_id"][left] + " " + runs["status"][left]
-        warnings.append(f"{len(ends)} runs are not finished and left out; --filter by status keeps them: {_few(ends)}")
+        warnings.append(f"{len(ends)} runs are not finished and left out; --filter by status keeps them: {few(ends)}")
         runs = runs[~left]
     runs = _valued(runs, histories, wanted, warnings)
     runs[[*by]] = runs[[*by]].fillna("").astype(str)
@@ -130,7 +130,7 @@ def tabulate(
     runs = runs.sort_values([*by], key=_natural, kind="stable")
     if seed and (twice := runs.duplicated(["label", "seed"]) & runs["seed"].notna()).any():
         told = runs["label"] + ", seed " + runs["seed"].astype(str) + ": " + runs["run_id"]
-        warnings.append(f"seeds are repeated; the newest run counts, left out are {_few(told[twice])}")
+        warnings.append(f"seeds are repeated; the newest run counts, left out are {few(told[twice])}")
         runs = runs[~twice]
     warnings += _mixed(runs, by, seed)
     for name, value in (baseline or {}).items():
@@ -169,7 +169,7 @@ def _valued(runs: pd.DataFrame, histories: Histories, wanted: Sequence[Metric], 
         *((one.label, made[one.column].isna() & ~nothing) for one in wanted),
     ):
         if missing.any():
-            warnings.append(f"{name}: missing or not finite; left out there: {_few(runs['run_id'][missing])}")
+            warnings.append(f"{name}: missing or not finite; left out there: {few(runs['run_id'][missing])}")
     if nothing.all():
         raise InputError(f"no run has a value of {', '.join(one.label for one in wanted)}; {'; '.join(warnings)}")
     return runs.assign(**made)[~nothing]
@@ -182,14 +182,14 @@ def _mixed(runs: pd.DataFrame, by: Sequence[str], seed: str | None) -> Iterator[
     for name in others:
         if len(found := several.index[several[name]]):
             held = runs[name][runs["label"] == found[0]].fillna("unset").unique()
-            yield f"{name} differs between runs of one group, in {_few(found)}: {_few(held)}"
+            yield f"{name} differs between runs of one group, in {few(found)}: {few(held)}"
     commits = runs[_COMMIT].dropna().str[:9].unique() if _COMMIT in runs else []
     if len(commits) > 1:
-        yield f"runs of several commits: {_few(commits)}"
+        yield f"runs of several commits: {few(commits)}"
     data = sorted({one for text in runs.get("data", pd.Series(dtype=str)).dropna() for one in text.split(", ")})
     for name, n in Counter(one.rpartition(" ")[0] for one in data).items():
         if n > 1:
-            yield f"data set {name} has several digests: {_few(one for one in data if one.rpartition(' ')[0] == name)}"
+            yield f"data set {name} has several digests: {few(one for one in data if one.rpartition(' ')[0] == name)}"
 
 
 def _statistics(
@@ -203,7 +203,7 @@ def _statistics(
     family = dict(zip(frame["label"], _labels(frame, others), strict=True))
     bases = dict(zip(frame["label"], _labels(frame.assign(**baseline), by if baseline else []), strict=True))
     if lacking := sorted({*bases.values()} - {"", *bases}):
-        warnings.append(f"no run of the baseline {_few(lacking)}: nothing is compared with it")
+        warnings.append(f"no run of the baseline {few(lacking)}: nothing is compared with it")
     digits: dict[str, int] = {}
     for metric in wanted:
         name, kept = metric.label, runs[runs[metric.column].notna()].groupby("label", sort=False)
@@ -220,7 +220,7 @@ def _statistics(
                     both = np.array([[runs_of[label][one] for one in shared[row]] for label in (row, base)])
                     differences[row] = stats.paired(both[0], both[1], len(rows))
                 if lost := [row for row in rows if runs_of[row].keys() != runs_of[base].keys()]:
-                    warnings.append(f"{name}: seeds that {base} has not, or has alone, make no pairs: {_few(lost)}")
+                    warnings.append(f"{name}: seeds that {base} has not, or has alone, make no pairs: {few(lost)}")
             else:
                 tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])
                 differences |= dict(zip(rows, tested, strict=True))
@@ -305,8 +305,3 @@ def _natural(column: pd.Series) -> pd.Series:
     """Numbers by their size, where all are numbers."""
     numbers = pd.to_numeric(column, errors="coerce")
     return numbers if numbers.notna().all() else column
-
-
-def _few(names: Iterable[object], most: int = 3) -> str:
-    listed = [*map(str, names)]
-    return ", ".join(listed[:most]) + f" and {len(listed) - most} more" * (len(listed) > most)

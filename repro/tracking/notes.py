@@ -44,16 +44,10 @@ def _of_run(plan: Plan, run: PlannedRun) -> str:
     study = next(study for study in plan.studies if study.study == run.study)
     place = study.title if study.table is None else f"Table {study.table}, {study.title}"
     parts = [f"**{run.title}** ({place}), {run.spec.run_name('').strip()}. {study.question}"]
-    published = run.published
-    given = {name: getattr(published, name) for name in _PUBLISHED}
-    if told := [_PUBLISHED[name].format(value) for name, value in given.items() if value is not None]:
-        parts.append(f"Published: {', '.join(told)}.")
-    if published.text:
-        parts.append(
-            "In the running text: "
-            + ", ".join(_PUBLISHED[name].format(value) for name, value in published.text.items())
-            + "."
-        )
+    for where, numbers in (("Published", dict(run.published)), ("In the running text", run.published.text)):
+        told = [form.format(numbers[name]) for name, form in _PUBLISHED.items() if numbers.get(name) is not None]
+        if told:
+            parts.append(f"{where}: {', '.join(told)}.")
     variant = study.variants[run.variant]
     base = studies.based_on(study, run.variant)
     if variant.set:

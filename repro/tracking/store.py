@@ -118,7 +118,7 @@ def connect(uri: str | None = None, experiment: str | None = None, *, create: bo
     """
     uri = resolve(uri)
     database = sqlite_path(uri)
-    if database is not None and not create and not database.is_file():
+    if not create and absent(uri):
         raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -175,7 +175,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def absent(uri: str | None) -> bool:
-    """Whether a store is a sqlite file that is not there; `connect` would make it."""
+    """Whether a store is a sqlite file that is not there."""
     database = sqlite_path(resolve(uri))
     return database is not None and not database.is_file()
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from repro import datasets, locks
 from repro.datasets import FOLDER
-from repro.errors import InputError, nearest
+from repro.errors import InputError, few, nearest
 from repro.training.prepare import LOCK, Told, describe, label_bytes, temporary, write
 
 _CHUNK = 64
@@ -166,7 +166,7 @@ def _put(content: bytes, file: Any, digest: Any) -> None:
 
 def _check(source: Path, classes: Sequence[str], read: set[int], unreadable: Sequence[str], files: int) -> None:
     """Refuses a folder of which more than 1% cannot be read, or a whole class."""
-    named = ", ".join(unreadable[:5]) + (f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else "")
+    named = few(unreadable, 5)
     if len(unreadable) * 100 > files:
         raise InputError(
             f"{source}: {len(unreadable)} of {files} files are no images that can be read (allowed: 1%): {named}; repair"

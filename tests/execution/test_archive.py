@@ -77,6 +77,9 @@ def test_a_plan_counts_once_a_run_of_it_is_finished(tmp_path: Path) -> None:
     assert plans.kept(tmp_path) == []
     write(tmp_path / plan.runs[0].key, RESULT)
     assert plans.kept(tmp_path) == [studies.dump(plan)]
+    (tmp_path / "sweeps" / "damaged.json").write_text("{")
+    with pytest.raises(InputError, match=r"damaged\.json: not a sweep's plan"):
+        plans.kept(tmp_path)
 
 
 def test_an_archive_holds_what_is_finished_as_it_was(finished: Path, tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def test_a_clean_repository_is_its_commit(repository):
     )
 
 
+@pytest.mark.parametrize(
+    ("remote", "told"),
+    [
+        ("git@example.org:team/repo.git", "git@example.org:team/repo.git"),
+        ("https://me:secret@example.org/repo.git", "https://example.org/repo.git"),
+        ("ssh://git@example.org/repo.git", "ssh://example.org/repo.git"),
+    ],
+)
+def test_the_repository_is_told_without_credentials(repository, remote, told):
+    git(repository, "remote", "add", "origin", remote)
+    assert code(repository).repository == told
+
+
 @pytest.mark.parametrize("staged", [False, True])
 def test_changes_are_kept_so_that_they_can_be_applied_again(repository, tmp_path, staged):
     commit = git(repository, "rev-parse", "HEAD")
