@@ -198,6 +198,8 @@ def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
     unit, more, less = _WORDS[metric]
     word = more if found.estimate > 0 else less
     told = f"{first.title} is {abs(found.estimate):.2f} {unit} {word} than {second.title}"
+    if abs(found.estimate) < 0.005:
+        told = f"{first.title} differs from {second.title} by less than 0.005 {unit}"
     if metric == "size":
         return told
     return f"{told} ({_interval(found)})"
@@ -291,11 +293,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        told = (
-            _told(best, reference, found, "test").partition(" (")[0]
-            + where
-            + ("" if clear else f"; {seeds} cannot tell")
-        )
+        told = told.rpartition(" (")[0] + where + ("" if clear else f"; {seeds} cannot tell")
         rehearsal = lead.study.study == "demo"
         return Answer(
             "A rehearsal: " * rehearsal + told, why[0], decided=clear and not rehearsal and not lead.setting.changes

@@ -339,12 +339,21 @@ def test_another_setting_gives_the_difference_and_no_match():
 
 def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
     demo = {"data.dataset": "digits", "training.epochs": 8}
-    found = answer(
-        store_of({"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}, "demo", spread=(0.0,), setting=demo, **SIZES)
-    )
+    rows = {"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}
+    found = answer(store_of(rows, "demo", spread=(0.0,), setting=demo, **SIZES))
     assert found.headline.startswith("A rehearsal: Residual is 2.00 points less accurate than AlexNet")
     assert found.headline.endswith(" than AlexNet on digits with at most 8 epochs; one seed cannot tell")
     assert not found.decided
+    found = answer(store_of(rows | {"residual": 90.0}, "demo", spread=(0.0,), setting=demo, **SIZES))
+    assert found.headline.startswith("A rehearsal: Residual differs from AlexNet by less than 0.005 points on digits")
+
+
+def test_a_title_with_brackets_is_whole_in_the_headline():
+    demo = {"data.dataset": "digits", "training.epochs": 8}
+    found = answer(
+        store_of({"alexnet": 90.0, "residual_2_removed": 88.0}, "reproducibility", "residual", setting=demo, **SIZES)
+    )
+    assert found.headline.startswith("Residual (2 layers removed) is 2.00 points less accurate than AlexNet on digits")
 
 
 def test_without_a_reference_the_most_accurate_row_is_named():
