@@ -86,7 +86,7 @@ def summary(records: Sequence[Record]) -> str:
             value = ratio(rates(found, "ours", model, precision), rates(found, "usual_loop", model))
             cells[f"{title}, {precision}"] = _times(value)
     head = ["images per second, relative to the usual PyTorch loop", *cells]
-    return f"{_table(head, [['this project, on a CPU', *cells.values()]])}\n{_measured(record)}\n"
+    return f"{_table(head, [['this project, on a CPU', *cells.values()]])}\n{_measured(record, found)}\n"
 
 
 def _throughput(records: Sequence[Record]) -> str:
@@ -103,7 +103,7 @@ def _throughput(records: Sequence[Record]) -> str:
         ]
         rows.append([title, *(f"{statistics.median(one.values()):,.0f}" if one else "" for one in columns)])
     head = ["images a second", "usual loop", "Lightning", "this project", "this project, bf16"]
-    return f"{_measured(record)}\n\n{_table(head, rows)}"
+    return f"{_measured(record, found)}\n\n{_table(head, rows)}"
 
 
 def _ratios(records: Sequence[Record]) -> str:
@@ -215,11 +215,12 @@ def _flat(records: Sequence[Record]) -> list[list[str]]:
 
 
 def _folder(records: Sequence[Record]) -> list[list[str]]:
-    _, found = newest(records, "folder")
+    record, found = newest(records, "folder")
+    where = f" on {record['machine']['hardware']}" if record is not None else ""
     return [
         [
-            f"anonymous memory of a run on {one['images']:,} images of {one['side']}x{one['side']} pixels, and of their"
-            " conversion",
+            f"anonymous memory{where}, of a run on {one['images']:,} images of {one['side']}x{one['side']} pixels, and of"
+            " their conversion",
             f"{one['run_mib']:,.0f} and {one['converting_mib']:,.0f} MiB",
             f"under {MEMORY_FOLDER_MIB} MB",
         ]
@@ -238,7 +239,7 @@ def mechanisms(records: Sequence[Record]) -> str:
         for one in found
     }
     rows = [[words, *(cells.get((name, model), "") for model in MODELS)] for name, words in MECHANISMS.items()]
-    return f"{_measured(record)}\n\n{_table(['without it a step takes times as long', *MODELS.values()], rows)}"
+    return f"{_measured(record, found)}\n\n{_table(['without it a step takes times as long', *MODELS.values()], rows)}"
 
 
 def _gpu(records: Sequence[Record]) -> str:
@@ -260,9 +261,8 @@ def _gpu(records: Sequence[Record]) -> str:
             cells.append(f"{statistics.median(seconds):.2f}" if seconds else "")
         rows.append([f"{MODELS[model]}, {precision}", *cells])
     head = [f"{count} at once{', not repeatable' if fast else ''}" for fast, count in settings]
-    return (
-        f"{_measured(record, found[0]['hardware'])}\n\n{_table(['seconds an epoch of a run, in effect', *head], rows)}"
-    )
+    head = ["seconds an epoch of a run, in effect", *head]
+    return f"{_measured(record, found, found[0]['hardware'])}\n\n{_table(head, rows)}"
 
 
 def where_time_goes(records: Sequence[Record]) -> str:
@@ -278,7 +278,7 @@ def where_time_goes(records: Sequence[Record]) -> str:
     rows.append(["rest", *(f"{one['step_ms'] - sum(one['parts_ms'].values()):.1f}" for one in found)])
     rows.append(["a whole step", *(f"{one['step_ms']:.1f}" for one in found)])
     head = ["ms a step, one thread", *(f"{MODELS[one['model']]}, {one['precision']}" for one in found)]
-    return f"{_measured(record)}\n\n{_table(head, rows)}"
+    return f"{_measured(record, found)}\n\n{_table(head, rows)}"
 
 
 def products_by_layer(records: Sequence[Record]) -> str:
@@ -300,7 +300,7 @@ def products_by_layer(records: Sequence[Record]) -> str:
         for one in found
     ]
     head = ["layer", "channels", "pixels", "torch, ms", "here, ms", "times faster", "error, torch", "error, here"]
-    return f"{_measured(record)}\n\n{_table(head, rows)}"
+    return f"{_measured(record, found)}\n\n{_table(head, rows)}"
 
 
 def history(records: Sequence[Record]) -> str:
@@ -329,12 +329,13 @@ def _commit(record: Record) -> str:
     return f"{record['commit'][:7]}{' with changes' if record['dirty'] else ''}"
 
 
-def _measured(record: Record, hardware: str = "") -> str:
-    machine, asked = record["machine"], record["asked"]
-    rounds = f"median of {asked['rounds']} rounds" if asked["rounds"] > 1 else "one round"
+def _measured(record: Record, found: Sequence[Measurement], hardware: str = "") -> str:
+    """Where and how a part's measurements were made; those without a round are made once, however many the record has."""
+    machine, asked, rounds = record["machine"], record["asked"], len({one.get("round") for one in found})
+    how = f"median of {rounds} rounds" if rounds > 1 else "one round"
     return (
         f"{record['date'][:10]}, commit {_commit(record)}, on {hardware or machine['hardware']}, Python {machine['python']},"
-        f" torch {machine['packages']['torch']}; {asked['dataset']}, batches of 50, {rounds}."
+        f" torch {machine['packages']['torch']}; {asked['dataset']}, batches of 50, {how}."
     )
 
 

@@ -231,6 +231,9 @@ def test_a_record_as_markdown(made):
     assert row in run.products_by_layer([made]).splitlines()
     row = "images of 64x64 pixels, and of their conversion | 299 and 159 MiB | under 700 MB |"
     assert row in shown
+    assert f"anonymous memory on {made['machine']['hardware']}, of a run on 100,000 images" in shown
+    assert "median of 2 rounds" in shown
+    assert "one round" in report.mechanisms([made]), "which no round measures again"
     mechanisms = report.mechanisms([made]).splitlines()
     assert "| passes written out, in place of autograd |  | 1.26 |" in mechanisms
     assert "| denormal numbers count as zero |  | 1.50 (25% of the moments) |" in mechanisms
