@@ -14,7 +14,7 @@ class Batches:
     """A data set on a device, batch by batch, normalised by its training split, in the type that the network computes in."""
 
     def __init__(self, spec: RunSpec, data: Data, device: torch.device, dtype: torch.dtype) -> None:
-        self._seed, self._size, self._device, self._dtype = spec.seed, spec.training.batch_size, device, dtype
+        self._seed, self._size, self.device, self._dtype = spec.seed, spec.training.batch_size, device, dtype
         self._augmentation = spec.data.augmentation
         self._train, self._shape = data.train, data.images.shape[1:]
         self._images = data.images.flatten(1).to(device)
@@ -42,7 +42,7 @@ class Batches:
             numbers = numbers + len(self._labels) * augmentation.draw(
                 self._augmentation, self._seed, epoch, len(numbers)
             )
-        return torch.split(numbers[: self.images].to(self._device), self._size)
+        return torch.split(numbers[: self.images].to(self.device), self._size)
 
     def load(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, 3, H, W), normalised, channels last, and labels (N,)."""

@@ -16,9 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,10 +26,10 @@ from repro.spec import RunSpec
 from repro.training import cpu, cuda, fast, models, optim, schedule, ways
 from repro.training.batches import Batches
 from repro.training.data import Data
+from repro.training.evaluation import Evaluation, Predictions, evaluate, predictions, sums
 
 Event: TypeAlias = Progress | EpochRecord | RunResult
 
-_EVALUATION_BATCH = 250
 _CUDA_PROGRESS_STEPS = 50
 _MIB = 2**20
 
@@ -50,14 +48,6 @@ class _Position:
     best_accuracy: float = math.nan
     since_best: int = 0
     diverged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Evaluation:
-    loss: float
-    accuracy: float
-    predicted: Tensor
-    """(N,) int64, on the CPU."""
 
 
 class Training:
@@ -106,9 +96,8 @@ class Training:
         """Loss and correct answers, summed over the images of the epoch so far."""
         self._at = _Position()
         self._best: dict[str, Tensor] | None = None
-        self.predictions: dict[str, NDArray[np.unsignedinteger]] | None = None
-        """What the best weights predict, once the run has ended: classes as arrays `val_predicted`, `val_true`,
-        `test_predicted` and `test_true`, each (images of the split,), in the order of the split."""
+        self.predictions: Predictions | None = None
+        """Of the best weights, once the run has ended."""
         self._resumed = time.perf_counter()
         self._run_step: Callable[[Tensor], None] = self._step
         self._pace: cuda.Pace | None = None
@@ -243,24 +232,19 @@ class Training:
         else:
             yield self._result((yield from self._evaluate_best(self._best)))
 
-    def predict(self, state: Mapping[str, Tensor]) -> dict[str, NDArray[np.unsignedinteger]]:
-        """What the weights of a run that has ended predict, as `predictions` holds it after training."""
+    def predict(self, state: Mapping[str, Tensor]) -> Predictions:
+        """What the weights `state` of a run that has ended predict."""
         for _ in self._evaluate_best(state):
             pass
         assert self.predictions is not None
         return self.predictions
 
-    def _evaluate_best(self, state: Mapping[str, Tensor]) -> Generator[Progress, None, _Evaluation]:
+    def _evaluate_best(self, state: Mapping[str, Tensor]) -> Generator[Progress, None, Evaluation]:
         """Evaluates `state` on the test split, and keeps what it predicts there and on the validation split."""
         self._load_state(state)
         val = yield from self._evaluate(self.data.val, self._epoch - 1)
         test = yield from self._evaluate(self.data.test, self._epoch - 1)
-        small = np.uint8 if len(self.data.classes) <= 256 else np.uint16
-        of_splits = (("val", self.data.val, val), ("test", self.data.test, test))
-        self.predictions = {}
-        for name, indices, evaluation in of_splits:
-            self.predictions[f"{name}_predicted"] = evaluation.predicted.numpy().astype(small)
-            self.predictions[f"{name}_true"] = self.data.labels[indices].numpy().astype(small)
+        self.predictions = predictions(self.data, val, test)
         return test
 
     def _train_epoch(self) -> Iterator[Event]:
@@ -294,31 +278,18 @@ class Training:
         loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.training.label_smoothing)
         torch.autograd.backward(loss)
         self.optimizer.step()
-        self._sums += _sums(loss.detach().double() * len(indices), logits.detach(), labels)
+        self._sums += sums(loss.detach().double() * len(indices), logits.detach(), labels)
 
     def _changed_by_step(self) -> list[Tensor]:
         rounded = [] if self.optimizer.rounded is None else [self.optimizer.rounded]
         weights = [self.optimizer.weights, *rounded]
         return [*weights, *self.optimizer.state_dict().values(), *self.module.buffers(), self._sums]
 
-    def _evaluate(self, numbers: Tensor, epoch: int) -> Generator[Progress, None, _Evaluation]:
-        """Loss and accuracy over all images of a split, in evaluation mode; draws from no generator."""
-        sums = torch.zeros_like(self._sums)
-        predicted = []
-        self.module.eval()
-        batches = torch.split(numbers.to(self._device), _EVALUATION_BATCH)
-        for position, indices in enumerate(batches):
-            with torch.inference_mode():
-                images, labels = self._source.load(indices)
-                logits = self.module(images).float()
-                sums += _sums(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-                predicted.append(logits.argmax(1))
-            if position + 1 < len(batches):
-                yield Progress(epoch, self._source.steps, self._source.steps)
-        loss, correct = (sums / len(numbers)).tolist()
-        return _Evaluation(loss, correct, torch.cat(predicted).cpu())
+    def _evaluate(self, numbers: Tensor, epoch: int) -> Generator[Progress, None, Evaluation]:
+        steps = self._source.steps
+        return evaluate(self.module, self._source, numbers, Progress(epoch, steps, steps))
 
-    def _complete_epoch(self, validation: _Evaluation | None) -> EpochRecord:
+    def _complete_epoch(self, validation: Evaluation | None) -> EpochRecord:
         """Closes the epoch in work: its record, and the best weights where it has them."""
         at = self._at
         loss, correct = (self._sums / self._source.images).tolist()
@@ -347,19 +318,13 @@ class Training:
         for name, tensor in self._best.items():
             tensor.copy_(state[name])
 
-    def _result(self, test: _Evaluation | None) -> RunResult:
+    def _result(self, test: Evaluation | None) -> RunResult:
         at, best = self._at, self.best_state()
-        classes = self.spec.model.classes
         outcome: Outcome = "finished"
         if at.diverged:
             outcome = "diverged"
         elif at.best_accuracy <= 1 / len(self.data.classes) + 0.02:
             outcome = "chance"
-        confusion: tuple[tuple[int, ...], ...] = ()
-        if test:
-            cells = self.data.labels[self.data.test] * classes + test.predicted
-            counts = torch.bincount(cells, minlength=classes * classes).view(classes, classes)
-            confusion = tuple(tuple(row) for row in counts.tolist())
         return RunResult(
             outcome=outcome,
             test_loss=test.loss if test else math.nan,
@@ -373,10 +338,5 @@ class Training:
             parameters=self._architecture.parameters,
             multiply_adds=self._architecture.multiply_adds,
             weights_digest=models.weights_digest(best),
-            confusion=confusion,
+            confusion=test.confusion(self.data.labels[self.data.test], self.spec.model.classes) if test else (),
         )
-
-
-def _sums(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """(2,) float64: the summed loss and the number of correct answers."""
-    return torch.stack((loss.double(), (logits.argmax(1) == labels).sum().double()))

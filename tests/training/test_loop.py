@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from repro.errors import InputError, ReproError
 from repro.records import EpochRecord, Progress, RunResult
 from repro.spec import resolve
-from repro.training import data, loop, models
+from repro.training import data, evaluation, loop, models
 from repro.training.loop import Training
 
 TINY = {
@@ -71,7 +71,7 @@ def undisturbed(loaded):
 
 
 def test_events_come_in_order(loaded, monkeypatch):
-    monkeypatch.setattr(loop, "_EVALUATION_BATCH", 90)
+    monkeypatch.setattr(evaluation, "_BATCH", 90)
     events = list(Training(tiny(), loaded))
     kinds = [(e.epoch, e.step, e.steps) if isinstance(e, Progress) else type(e).__name__ for e in events]
     epochs = [[*((epoch, step, STEPS) for step in range(1, STEPS + 1)), (epoch, STEPS, STEPS)] for epoch in (1, 2)]
@@ -126,7 +126,7 @@ def interrupted_and_resumed(spec, loaded, at):
 )
 def test_an_interruption_anywhere_changes_no_bit(loaded, monkeypatch, at):
     """At a first step, in an epoch, before, in and after a validation, in the last epoch, in the test, at the result."""
-    monkeypatch.setattr(loop, "_EVALUATION_BATCH", 90)
+    monkeypatch.setattr(evaluation, "_BATCH", 90)
     whole, expected = train(tiny(), loaded)
     found, resumed = interrupted_and_resumed(tiny(), loaded, at)
     assert found == expected
@@ -271,7 +271,7 @@ def test_patience_counts_epochs_without_a_better_one(loaded, monkeypatch):
 
     def evaluate(self, numbers, epoch):
         accuracy = next(accuracies) if numbers is self.data.val else 0.125
-        return loop._Evaluation(1.0, accuracy, torch.zeros(len(numbers), dtype=torch.int64))
+        return evaluation.Evaluation(1.0, accuracy, torch.zeros(len(numbers), dtype=torch.int64))
         yield
 
     monkeypatch.setattr(Training, "_evaluate", evaluate)
