@@ -17,7 +17,7 @@ from torch import Tensor
 from repro import datasets
 from repro.datasets import DATASETS, DataSpec
 from repro.errors import InputError
-from repro.training import prepare
+from repro.training.splits import folded, split_digest, splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,15 @@ def load(cache: Path, spec: DataSpec) -> Data:
     kind = np.dtype(np.uint8 if known.label_bytes == 1 else "<i4")
     labels = np.frombuffer(raw[count * pixels :].numpy().tobytes(), dtype=kind).astype(np.int64)
     name = datasets.kind_of(spec.dataset)
-    train, val, test = prepare.splits(name, known.official, labels)
-    found = prepare.split_digest((train, val, test))
+    train, val, test = splits(name, known.official, labels)
+    found = split_digest((train, val, test))
     if found != spec.split_digest:
         raise InputError(
             f"data.split_digest: the splits of {spec.dataset} have {found[:16]}..., the run is declared on"
             f" {spec.split_digest[:16]}...; leave the key out to use these"
         )
     if spec.folds is not None and spec.fold is not None:
-        train, val = prepare.folded(name, train, val, labels, spec.folds, spec.fold)
+        train, val = folded(name, train, val, labels, spec.folds, spec.fold)
     mean, std = torch.zeros(3), torch.ones(3)
     if spec.normalisation == "channel":
         mean, std = _moments(images, torch.from_numpy(train))

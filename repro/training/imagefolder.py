@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from repro import datasets, locks
 from repro.datasets import FOLDER
 from repro.errors import InputError, few, nearest
-from repro.training.prepare import LOCK, Told, describe, label_bytes, temporary, write
+from repro.training.cache import LOCK, Told, describe, label_bytes, temporary, write
 
 _CHUNK = 64
 _ROWS = 1_000

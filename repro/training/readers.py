@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import InputError
-from repro.training.prepare import Read
+from repro.training.cache import Read
 from repro.training.torchvision_shim import import_torchvision
 
 _NETWORK_SECONDS = 15.0

@@ -14,6 +14,7 @@ from repro.records import EpochRecord, Progress
 from repro.spec import merged, resolve
 from repro.training import cuda, data, fast, ways
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 SETTINGS = {
     "data.dataset": "digits",
@@ -31,7 +32,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def loaded(digits):
     spec = resolve(SETTINGS, "test")
-    return data.load(data.prepare.prepare("digits", digits), spec.data)
+    return data.load(prepare("digits", digits), spec.data)
 
 
 def outcome(training):

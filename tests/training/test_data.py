@@ -17,7 +17,7 @@ from repro import datasets
 from repro.datasets import DATASETS, DataSpec
 from repro.errors import InputError
 from repro.training import data, prepare
-from repro.training.prepare import describe
+from repro.training.cache import LOCK, describe
 from repro.training.torchvision_shim import import_torchvision
 
 DIGITS = DataSpec(dataset="digits")
@@ -85,7 +85,7 @@ def test_a_wrong_cache_is_refused_and_rebuilt(cache, damage):
         data.load(cache, DIGITS)
     assert prepare.prepare("digits", cache.parent) == cache
     assert cache.read_bytes() == good
-    assert {path.name for path in cache.parent.iterdir()} == {cache.name, prepare.LOCK}
+    assert {path.name for path in cache.parent.iterdir()} == {cache.name, LOCK}
 
 
 def test_a_missing_cache_is_one_line(tmp_path):
@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare.prepare("digits", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [prepare.LOCK]
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
 def test_an_unknown_data_set_is_one_line(tmp_path):

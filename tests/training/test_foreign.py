@@ -17,6 +17,7 @@ from repro.networks import MODELS, PythonSpec, TorchvisionSpec, source_digest
 from repro.spec import flatten, merged, resolve
 from repro.training import data, export, models, trial
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 MODULE = """
 import torch
@@ -72,7 +73,7 @@ def my_nets(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def loaded(digits):
-    found = data.load(data.prepare.prepare("digits", digits), resolve(DIGITS, "test").data)
+    found = data.load(prepare("digits", digits), resolve(DIGITS, "test").data)
     return replace(found, train=found.train[:160], val=found.val[:50], test=found.test[:50])
 
 

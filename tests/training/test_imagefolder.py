@@ -14,6 +14,7 @@ from repro import datasets
 from repro.datasets import DataSpec
 from repro.errors import InputError
 from repro.training import data, prepare
+from repro.training.cache import LOCK
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (12, 12)) -> Path:
@@ -149,7 +150,7 @@ def test_more_than_that_is_refused_and_leaves_nothing(tmp_path):
         InputError, match=r"2 of 100 files are no images that can be read \(allowed: 1%\): cat/0.png, cat/1"
     ):
         prepared(folder, tmp_path / "data")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [prepare.LOCK]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [LOCK]
 
 
 def test_a_class_without_a_readable_image_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from repro.records import EpochRecord, Progress, RunResult
 from repro.spec import resolve
 from repro.training import data, evaluation, loop, models
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 TINY = {
     "data.dataset": "digits",
@@ -36,7 +37,7 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def loaded(digits):
     spec = tiny()
-    return data.load(data.prepare.prepare("digits", digits), spec.data)
+    return data.load(prepare("digits", digits), spec.data)
 
 
 def tiny(**changes):

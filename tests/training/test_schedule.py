@@ -13,6 +13,7 @@ from repro.records import Progress
 from repro.spec import resolve
 from repro.training import data, schedule
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 STEPS, EPOCHS = 7, 6
 
@@ -94,7 +95,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def loaded(digits):
-    found = data.load(data.prepare.prepare("digits", digits), resolve(SETTINGS, "test").data)
+    found = data.load(prepare("digits", digits), resolve(SETTINGS, "test").data)
     return replace(found, train=found.train[:220], val=found.val[:50], test=found.test[:50])
 
 

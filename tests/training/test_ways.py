@@ -12,6 +12,7 @@ from repro.spec import resolve
 from repro.training import data, fast, models, ways
 from repro.training.fast import passes
 from repro.training.loop import Training
+from repro.training.prepare import prepare
 
 SETTINGS = {
     "data.dataset": "digits",
@@ -28,7 +29,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def loaded(digits):
-    found = data.load(data.prepare.prepare("digits", digits), resolve(SETTINGS, "test").data)
+    found = data.load(prepare("digits", digits), resolve(SETTINGS, "test").data)
     return replace(found, train=found.train[:160], val=found.val[:50], test=found.test[:50])
 
 
