@@ -61,14 +61,15 @@ def studies() -> str:
 def study_keys() -> str:
     """Every key of a study's file, as the declarations describe it."""
     from repro.published import Claim, Protocol, Published
-    from repro.study import Study, Variant
+    from repro.study import Elsewhere, Study, Variant
     from repro.validation import described
 
     keys = described("", Study)
-    keys |= {name: keys.pop(name) for name in (".protocol", ".claims")}  # which the groups below explain
+    keys |= {name: keys.pop(name) for name in (".elsewhere", ".protocol", ".claims")}  # which the groups below explain
     for group, declaration in {
         "variants.NAME": Variant,
         "variants.NAME.published": Published,
+        "elsewhere": Elsewhere,
         "protocol": Protocol,
         "claims.NAME": Claim,
     }.items():

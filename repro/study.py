@@ -31,6 +31,19 @@ class Variant(Strict):
     """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
 
 
+class Elsewhere(Strict):
+    """A model that others published on the same data set, for the figure of accuracy against size."""
+
+    title: str = Field(min_length=1)
+    """How the figure names it."""
+    year: int = Field(ge=1950, le=2100)
+    """The year of its publication, shown beside the title."""
+    parameters: int = Field(ge=1)
+    """Its weights in float32 take four bytes each."""
+    accuracy: float = Field(gt=1, le=100)
+    """Test accuracy in percent."""
+
+
 class Study(Claimed):
     """One question and its variants, in the order of the paper's table."""
 
@@ -58,6 +71,8 @@ class Study(Claimed):
     """Fields with lists of values: every combination is a variant, and every field a column of the table."""
     zip: Mapping[str, Any] = Field(default_factory=dict)
     """Fields with lists of values of one length, which go side by side; each combination with one of the grid's."""
+    elsewhere: Annotated[tuple[Elsewhere, ...], Field(strict=False)] = ()
+    """Models of others on the same data set, shown in the figure of accuracy against size and judged nowhere."""
     variants: Mapping[Slug, Variant] = Field(min_length=1)
     """Its rows by name; not needed beside `grid` or `zip`."""
 

@@ -257,12 +257,15 @@ def _scatter(ax: Axes, points: pd.DataFrame) -> list[tuple[Line2D, str]]:
 
 
 @styled()
-def accuracy_against_size(points: pd.DataFrame, title: str) -> Figure:
+def accuracy_against_size(
+    points: pd.DataFrame, title: str, elsewhere: Sequence[tuple[str, float, float]] = ()
+) -> Figure:
     """Accuracy against the size of the saved model, with the Pareto frontier of ours, its models named.
 
     Args:
         points: columns label, x, accuracy, sd, published_x, published; accuracies in percent, sizes in MiB.
         title: of the figure.
+        elsewhere: label, size and test accuracy of models of others.
     """
     figure = framed(7.0, 4.2, title, bottom=0.85)
     ax = figure.subplots()
@@ -284,10 +287,16 @@ def accuracy_against_size(points: pd.DataFrame, title: str) -> Figure:
         right = point[0] < np.sqrt(float(ours["x"].min()) * float(ours["x"].max()))
         at = (7 if right else -7, -10 if place % 2 else 6)
         ax.annotate(names[point], point, at, textcoords="offset points", fontsize=7, ha="left" if right else "right")
-    _log_x(ax, [float(value) for value in points[["x", "published_x"]].astype(float).stack() if value])
+    for label, size, accuracy in elsewhere:
+        ax.plot(size, accuracy, "D", color=MUTED, markersize=4, zorder=2)
+        ax.annotate(label, (size, accuracy), (6, 4), textcoords="offset points", fontsize=7, color=MUTED)
+    if elsewhere:
+        proxies.append((Line2D([], [], color=MUTED, marker="D", linestyle="none"), "of others, on test"))
+    sizes = [float(value) for value in points[["x", "published_x"]].astype(float).stack() if value]
+    _log_x(ax, [*sizes, *(size for _, size, _ in elsewhere)])
     ax.margins(x=0.12, y=0.15)
     ax.set(xlabel="size of the saved model (MiB)", ylabel="validation accuracy (%)")
-    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 3)
+    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 2 if elsewhere else 3)
     return figure
 
 

@@ -27,6 +27,8 @@ from repro.spec import flatten
 
 _FORMS = ("png", "svg", "pdf")
 _EACH = 16  # figures that a process draws while another one starts
+_WEIGHT_MIB = 4 / 2**20
+"""What a weight in float32 takes."""
 
 
 class Job(NamedTuple):
@@ -199,9 +201,17 @@ def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Bes
             yield _picture("forest", figures.forest, given, caption + also, alt)
         points = _points(rows, "size_mib", "published_size")
         if len(points) > 2:
-            sized = (points, "Accuracy against size")
+            others = tuple(
+                (f"{one.title} ({one.year})", one.parameters * _WEIGHT_MIB, one.accuracy)
+                for table, _ in same
+                for one in table.study.elsewhere
+            )
+            sized = (points, "Accuracy against size", others)
             caption = f"Validation accuracy against the size of the saved model, ours and the published.{also}"
-            alt = f"Accuracy and size: {_told(points, ' MiB')}"
+            alt = "; ".join(
+                [f"Accuracy and size: {_told(points, ' MiB')}"]
+                + [f"{label} {accuracy:g}% on test at {size:.2f} MiB" for label, size, accuracy in others]
+            )
             yield _picture("accuracy_against_size", figures.accuracy_against_size, sized, caption, alt)
     if beside.samples is not None:
         images, labels = beside.samples

@@ -187,6 +187,12 @@ def test_names_of_the_frontier_stand_at_their_points(sizes):
     assert named == {label: (size, accuracy) for label, size, accuracy, *_ in rows[:-1]}
 
 
+def test_models_of_others_stand_at_their_size_and_are_told_apart():
+    figure = figures.accuracy_against_size(POINTS, "Sizes", [("Theirs (2014)", 0.5, 75.3)])
+    assert ("Theirs (2014)", (0.5, 75.3)) in [(text.get_text(), text.xy) for text in figure.axes[0].texts]
+    assert "of others, on test" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_every_name_is_in_the_legend_and_none_is_read_as_mathematics():
     figure = figures.study_curves(SERIES, "Names")
     names = [text.get_text().strip() for legend in figure.legends for text in legend.get_texts()]

@@ -55,6 +55,14 @@ def test_every_table_in_four_forms_and_every_figure_in_three(paper_contents, tmp
     assert len(asked) == len(rows) + 1
 
 
+def test_models_that_a_study_names_from_elsewhere_are_in_the_figure_of_sizes(store, tmp_path):
+    report.write(tmp_path, store.sweep("frontier", seeds=(0,)).contents(), PAPER, studies=["frontier"])
+    drawn = (tmp_path / "figures/accuracy_against_size.svg").read_text()
+    assert "Caffe cifar10_quick (2014)" in drawn
+    page = (tmp_path / "index.html").read_text()
+    assert "Caffe cifar10_quick (2014) 75.33% on test at 0.56 MiB; cuda-convnet (2011) 82% on test at 0.34 MiB" in page
+
+
 def test_the_same_rows_give_the_same_bytes(paper_contents, tmp_path):
     for out in ("first", "second"):
         report.write(tmp_path / out, paper_contents, PAPER, studies=["best"])
