@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from repro.records import Architecture
-    from repro.reporting.frame import Beside, Predictions, Table
+    from repro.reporting.frame import Beside, Predictions
+    from repro.reporting.join import Table
     from repro.rows import RunRow
 
     Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
@@ -52,7 +53,7 @@ class Store:
     @cached_property
     def claims(self) -> pd.DataFrame:
         """A row a claim: what it says, its verdict, the numbers that it rests on, and the runs."""
-        return evidence.claims_sheet(claims.judge(claims.load(), self._tables), "").frame
+        return evidence.claims_frame(claims.judge(claims.load(), self._tables))
 
     @cached_property
     def _tables(self) -> tuple[Table, ...]:

@@ -119,7 +119,7 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     """
     from repro import studies
     from repro.reporting import audit, built, claims
-    from repro.reporting.frame import paper_studies
+    from repro.reporting.join import paper_studies
 
     own = None if study is None else studies.load(study)
     printed = own is None or own.study in paper_studies()

@@ -20,7 +20,7 @@ from repro.errors import InputError, unknown
 from repro.published import Paper, Protocol, Published, Written, decimals, size_unit
 from repro.reporting import built
 from repro.reporting.built import Model
-from repro.reporting.frame import Finding, Table, paper_studies
+from repro.reporting.join import Table, paper_studies
 from repro.spec import Value, flatten, resolve
 from repro.study import Study
 
@@ -30,6 +30,19 @@ UNLIKELY = 0.001
 """Probability below which a pattern of digits is not put down to chance."""
 _GRIM = "(GRIM, Brown and Heathers 2017)"
 _ARITHMETIC = {" + ": operator.add, " - ": operator.sub, " * ": operator.mul, " / ": operator.truediv}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One inconsistency of the published numbers, in the paper's own numbers."""
+
+    kind: str
+    where: tuple[str, ...]
+    """Rows (`study/variant`) and sections (`section 5.1`)."""
+    sentence: str
+    """All of it in one or two plain sentences."""
+    printed: str
+    computed: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 from repro import declarations, studies
 from repro.datasets import DataSpec
 from repro.errors import InputError, unknown
 from repro.published import Claim, Contrast, Metric, Paper
 from repro.reporting import stats
-from repro.reporting.frame import REFERENCE, Answer, Decision, Judged, Row, Setting, Table
+from repro.reporting.frame import REFERENCE, Answer, Row, Run
+from repro.reporting.join import Setting, Table
 from repro.reporting.stats import TAIL, Estimate
 from repro.reporting.verdicts import LEARNED, Noises, chance, failed
 from repro.studies import DECLARATIONS
 from repro.validation import validated
 
+Decision: TypeAlias = Literal["supported", "not supported", "undecided"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+"""In the order in which a report has them."""
 ENOUGH = 3
 """Runs from which on "none of them learned" is a result."""
 _WORDS: Mapping[Metric, tuple[str, str, str]] = {
@@ -51,6 +56,32 @@ def load(path: Path | None = None) -> Paper:
         if variant not in known:
             raise InputError(f"{path}: claims.{slug}: {unknown(f'variant of {owner}', variant, known)}")
     return paper
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with its verdict."""
+
+    slug: str
+    says: str
+    section: str
+    """Where the paper says it; empty for a question of one's own."""
+    verdict: Decision
+    why: str
+    """One line: the differences with their intervals, n, and what n can tell."""
+    statistic: float | None
+    """The difference (or ratio) that decided, with its unit and interval."""
+    low: float | None
+    high: float | None
+    unit: str
+    margin: float | None
+    n: int
+    """Runs of the smaller of the two rows that decided."""
+    needed: str
+    """The smallest n that would decide ("5 seeds a row"), or empty where it is decided."""
+    setting: Setting
+    runs: tuple[Run, ...]
+    """Those of all its rows, each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +146,7 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
     if claim.section and claim.metric != "size" and claim.ratio is None and setting.changes:
         verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
     needed = ""
-    known = bool(steps) and all(one.found and one.found.error and one.found.method != stats.FOLDS for one in steps)
+    known = bool(steps) and all(one.found and one.found.error and not one.found.folded for one in steps)
     if verdict == "undecided" and known and not setting.changes:
         n = _needed(claim, steps)
         needed = f"{n} seeds a row" if n is not None else f"more than {stats.MOST:,} seeds a row"
@@ -133,8 +164,7 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
         margin=claim.ratio.times if claim.ratio else None if claim.ends else claim.margin,
         n=found.n if found else min((len(row.runs) for row in rows), default=0),
         needed=needed,
-        rows=claim.rows,
-        run_ids=tuple(dict.fromkeys(run.record.run_id for row in rows for run in row.runs)),
+        runs=tuple({run.record.run_id: run for row in rows for run in row.runs}.values()),
         setting=setting,
     )
 
@@ -188,8 +218,8 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     else:
         support, against = found.p_beyond(sign * margin, sign), found.p_beyond(sign * margin, -sign)
         ahead = sign * found.estimate - margin
-    folded = found.method == stats.FOLDS  # the number of folds decides, not that of seeds
-    needed = None if folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
+    # of folds their number decides, not that of seeds
+    needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
     return _Step(why + (f", margin {margin:g}" if margin else ""), found, support, against, needed, ahead > 0)
 
 
@@ -209,7 +239,7 @@ def _interval(found: Estimate) -> str:
     if found.low is None or found.high is None or found.half is None:
         return f"n = {found.n}, nothing tells the spread over seeds"
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (found.low, found.high))
-    return f"95% {low} to {high}, {'folds' if found.method == stats.FOLDS else 'n'} = {found.n}"
+    return f"95% {low} to {high}, {'folds' if found.folded else 'n'} = {found.n}"
 
 
 def _ratio(claim: Claim, setting: Setting) -> tuple[Decision, str, _Step]:
@@ -289,7 +319,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     told = _told(best, reference, found, "test")
     chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval is simultaneous over all of them."
     why = [chosen if many and found.low is not None else f"{told}."]
-    what = "fold" if found.method == stats.FOLDS else "seed"
+    what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high

@@ -1,6 +1,6 @@
 """The join: what the sweeps planned, with the finished runs that answer it, one table a study.
 
-    Contents ─► settings() ─► tables(): one a study, its rows in the study's order, each with its runs by fold and seed
+    Contents ─► settings ─► tables(): one a study, its rows in the study's order, each with its runs by fold and seed
 
 Plans meet runs by key alone, so a run trained for one study serves every row that asks the same. A table never mixes
 settings: data with its digest and what a command put on every variant are the same in all its rows.
@@ -10,37 +10,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 from repro import studies as declared_studies
 from repro.errors import InputError, unknown
+from repro.published import Published
 from repro.records import RESULT_METRICS
-from repro.reporting.frame import REFERENCE, Beside, Row, Run, Setting, Table
+from repro.reporting.frame import REFERENCE, Beside, Row, Run
 from repro.rows import Contents, RunRow
 from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, hashed, merged, resolve
 from repro.studies import Plan, PlannedRun
 from repro.study import Study
 
 
-class _Scope:
-    """All that a store holds under one setting."""
+class Setting:
+    """Data and protocol that all rows of a table share, with all that a store holds under them."""
 
-    def __init__(self, values: Mapping[str, Value], finished: Mapping[str, tuple[RunRow, ...]], beside: Beside) -> None:
+    def __init__(self, values: Mapping[str, Value], finished: Mapping[str, Sequence[RunRow]], beside: Beside) -> None:
+        """Without plans yet.
+
+        Args:
+            values: dotted name -> value.
+            finished: key -> the finished runs of the store, the latest first.
+            beside: how to fetch what rows do not hold.
+        """
         self.values, self.finished, self.beside = values, finished, beside
-        self.plans: list[Plan] = []  # newest first
-        self.places: dict[
-            str, int
-        ] = {}  # study -> place of its latest sweep among all sweeps of the store, 0 the newest
+        self.id = setting_id(values)
+        """Eight hexadecimal digits: what `--setting` takes."""
+        self.changes = changes(values)
+        """How it differs from the declared setting, as `name=value`; empty where published numbers may be held against it."""
+        data = f"{values['data.dataset']} ({str(values['data.digest'])[:8]})"
+        self.words = ", ".join([data, *(change for change in self.changes if not change.startswith("data.dataset="))])
+        """The setting in one line."""
+        self.plans: list[Plan] = []
+        """Newest first."""
+        self.places: dict[str, int] = {}
+        """Study -> place of its latest sweep among all sweeps of the store, 0 the newest."""
         self._rows: dict[str, Row | None] = {}
-
-    @cached_property
-    def setting(self) -> Setting:
-        data = f"{self.values['data.dataset']} ({str(self.values['data.digest'])[:8]})"
-        changed = changes(self.values)
-        words = ", ".join([data, *(change for change in changed if not change.startswith("data.dataset="))])
-        return Setting(self.values, setting_id(self.values), words, changed, self.row, tuple(self.planned))
 
     @cached_property
     def planned(self) -> Mapping[str, list[PlannedRun]]:
@@ -55,12 +63,20 @@ class _Scope:
         """Every planned study by its slug, as its newest plan declares it."""
         return {study.study: study for plan in reversed(self.plans) for study in plan.studies}
 
-    def answers(self, slug: str) -> bool:
-        """Whether some row of a study has a finished run."""
-        return any(run.key in self.finished for plan in self.plans for run in plan.runs if run.study == slug)
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every planned row, each question once: rows of two studies that share their runs are one."""
+        found: dict[tuple[str, ...], Row] = {}
+        for name in self.planned:
+            if (row := self.row(name)) is not None:
+                found.setdefault(tuple(run.record.key for run in row.runs) or (name,), row)
+        return tuple(found.values())
 
     def row(self, name: str) -> Row | None:
-        """The row `study/variant`, also of a study that was never swept here."""
+        """The row `study/variant`, also of a study that was never swept here: its keys are known from its declaration.
+
+        None for a row that no plan and no declaration knows.
+        """
         if name not in self._rows:
             planned = self.planned.get(name) or self._declared(name)
             self._rows[name] = self._made(name, planned) if planned else None
@@ -83,9 +99,7 @@ class _Scope:
             spec=ordered[0].spec,
             known=self.plans[0].known,
             runs=tuple(
-                Run(run.seed, run.spec.data.fold, self.finished[run.key][0], run.spec, self.beside)
-                for run in ordered
-                if run.key in self.finished
+                Run(self.finished[run.key][0], run.spec, self.beside) for run in ordered if run.key in self.finished
             ),
             missing=tuple((run.spec.data.fold, run.seed) for run in ordered if run.key not in self.finished),
         )
@@ -106,56 +120,88 @@ class _Scope:
         splits = dict.fromkeys((run.seed, run.spec.data.fold) for plan in self.plans for run in plan.runs)
         return [declared_studies.planned_run(study, variant, spec.of(seed, fold), against) for seed, fold in splits]
 
-    def table(self, slug: str, others: Sequence[_Scope]) -> Table:
+    def answers(self, slug: str) -> bool:
+        """Whether some row of a study has a finished run."""
+        return any(run.key in self.finished for plan in self.plans for run in plan.runs if run.study == slug)
+
+    def table(self, slug: str, others: Sequence[Setting]) -> Table:
+        """The rows planned of a study; `others` are the settings that it was swept in besides."""
         study = self.studies[slug]
-        order = {f"{slug}/{variant}": place for place, variant in enumerate(study.variants)}
-        named = sorted(
-            (name for name in self.planned if name.startswith(f"{slug}/")), key=lambda n: order.get(n, len(order))
-        )
-        rows = [self._compared(row) for name in named if (row := self.row(name)) is not None]
+        order = [f"{slug}/{variant}" for variant in study.variants]
+        order += [name for name in self.planned if name.startswith(f"{slug}/") and name not in order]
+        rows = [self._compared(row) for name in order if name in self.planned and (row := self.row(name)) is not None]
         notes = [
-            f"{study.title} was also run in another setting: {other.setting.words} (--setting {other.setting.id})"
-            for other in others
+            f"{study.title} was also run in another setting: {other.words} (--setting {other.id})" for other in others
         ]
-        notes += [note for row in rows for note in self._notes(row)]
-        return Table(study, self.setting, tuple(rows), tuple(notes))
+        return Table(study, self, tuple(rows), (*notes, *(note for row in rows for note in self._notes(row))))
 
     def _compared(self, row: Row) -> Row:
         """The row, compared with nothing where its base asks the same (the default is a row of many tables)."""
         base = self.row(row.base) if row.base else None
         return row if base is not None and question(base.spec) != question(row.spec) else replace(row, base=None)
 
-    def _notes(self, row: Row) -> list[str]:
-        notes = []
+    def _notes(self, row: Row) -> Iterator[str]:
         if row.missing and row.runs:
             told = [f"seed {seed}" if fold is None else f"fold {fold} seed {seed}" for fold, seed in row.missing]
-            notes.append(f"{row.title}: no finished run yet for {', '.join(told)}")
+            yield f"{row.title}: no finished run yet for {', '.join(told)}"
         own = [
             f"{name}={value}"
             for name, value in flatten(row.spec).items()
             if name.startswith(("data.", "training.")) and name != "data.fold" and value != self.values[name]
         ]
         if own:
-            notes.append(f"{row.title}: declared with {', '.join(own)}")
+            yield f"{row.title}: declared with {', '.join(own)}"
         if any(question(run.spec) != question(row.spec) for run in self.planned[row.name]):
-            notes.append(f"{row.title}: declared otherwise in an earlier sweep, whose runs are left out")
+            yield f"{row.title}: declared otherwise in an earlier sweep, whose runs are left out"
         for run in row.runs:
-            who = f"{row.title}, seed {run.seed}"
-            if extra := len(self.finished[run.record.key]) - 1:
-                notes.append(
-                    f"{who}: {extra + 1} finished runs of key {run.record.key}; the latest, {run.record.run_id}, counts"
-                )
-            if run.record.outcome == "diverged":
-                notes.append(f"{who}: diverged (a loss was not finite)")
+            record, who = run.record, f"{row.title}, seed {run.seed}"
+            if (same := len(self.finished[record.key])) > 1:
+                yield f"{who}: {same} finished runs of key {record.key}; the latest, {record.run_id}, counts"
+            if record.outcome == "diverged":
+                yield f"{who}: diverged (a loss was not finite)"
             if lacking := [name for name in RESULT_METRICS if run.metric(name) is None]:
-                notes.append(f"{who}: {', '.join(lacking)} missing or not finite; left out")
-            curve = run.record.curve
-            if curve is not None and len(set(curve.epoch.tolist())) != len(curve.epoch):
-                notes.append(f"{who}: some epochs were recorded twice")
-        return notes
+                yield f"{who}: {', '.join(lacking)} missing or not finite; left out"
+            if record.curve is not None and len(set(record.curve.epoch.tolist())) != len(record.curve.epoch):
+                yield f"{who}: some epochs were recorded twice"
 
 
-def _scopes(contents: Contents, beside: Beside) -> list[_Scope]:
+@dataclass(frozen=True)
+class Table:
+    """One study in one setting; its rows in the study's order."""
+
+    study: Study
+    setting: Setting
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    """What the reader must know beside the numbers, a line each."""
+
+    def base(self, row: Row) -> Row | None:
+        """The row that `row` is compared with."""
+        return None if row.base is None else self.setting.row(row.base)
+
+    @property
+    def printed(self) -> bool:
+        """Whether its rows are rows of the paper, whatever an own study or an older plan says of itself."""
+        return self.study.study in paper_studies()
+
+    @property
+    def answered(self) -> bool:
+        """Whether some row has a finished run."""
+        return any(row.runs for row in self.rows)
+
+
+@cache
+def paper_studies() -> frozenset[str]:
+    """The declared studies that the paper reports: those with a section of it, and numbers that it publishes for them."""
+    unpublished = Published()
+    return frozenset(
+        study.study
+        for study in declared_studies.declared()
+        if study.section and any(variant.published != unpublished for variant in study.variants.values())
+    )
+
+
+def _settings(contents: Contents, beside: Beside) -> list[Setting]:
     """The settings that a store holds, that of the latest sweep first."""
     if not contents.sweeps:
         raise InputError(
@@ -166,14 +212,14 @@ def _scopes(contents: Contents, beside: Beside) -> list[_Scope]:
     finished: dict[str, tuple[RunRow, ...]] = {}
     for run in sorted(contents.runs, key=lambda run: (run.ended_ms, run.started_ms, run.run_id), reverse=True):
         finished[run.key] = (*finished.get(run.key, ()), run)
-    found: dict[str, _Scope] = {}
+    found: dict[str, Setting] = {}
     newest_first = sorted(contents.sweeps, key=lambda sweep: (sweep.started_ms, sweep.run_id), reverse=True)
     for place, plan in enumerate(sweep.plan for sweep in newest_first if sweep.plan.runs):
         values = setting_of(plan)
-        scope = found.setdefault(setting_id(values), _Scope(values, finished, beside))
-        scope.plans.append(plan)
+        one = found.setdefault(setting_id(values), Setting(values, finished, beside))
+        one.plans.append(plan)
         for study in plan.studies:
-            scope.places.setdefault(study.study, place)
+            one.places.setdefault(study.study, place)
     return list(found.values())
 
 
@@ -191,24 +237,22 @@ def tables(
     Raises:
         InputError: the store is empty, or holds no such study or setting.
     """
-    every = _scopes(contents, beside or Beside())
-    swept = {slug: study for scope in every for slug, study in scope.studies.items()}
+    every = _settings(contents, beside or Beside())
+    swept = {slug: study for one in every for slug, study in one.studies.items()}
     for slug in studies or ():
         if slug not in swept:
             raise unknown("study of the store", slug, swept)
-    if setting is not None and setting not in {scope.setting.id for scope in every}:
-        raise unknown("setting", setting, [scope.setting.id for scope in every])
+    if setting is not None and setting not in (ids := [one.id for one in every]):
+        raise unknown("setting", setting, ids)
     made = []
     for slug in sorted(dict.fromkeys(studies or swept), key=lambda slug: _paper_order(swept[slug])):
-        holding = sorted(
-            (scope for scope in every if slug in scope.places),
-            key=lambda scope: (not scope.answers(slug), scope.places[slug]),
-        )
-        chosen = next((scope for scope in holding if setting in {None, scope.setting.id}), None)
+        holding = [one for one in every if slug in one.places]
+        holding.sort(key=lambda one: (not one.answers(slug), one.places[slug]))
+        chosen = next((one for one in holding if setting in {None, one.id}), None)
         if chosen is not None:
-            made.append(chosen.table(slug, [scope for scope in holding if scope is not chosen]))
+            made.append(chosen.table(slug, [one for one in holding if one is not chosen]))
         elif studies:
-            allowed = ", ".join(scope.setting.id for scope in holding)
+            allowed = ", ".join(one.id for one in holding)
             raise InputError(f"{slug} was not swept in setting {setting} (allowed: {allowed})")
     return tuple(made)
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from repro.reporting import drawing, figures, style
 from repro.reporting.figures import Series
-from repro.reporting.frame import Beside, Row, Table
+from repro.reporting.frame import Beside, Row
+from repro.reporting.join import Table
 from repro.spec import flatten
 
 _FORMS = ("png", "svg", "pdf")

@@ -18,8 +18,11 @@ import pandas as pd
 from repro import studies as declared_studies
 from repro.errors import unknown
 from repro.published import Paper
-from repro.reporting import audit, claims, evidence, folder, join, page, tables, values
-from repro.reporting.frame import Answer, Beside, Finding, Judged, Table
+from repro.reporting import audit, claims, evidence, folder, join, page, tables
+from repro.reporting.audit import Finding
+from repro.reporting.claims import DECISIONS, Judged
+from repro.reporting.frame import Answer, Beside
+from repro.reporting.join import Table
 from repro.reporting.page import Section
 from repro.reporting.sheets import Sheet, csv, latex, markdown, markdown_text
 from repro.rows import Contents, RunRow, SweepRow
@@ -114,8 +117,8 @@ def write(
     files |= folder.forms(ledger, evidence.RUN_COLUMNS, latex(ledger))
     epochs = evidence.epochs_frame(runs)
     files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
-    files["values.json"], files["values.tex"] = values.values(frames, judged, answer)
-    files["claims.json"] = values.claims(judged)
+    files["values.json"], files["values.tex"] = evidence.values(frames, judged, answer)
+    files["claims.json"] = evidence.claims_json(judged)
     brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
     files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
@@ -170,7 +173,7 @@ def _sections(
 
 def _counted(judged: Sequence[Judged]) -> str:
     numbers = Counter(one.verdict for one in judged)
-    return ", ".join(f"{numbers[word]} {word}" for word in ("supported", "not supported", "undecided") if numbers[word])
+    return ", ".join(f"{numbers[word]} {word}" for word in DECISIONS if numbers[word])
 
 
 def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], dict[str, float]]:
@@ -228,7 +231,7 @@ def _markdown(
     parts.append(_bullets(facts))
     parts += [f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in overview]
     parts += [markdown(sheet) for sheet in sheets]
-    for verdict in ("supported", "not supported", "undecided"):
+    for verdict in DECISIONS:
         lines = [f"- {markdown_text(f'{one.says}: {one.why}')}" for one in judged if one.verdict == verdict]
         if lines:
             parts.append(f"## Claims: {verdict}\n\n" + "\n".join(lines) + "\n")

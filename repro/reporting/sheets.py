@@ -56,8 +56,7 @@ class Sheet:
     @cached_property
     def cells(self) -> tuple[tuple[Column, ...], list[list[str]]]:
         """The columns in which some cell is not empty, and the cells of every row under them."""
-        records = self.frame.astype(object).where(self.frame.notna(), None).to_dict("records")
-        rows = [[plain(column.text(record)) for column in self.columns] for record in records]
+        rows = [[plain(column.text(row)) for column in self.columns] for row in records(self.frame)]
         keep = [place for place in range(len(self.columns)) if any(row[place] for row in rows)]
         return tuple(self.columns[place] for place in keep), [[row[place] for place in keep] for row in rows]
 
@@ -71,6 +70,12 @@ class Sheet:
         name = next((column.url for column in self.columns if column.url), None)
         found = [] if name is None else self.frame[name].tolist()
         return [url if isinstance(url, str) and url.startswith(("https://", "http://")) else "" for url in found]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, None where a value is missing."""
+    rows: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return rows
 
 
 def plain(text: str) -> str:

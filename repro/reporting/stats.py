@@ -33,7 +33,8 @@ DUNNETT = "difference from the base, simultaneous 95% intervals and adjusted p b
 PREDICTION = "95% prediction interval of one new run on its own sample of images"
 BINOMIAL = f"{PREDICTION}; no predictions kept, so images vary by p(1 - p)"
 PAIRED = "mean of the differences between runs of one seed, 95% t intervals and p by Bonferroni for all rows together"
-FOLDS = "mean over folds after averaging over seeds, 95% interval with Nadeau and Bengio's corrected variance"
+FOLDS = "mean over folds after averaging over seeds, 95% t interval"
+HELD_OUT = f"{FOLDS} with Nadeau and Bengio's corrected variance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ class Estimate:
     def half(self) -> float | None:
         """Half the width of the interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is a mean over folds, whose number n is."""
+        return self.method.startswith(FOLDS)
 
     def p_beyond(self, margin: float, sign: int = 1) -> float:
         """One-sided p value: small where the estimate is clearly above the margin (sign -1: below). 1 without an error."""
@@ -241,30 +247,29 @@ def image_error(first: ArrayLike, second: ArrayLike) -> float:
     return math.sqrt(max(0.0, between) / one.shape[1])
 
 
-def folds(values: ArrayLike, ratio: float) -> Estimate:
-    """Mean over k >= 2 folds whose training sets overlap, with the corrected variance of Nadeau and Bengio (2003).
+def folds(values: ArrayLike, ratio: float = 0.0) -> Estimate:
+    """Mean over k >= 2 folds after averaging over seeds: its variance is s^2 (1/k + ratio), with k - 1 degrees of freedom.
 
-    The variance of the mean is s^2 (1/k + ratio), with k - 1 degrees of freedom.
+    Accuracies on held-out folds vary less than those on new images would, since the training sets overlap: Nadeau and
+    Bengio (2003) correct this by a ratio of 1/(k - 1). Where every fold's network sees the same images the ratio is 0.
 
     Args:
-        values: (k,) or (seeds, k) values or differences, one a fold; seeds are averaged first.
-        ratio: images of a fold's test set over those of its training set.
+        values: (k,) or (seeds, k) values or differences, one a fold.
+        ratio: images of the held-out fold over those of its training set; 0 for what is not counted on a held-out fold.
     """
     array = np.asarray(values, dtype=np.float64)
     array = _checked(array.mean(axis=0) if array.ndim == 2 else array)
     squares, df = _spread(array)
     error = math.sqrt(squares / df * (1 / array.size + ratio)) if squares else None
-    return _estimate(float(array.mean()), error, df, array.size, FOLDS, math.sqrt(squares / df) if df else None)
+    sd = math.sqrt(squares / df) if df else None
+    return _estimate(float(array.mean()), error, df, array.size, HELD_OUT if ratio else FOLDS, sd)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """The p values adjusted for their number by Holm's step-down method, in the order given."""
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = running
-    return tuple(adjusted)
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.minimum(1.0, np.arange(len(order), 0, -1) * np.asarray(p_values, dtype=np.float64)[order])
+    return tuple(np.maximum.accumulate(stepped)[np.argsort(order)].tolist())
 
 
 def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = None) -> int | None:

@@ -16,8 +16,10 @@ import pandas as pd
 from repro import grids
 from repro.published import Published
 from repro.reporting import verdicts
-from repro.reporting.frame import REFERENCE, Row, Statistics, Table
+from repro.reporting.frame import REFERENCE, Row
+from repro.reporting.join import Table
 from repro.reporting.sheets import Column, Sheet
+from repro.reporting.verdicts import Statistics
 from repro.rows import RunRow
 from repro.spec import RunSpec, flatten
 
@@ -54,11 +56,11 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "n": len(row.runs),
         **_parts("val", found.val, "mean", "sd", "low", "high"),
         "published_val": paper.accuracy_at_most if at_most else paper.accuracy,
-        **_parts("predicted", found.predicted, "low", "high"),
-        "verdict": found.verdict if not table.setting.changes else "",
+        **_parts("predicted", found.on_val.predicted, "low", "high"),
+        "verdict": found.on_val.verdict if not table.setting.changes else "",
         **_parts("test", found.test, "mean", "sd", "low", "high"),
         "published_test": paper.test_accuracy,
-        "test_verdict": found.test_verdict if not table.setting.changes else "",
+        "test_verdict": found.on_test.verdict if not table.setting.changes else "",
         "test_diff": None if found.difference is None else found.difference.estimate,
         **_parts("test_diff", found.difference, "low", "high", "p"),
         "base": row.base if base is not None else None,
@@ -79,8 +81,6 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "base_title": None if base is None else base.title,
         "times_smaller": whole / row.size if whole and row.size else None,
         "size_zip_mib": row.metric("model_size_mib"),
-        "image_noise": found.image_noise,
-        "family": row.family,
         "outcome": outcome(row),
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
@@ -137,8 +137,8 @@ def _said_otherwise(paper: Published) -> str:
 
 def _reasons(found: Statistics) -> list[str]:
     """Why nothing is decided."""
-    pairs = ((found.verdict, found.why), (found.test_verdict, found.test_why))
-    return list(dict.fromkeys(f"undecided: {why}" for verdict, why in pairs if verdict == "undecided" and why))
+    both = (found.on_val, found.on_test)
+    return list(dict.fromkeys(f"undecided: {one.why}" for one in both if one.verdict == "undecided" and one.why))
 
 
 # What is shown of a frame

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro.errors import InputError, few, unknown
-from repro.reporting import folder, page, stats, values
+from repro.reporting import evidence, folder, page, stats
 from repro.reporting.conditions import Metric, kept
 from repro.reporting.frame import Answer
 from repro.reporting.sheets import Column, Sheet, csv, latex, markdown, markdown_text
@@ -254,7 +254,7 @@ def write(out: Path, groups: Groups, experiment: str, histories: Histories, proc
     shown = "\n\n".join(f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in drawn)
     told = f"# {markdown_text(answer.headline)}\n\n{markdown_text(why)}\n\n{shown}\n\n"
     every = dict.fromkeys([*groups.by, "seed", "run_id", "run_name", "status", *(one.column for one in groups.metrics)])
-    json, tex = values.texts(*_cited(groups, answer.headline))
+    json, tex = evidence.texts(*_cited(groups, answer.headline))
     files = {
         "index.html": page.page("MLflow experiment", answer, facts, sections),
         "report.md": told + markdown(sheet),

@@ -6,18 +6,50 @@ Runs at chance or diverged do not enter where another run of the row learned. do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from repro.published import size_unit
+from repro.published import Metric, size_unit
 from repro.reporting import stats
-from repro.reporting.frame import Measure, Row, Setting, Split, Statistics, Table, Verdict
+from repro.reporting.frame import Row, Split
+from repro.reporting.join import Setting, Table
 from repro.reporting.stats import Estimate, Images, Noise
 
 LEARNED = 10.0
 """Points above the share of the largest class from which an accuracy shows that a network has learned."""
-_POOLED: tuple[Measure, ...] = ("val", "test", "gap")
+Verdict: TypeAlias = Literal["consistent", "ours below", "ours above", "undecided", ""]
+"""Where our runs lie, seen from the published number; empty where none was published."""
+_ACCURACIES: tuple[Metric, ...] = ("val", "test", "gap")
+_HELD_OUT: tuple[Metric, ...] = ("val", "gap")
+
+
+class Judgement(NamedTuple):
+    """A published accuracy against our runs, in percent."""
+
+    predicted: Estimate | None
+    """95% prediction interval of one new run; None where nothing tells the spread."""
+    verdict: Verdict
+    why: str
+    """One line for the reader; empty where there is no published number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What is concluded of one row. Estimates are in percent or points."""
+
+    val: Estimate | None
+    """Mean, standard deviation and 95% interval of the mean over runs; None without runs."""
+    test: Estimate | None
+    on_val: Judgement
+    on_test: Judgement
+    difference: Estimate | None
+    """Test accuracy minus the base's with its simultaneous 95% interval and adjusted p; None without a base or runs."""
+    image_noise: float | None
+    """Half-width of the difference's 95% interval over other images; None where no predictions exist."""
+    size_verdict: Literal["fits", "differs", ""]
+    """Whether our model has the published size, within one unit of its last digit."""
 
 
 class Noises:
@@ -26,18 +58,18 @@ class Noises:
     def __init__(self, setting: Setting) -> None:
         """Takes every row of the setting; nothing is computed yet."""
         self.rows = {_runs(row): row for row in setting.rows}
-        self._seeds: dict[Measure, dict[str, Noise | None]] = {}
+        self._seeds: dict[Metric, dict[str, Noise | None]] = {}
         self._images: dict[tuple[str, Split], float | None] = {}
 
-    def seeds(self, row: Row, measure: Measure) -> Noise | None:
+    def seeds(self, row: Row, measure: Metric) -> Noise | None:
         """The noise over seeds of a row, pooled over its family in the setting."""
         if _runs(row) not in self.rows:
             self.rows[_runs(row)] = row
             self._seeds.clear()
         if measure not in self._seeds:
-            learned = {runs: one for runs, one in self.rows.items() if one.values(measure, learned=True).size}
-            values = {runs: one.values(measure, learned=True) for runs, one in learned.items()}
-            self._seeds[measure] = stats.pool(values, {runs: one.family for runs, one in learned.items()})
+            found = {runs: one.values(measure, learned=True) for runs, one in self.rows.items()}
+            learned = {runs: values for runs, values in found.items() if values.size}
+            self._seeds[measure] = stats.pool(learned, {runs: self.rows[runs].family for runs in learned})
         return self._seeds[measure].get(_runs(row))
 
     def images(self, row: Row, split: Split) -> Images:
@@ -49,7 +81,7 @@ class Noises:
             variance = float(np.mean(known)) if known else None
         return Images(row.images(split), row.images("val") + row.images("test"), variance, 100)
 
-    def difference(self, row: Row, base: Row, measure: Measure) -> Estimate | None:
+    def difference(self, row: Row, base: Row, measure: Metric) -> Estimate | None:
         """Mean of a row minus mean of another over the runs that learned; None where either has none.
 
         Two rows with folds are paired by fold, after averaging over the seeds of a fold. Times have the noise of both rows.
@@ -59,35 +91,40 @@ class Noises:
             return None
         ours, theirs = by_fold(row, measure), by_fold(base, measure)
         if folds := sorted(ours.keys() & theirs.keys()):
-            return stats.folds([ours[fold] - theirs[fold] for fold in folds], _ratio(row, len(folds)))
+            return _over_folds([ours[fold] - theirs[fold] for fold in folds], row, measure)
         return stats.difference(one, other, *self.pair(row, base, measure))
 
-    def pair(self, row: Row, base: Row, measure: Measure) -> tuple[Noise | None, Noise | None]:
+    def pair(self, row: Row, base: Row, measure: Metric) -> tuple[Noise | None, Noise | None]:
         """The noise of two rows, of their own runs alone for what is no accuracy."""
-        if measure in _POOLED:
+        if measure in _ACCURACIES:
             return self.seeds(row, measure), self.seeds(base, measure)
         values = {name: each.values(measure, learned=True) for name, each in (("row", row), ("base", base))}
         found = stats.pool(values, dict.fromkeys(values, ""))
         return found["row"], found["base"]
 
+    def prediction(self, row: Row, split: Split) -> Estimate:
+        """Where one more run of a row, at least one of which learned, is expected."""
+        return stats.prediction(row.values(split, learned=True), self.seeds(row, split), self.images(row, split))
+
     def dunnett(self, rows: Sequence[Row], base: Row) -> dict[str, Estimate]:
-        """Test accuracy of every row that learned minus one base's, with simultaneous intervals over all of them."""
-        usable = [row for row in rows if row.values("test", learned=True).size]
+        """Test accuracy of every row that learned minus one base's, with simultaneous intervals over all of them.
+
+        Rows with folds are paired with the base's, each with its own interval.
+        """
         against = base.values("test", learned=True)
-        if not against.size:
-            return {}
+        usable = [row for row in rows if row.values("test", learned=True).size and against.size]
         folded = {row.name: self.difference(row, base, "test") for row in usable if by_fold(row, "test")}
         plain = [row for row in usable if row.name not in folded]
         values, noises = [row.values("test", learned=True) for row in plain], [self.seeds(row, "test") for row in plain]
-        found = stats.dunnett(values, against, noises, self.seeds(base, "test"))
+        found = stats.dunnett(values, against, noises, self.seeds(base, "test")) if plain else ()
         both = dict(zip((row.name for row in plain), found, strict=True)) | folded
         return {name: one for name, one in both.items() if one is not None}
 
     def _variance(self, row: Row, split: Split) -> float | None:
         if (key := (_runs(row), split)) not in self._images:
             correct = row.correct(split) if all(run.learned for run in row.runs) else None
-            enough = correct is not None and len(correct) > 1
-            self._images[key] = stats.image_variance(correct) if correct is not None and enough else None
+            known = correct is not None and len(correct) > 1
+            self._images[key] = stats.image_variance(correct) if correct is not None and known else None
         return self._images[key]
 
 
@@ -98,28 +135,21 @@ def statistics(table: Table) -> dict[str, Statistics]:
     differences: dict[str, Estimate] = {}
     for base in bases.values():
         differences |= noises.dunnett([row for row in table.rows if row.base == base.name], base)
-    found = {}
-    for row in table.rows:
-        judged = [_published(row, split, table.setting, noises) for split in ("val", "test")]
-        (predicted, verdict, why), (predicted_test, test_verdict, test_why) = judged
-        found[row.name] = Statistics(
+    return {
+        row.name: Statistics(
             val=_mean(row, "val", noises),
             test=_mean(row, "test", noises),
-            predicted=predicted,
-            verdict=verdict,
-            why=why,
-            predicted_test=predicted_test,
-            test_verdict=test_verdict,
-            test_why=test_why,
+            on_val=_published(row, "val", table.setting, noises),
+            on_test=_published(row, "test", table.setting, noises),
             difference=differences.get(row.name),
             image_noise=_image_noise(row, table.base(row)),
-            size_verdict=_size(row)[0],
-            size_why=_size(row)[1],
+            size_verdict=_size(row),
         )
-    return found
+        for row in table.rows
+    }
 
 
-def by_fold(row: Row, measure: Measure) -> dict[int, float]:
+def by_fold(row: Row, measure: Metric) -> dict[int, float]:
     """A measure by fold, averaged over the seeds of each; empty for a row without folds."""
     found: dict[int, list[float]] = {}
     for run in row.runs:
@@ -148,52 +178,54 @@ def failed(row: Row) -> str:
 def _mean(row: Row, split: Split, noises: Noises) -> Estimate | None:
     folds = by_fold(row, split)
     if len(folds) > 1:
-        return stats.folds([folds[fold] for fold in sorted(folds)], _ratio(row, len(folds)))
+        return _over_folds([folds[fold] for fold in sorted(folds)], row, split)
     learned, every = row.values(split, learned=True), row.values(split)
     if learned.size:
         return stats.mean(learned, noises.seeds(row, split))
     return stats.mean(every, None) if every.size else None
 
 
-def _ratio(row: Row, seen: int) -> float:
-    """Images of a fold over those outside of it, by the declared number of folds, else by those that were run."""
-    declared = row.spec.data.folds
-    return 1 / (max(2, declared or seen) - 1)
+def _over_folds(values: Sequence[float], row: Row, measure: Metric) -> Estimate:
+    """The mean over folds. What is counted on the held-out images has their share of the training images as its ratio.
+
+    The share follows from the declared number of folds, else from those that were run.
+    """
+    declared = max(2, row.spec.data.folds or len(values))
+    return stats.folds(values, 1 / (declared - 1) if measure in _HELD_OUT else 0.0)
 
 
-def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> tuple[Estimate | None, Verdict, str]:
+def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judgement:
     """Where one more run is expected, and the published number against it, in the declared setting alone.
 
     Published numbers are of the fixed split, so a row with folds has neither.
     """
     if by_fold(row, split):
-        return None, "", ""
-    values, paper = row.values(split, learned=True), row.published
-    images = noises.images(row, split)
-    found = stats.prediction(values, noises.seeds(row, split), images) if values.size else None
+        return Judgement(None, "", "")
+    paper = row.published
+    found = noises.prediction(row, split) if row.values(split, learned=True).size else None
     found = None if found is None or found.half is None else found
     bound = paper.accuracy_at_most if split == "val" and paper.accuracy is None else None
     published = bound if bound is not None else paper.accuracy if split == "val" else paper.test_accuracy
     if published is None or setting.changes:
-        return found, "", ""
+        return Judgement(found, "", "")
     if how := failed(row):
-        level = chance(row) + LEARNED
-        verdict: Verdict = "consistent" if bound is not None or published < level else "ours below"
-        return found, verdict, f"published {published:g}; {how}"
-    if found is None or found.low is None or found.high is None or found.half is None:
+        below = bound is None and published >= chance(row) + LEARNED
+        return Judgement(found, "ours below" if below else "consistent", f"published {published:g}; {how}")
+    if found is None or found.low is None or found.high is None:
         why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and nothing tells the spread over seeds"
-        return None, "undecided", why
+        return Judgement(None, "undecided", why)
     at_most = "at most " if bound is not None else ""
     why = f"published {at_most}{published:g}, one more run is expected in {found.low:.2f} to {found.high:.2f} (n = {found.n})"
     if improving := sum(run.improving for run in row.runs):
         why += f"; {improving} of {len(row.runs)} runs still improved at the limit of epochs"
     if found.low > published:
-        return found, "ours above", why
+        return Judgement(found, "ours above", why)
     if found.high < published and bound is None:
-        return found, "ours below", why
-    n = stats.runs_to_exclude(abs(published - found.estimate), found.estimate, noises.seeds(row, split), images)
+        return Judgement(found, "ours below", why)
+    noise, images = noises.seeds(row, split), noises.images(row, split)
+    n = stats.runs_to_exclude(abs(published - found.estimate), found.estimate, noise, images)
     tell = "no number of seeds" if n is None else f"{n} seeds"
-    return found, "consistent", f"{why}; {tell} would tell the two apart"
+    return Judgement(found, "consistent", f"{why}; {tell} would tell the two apart")
 
 
 def _image_noise(row: Row, base: Row | None) -> float | None:
@@ -203,15 +235,11 @@ def _image_noise(row: Row, base: Row | None) -> float | None:
     return 100 * stats.Z * stats.image_error(ours, theirs)
 
 
-def _size(row: Row) -> tuple[Literal["fits", "differs", ""], str]:
-    """Whether our model has the published size, within one unit of its last digit."""
+def _size(row: Row) -> Literal["fits", "differs", ""]:
     published, mib = row.published.size, row.size
     if published is None or mib is None:
-        return "", ""
-    unit = size_unit(published, mib)
-    if unit is None:
-        return "differs", f"ours has {mib:.3f} MiB" + (f"; {row.note}" if row.note else "")
-    return "fits", f"ours has {mib:.3f} MiB" + ("" if unit == "MiB" else f", printed in {unit}")
+        return ""
+    return "differs" if size_unit(published, mib) is None else "fits"
 
 
 def _runs(row: Row) -> str:

@@ -87,7 +87,7 @@ def test_the_words_name_who_is_more_accurate_and_what_n_can_tell():
         " 11 seeds a row would tell, if the means stay"
     )
     assert one.needed == "11 seeds a row"
-    assert len(one.run_ids) == 6
+    assert len(one.runs) == 6
 
 
 def test_all_of_needs_every_contrast_and_is_refuted_after_holms_correction():
@@ -233,6 +233,16 @@ def own(tmp_path, text=MINE):
     return studies.load(path)
 
 
+def test_the_papers_studies_are_those_that_it_publishes_numbers_for():
+    printed = join.paper_studies()
+    assert {study.study for study in studies.declared() if study.table} < printed
+    assert {"batch_norm", "best", "optimizer"} < printed
+    assert not printed & {"expand_kernels", "weight_decay", "augmentation", "frontier", "demo"}
+    contents = store_of(ROWS | {"squeeze_1_expand_1_5": 79.0}, "reproducibility", "expand_kernels", **SIZES)
+    assert [table.study.study for table in join.tables(contents) if table.printed] == ["reproducibility"]
+    assert "Of 2 networks the best on validation: SqueezeNet, batchnorm" in answer(contents).why
+
+
 def test_a_study_of_ones_own_has_claims_in_the_same_form(tmp_path):
     study = own(tmp_path)
     contents = store_of({"wide": 75.0, "squeezenet_bn": 73.0}, study, "reproducibility")
@@ -250,7 +260,7 @@ def test_the_documented_study_with_published_numbers_is_judged(tmp_path):
     contents = store_of({"wide": 72.0, "squeezenet_bn": 73.0}, study, "reproducibility", **SIZES)
     (table,) = join.tables(contents, ["replication"])
     found = verdicts.statistics(table)["replication/wide"]
-    assert (found.verdict, found.size_verdict) == ("ours below", "fits")
+    assert (found.on_val.verdict, found.size_verdict) == ("ours below", "fits")
     (one,) = judge(claims.load(), [table])
     assert (one.slug, one.verdict, one.margin) == ("wide_helps", "not supported", 0.5)
     keys = set(re.findall(r"^\| `variants\.NAME\.published\.(\w+)`", text, re.MULTILINE))
@@ -380,7 +390,8 @@ def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path,
     answer = headline(claims.load(), found)
     assert answer.headline.startswith("SqueezeNet is 2.0 points less accurate than our AlexNet on test")
     assert answer.why.startswith("Of 2 networks the best on validation: SqueezeNet, batchnorm")
-    named = {row for claim in judge(claims.load(), found) if claim.slug != "wide_helps" for row in claim.rows}
+    judged = [one for one in judge(claims.load(), found) if one.slug != "wide_helps"]
+    named = {row for one in judged for row in claims.load().claims[one.slug].rows}
     assert not {row for row in named if row.startswith(("weight_decay/", "mine/"))}
     frames = [tables.study_frame(table) for table in found]
     drawn = [one for one in pictures.overall(found, frames, Beside()) if one.slug == "forest"]

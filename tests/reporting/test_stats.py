@@ -174,10 +174,27 @@ def test_folds_worked_example():
     assert found.estimate == 3
     assert found.error == pytest.approx(math.sqrt(2.5 * (1 / 5 + 1 / 4)))
     assert found.half == pytest.approx(2.776445 * found.error, abs=1e-5)
+    assert (found.method, found.folded) == (stats.HELD_OUT, True)
+    plain = stats.folds([1, 2, 3, 4, 5])
+    assert (plain.error, plain.method, plain.folded) == (pytest.approx(math.sqrt(2.5 / 5)), stats.FOLDS, True)
     seeds = [[0, 2, 2, 5, 4], [2, 2, 4, 3, 6]]
     assert stats.folds(seeds, 1 / 4) == found  # seeds are averaged within a fold first
     assert stats.folds([1, 1, 1], 0.5).half is None
     assert stats.folds([1], 0.5).half is None
+
+
+@pytest.mark.parametrize(("parts_sd", "lowest"), [(0.0, 0.935), (1.0, 0.98)])
+def test_folds_on_one_test_set_cover_the_mean_over_networks_of_these_training_images(parts_sd, lowest):
+    """Each network lacks one of five parts of the images; with a correction for held-out folds too much would be covered."""
+    random = np.random.default_rng(0)
+    lacks = random.normal(0, 1, (4_000, 5))  # what it costs to lack a part: the parts together make the whole
+    values = parts_sd * (lacks - lacks.mean(axis=1, keepdims=True)) + random.normal(0, 1, lacks.shape)
+    found = [stats.folds(one) for one in values]
+    covered = np.mean([one.low <= 0 <= one.high for one in found])
+    assert lowest <= covered <= (0.965 if parts_sd == 0 else 1)
+    assert (
+        np.mean([abs(one.estimate) <= stats.folds(v, 1 / 4).half for one, v in zip(found, values, strict=True)]) > 0.98
+    )
 
 
 def test_the_fewest_runs_that_tell_are_the_first_whose_interval_is_narrow_enough():
