@@ -179,7 +179,7 @@ def tabulate(
     wanted = conditions.metrics(metric)
     found = experiments.read(tracking_uri, experiment, condition)
     groups = tabulate.tabulate(
-        found.records(), found.histories, by=_names(by), wanted=wanted, seed=seed,
+        found.runs, found.histories, by=_names(by), wanted=wanted, seed=seed,
         baseline=conditions.pairs(baseline), paired=paired, where=where, every="status" in condition,
     )  # fmt: skip
     paths = tabulate.write(Path(out), groups, found.name, found.histories, environment.cores()) if out else ()

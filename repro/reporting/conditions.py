@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import operator
 import re
+import sqlite3
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,8 @@ from numpy.typing import NDArray
 from repro.errors import InputError, unknown
 
 _METRIC = re.compile(r"(?:metrics\.)?(?P<name>.+?)(?::(?P<pick>last|max|min|at=-?\d+))?(?P<lower>:min)?")
-_TERM = re.compile(r"(?P<column>.+?)\s*(?P<sign>[=!<>]=|[=<>])\s*(?P<quote>['\"]?)(?P<value>.*)(?P=quote)")
-_AND = re.compile(r"\s+and\s+(?=(?:[^'\"]|'[^']*'|\"[^\"]*\")*$)", re.IGNORECASE)
-_SIGNS = {"=": operator.eq, "==": operator.eq, "!=": operator.ne,
-          "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}  # fmt: skip
+_TEXT = r"('[^']*')|(?<![\w.])([`\"]?)({})\2(?![\w.])"
+"""A text in quotes, or one of some columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +67,24 @@ def pairs(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in terms}
 
 
-def kept(frame: pd.DataFrame, where: str, columns: Collection[str]) -> pd.DataFrame:
-    """The rows that meet `column sign value [and ...]`; all of them where nothing is asked."""
-    for term in _AND.split(where.strip()) if where.strip() else ():
-        frame = frame[_meets(frame, term, columns)]
-    return frame
+def kept(frame: pd.DataFrame, where: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows that meet a condition of SQL on some columns, which is held to a copy of them in memory alone.
 
-
-def _meets(frame: pd.DataFrame, term: str, columns: Collection[str]) -> pd.Series:
-    """Which rows meet `column sign value`; nothing of it is run as code."""
-    if (found := _TERM.fullmatch(term.strip())) is None:
-        raise InputError(f"--where {term!r}: is no condition (example: n >= 3 and params.model = 'resnet18')")
-    if found["column"] not in columns:
-        raise unknown("column of --where", found["column"], columns)
-    column, compare = frame[found["column"]], _SIGNS[found["sign"]]
-    try:
-        return compare(pd.to_numeric(column, errors="coerce"), float(found["value"]))
-    except ValueError:
-        if compare in {operator.eq, operator.ne}:
-            return compare(column.astype(str), found["value"])
-        raise InputError(f"--where {term!r}: {found['sign']} takes a number, got {found['value']!r}") from None
+    A text that looks like a number is compared as one; a value that is missing meets no condition.
+    """
+    if not where.strip():
+        return frame
+    names = {name: f"c{place}" for place, name in enumerate(columns)}
+    pattern = _TEXT.format("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+    condition = re.sub(pattern, lambda found: found[1] or names[found[3]], where)
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        shown = frame[[*columns]].set_axis([*names.values()], axis=1)
+        shown.to_sql("groups", copy, index_label="place", dtype=dict.fromkeys(shown, "NUMERIC"))
+        try:
+            found = copy.execute(f"SELECT place FROM groups WHERE ({condition})").fetchall()  # noqa: S608 - a copy in memory
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            said, _, name = str(error).partition("no such column: ")
+            if name:
+                raise InputError(f"{unknown('column of --where', name, columns)}; text stands in quotes") from None
+            raise InputError(f"--where {where!r}: {said} (example: n >= 3 and params.model = 'resnet18')") from None
+    return frame[frame.index.isin([place for (place,) in found])]

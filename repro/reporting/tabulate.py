@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def tabulate(
     """The groups of some runs, which are given newest first.
 
     Args:
-        runs: a row a run: `run_id`, `status`, and `params.*`, `tags.*`, `metrics.*`.
+        runs: a row a run: `run_id`, `status`, and `params.*`, `tags.*`, `metrics.*`, nested or not.
         histories: of the metrics whose value is not the last one.
         by: columns; runs that agree in them make a group.
         wanted: the values of a run.
@@ -107,16 +107,17 @@ def tabulate(
     Raises:
         InputError: no such column, metric or value, a pairing without a seed, or no run that is left.
     """
-    runs = pd.DataFrame(runs)
+    runs = runs if isinstance(runs, pd.DataFrame) else pd.json_normalize([*runs])
     if runs.empty:
         raise InputError("no run is there, or none that meets --filter")
-    known = {kind: [name for name in runs if name.startswith(kind)] for kind in ("params.", "tags.", "metrics.")}
-    for name in (*by, *([seed] if seed else [])):
+    settings = [name for name in runs if name.startswith(("params.", "tags.")) and ".mlflow." not in name]
+    for name in filter(None, [*by, seed]):
         if name not in runs:
-            raise unknown("column", name, known["params."] + [tag for tag in known["tags."] if ".mlflow." not in tag])
+            raise unknown("column", name, settings)
+    measured = [name.removeprefix("metrics.") for name in runs if name.startswith("metrics.")]
     for one in wanted:
-        if f"metrics.{one.name}" not in runs:
-            raise unknown("metric", one.name, [name.removeprefix("metrics.") for name in known["metrics."]])
+        if one.name not in measured:
+            raise unknown("metric", one.name, measured)
     if not by or (paired and not (seed and baseline)):
         raise InputError("--by names no column" if not by else "--paired needs --seed and --baseline, too")
     warnings: list[str] = []
@@ -134,13 +135,11 @@ def tabulate(
         runs = runs[~twice]
     warnings += _mixed(runs, by, seed)
     for name, value in (baseline or {}).items():
-        if name not in by or value not in {*runs[name]}:
-            where = f"value of {name}" if name in by else "column of --baseline"
-            raise unknown(where, value if name in by else name, runs[name].unique() if name in by else by)
+        if name not in by:
+            raise unknown("column of --baseline", name, by)
+        if value not in {*runs[name]}:
+            raise unknown(f"value of {name}", value, runs[name].unique())
     frame, digits = _statistics(runs, [*by], wanted, baseline or {}, paired, warnings)
-    frame = kept(frame, where, {*frame} - {"label", *(f"{one.label}_base" for one in wanted)})
-    if frame.empty:
-        raise InputError(f"--where {where}: no group is left")
     words = {"last": "the last value", "max": "the maximum over steps", "min": "the minimum over steps"}
     told = [f"{one.label}: {words.get(one.pick, f'the value at step {one.pick[3:]}')}" + ", lower is better" * one.lower
             for one in wanted]  # fmt: skip
@@ -148,7 +147,10 @@ def tabulate(
     if baseline:
         how = "paired by seed, intervals and p by Bonferroni" if paired else "simultaneous intervals and p by Dunnett"
         header += f" Differences from {', '.join('='.join(one) for one in baseline.items())}: {how}."
-    return Groups(tuple(by), tuple(wanted), frame, runs, digits, header, tuple(warnings))
+    groups = Groups(tuple(by), tuple(wanted), frame, runs, digits, header, tuple(warnings))
+    if (shown := kept(frame, where, groups.columns)).empty:
+        raise InputError(f"--where {where}: no group is left")
+    return replace(groups, frame=shown)
 
 
 def _valued(runs: pd.DataFrame, histories: Histories, wanted: Sequence[Metric], warnings: list[str]) -> pd.DataFrame:

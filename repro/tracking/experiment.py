@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from repro.errors import InputError, unknown
 from repro.tracking import api, reader, sqlite
 from repro.tracking.credentials import link
 from repro.tracking.failures import errors
-from repro.tracking.store import EXPERIMENT, connect, resolve, sqlite_path
+from repro.tracking.store import EXPERIMENT, connect, existing, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
 
@@ -19,33 +20,14 @@ from repro.tracking.stored import Histories, StoredRun
 class Experiment:
     """What was read, and how to read the histories of metrics: from run ids and names."""
 
-    uri: str
     name: str
-    runs: tuple[StoredRun, ...]
+    runs: list[dict[str, Any]]
+    """A row a run, newest first: the fields of `StoredRun`, `run_name` and `url`, which is empty but for a server."""
     histories: Callable[[Sequence[str], Collection[str]], Histories]
-    notes: list[str]
-    """What the reader must know beside the runs, a line each; reading histories may add one."""
-
-    def records(self) -> list[dict[str, Any]]:
-        """A row a run, with the columns of `mlflow.search_runs` and `run_name`, `data` and `url`."""
-        pages = link(self.uri) if self.uri.startswith("http") else None
-        return [
-            {
-                "run_id": run.run_id,
-                "run_name": run.name,
-                "status": run.status,
-                "data": ", ".join(run.data),
-                "url": pages and f"{pages}/#/experiments/{run.experiment_id}/runs/{run.run_id}",
-                **{f"params.{name}": value for name, value in run.params.items()},
-                **{f"tags.{name}": value for name, value in run.tags.items()},
-                **{f"metrics.{name}": value for name, value in run.metrics.items()},
-            }
-            for run in self.runs
-        ]
 
 
 def read(uri: str | None, name: str | None, condition: str = "") -> Experiment:
-    """Every run of an experiment that is not deleted, newest first.
+    """Every run of an experiment that is not deleted.
 
     Args:
         uri: the store; None is MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
@@ -54,25 +36,24 @@ def read(uri: str | None, name: str | None, condition: str = "") -> Experiment:
 
     Raises:
         InputError: no such store or experiment, or a condition that MLflow does not take.
-        TrackingError: the store cannot be read.
+        TrackingError: the store cannot be read; reading the histories may raise it, too.
     """
-    uri, notes = resolve(uri), list[str]()
-    database = sqlite_path(uri)
-    if database is not None:
-        if not database.is_file():
-            raise InputError(f"{uri}: no such file; name the store with --tracking-uri (example: sqlite:///mlflow.db)")
+    uri = existing(uri)
+    histories = None
+    if (database := sqlite_path(uri)) is not None:
         with errors(uri), sqlite.reading(database) as connection:
-            if sqlite.unknown_schema(connection) is None and not condition:
-                name, found = _chosen(sqlite.experiments(connection), name)
-                runs = sqlite.runs(connection, found)
-                return Experiment(uri, name, tuple(runs), lambda *asked: sqlite.histories(database, *asked), notes)
+            if sqlite.unknown_schema(connection) is None:
+                histories = errors(uri)(partial(sqlite.histories, database))
+                if not condition:
+                    name, number = _chosen(sqlite.experiments(connection), name)
+                    return Experiment(name, _records(uri, sqlite.runs(connection, number)), histories)
     from mlflow.exceptions import MlflowException
 
     store = connect(uri, create=False)
     with store.errors():
-        name, found = _chosen(api.experiments(store), name)
+        name, number = _chosen(api.experiments(store), name)
         try:
-            runs = [api.stored(run) for run in api.search(store, condition, [str(found)])]
+            runs = _records(uri, map(api.stored, api.search(store, condition, [str(number)])))
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
@@ -80,7 +61,17 @@ def read(uri: str | None, name: str | None, condition: str = "") -> Experiment:
                 f"--filter {condition!r}: {' '.join(str(error).split())[:300]} (example: params.model = 'resnet18' and"
                 " metrics.accuracy > 0.5)"
             ) from None
-    return Experiment(uri, name, tuple(runs), lambda ids, names: reader.histories(store, ids, notes, names), notes)
+    return Experiment(name, runs, histories or store.errors()(partial(reader.histories, store, notes=[])))
+
+
+def _records(uri: str, runs: Iterable[StoredRun]) -> list[dict[str, Any]]:
+    page = f"{link(uri)}/#/experiments" if uri.startswith("http") else ""
+    return [
+        asdict(run)
+        | {"run_name": run.name, "data": ", ".join(run.data)}
+        | {"url": page and f"{page}/{run.experiment_id}/runs/{run.run_id}"}
+        for run in runs
+    ]
 
 
 def _chosen(known: Mapping[str, int] | Mapping[str, str], given: str | None) -> tuple[str, int]:

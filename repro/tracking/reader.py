@@ -22,7 +22,7 @@ from repro.tracking.credentials import shown
 from repro.tracking.failures import errors
 from repro.tracking.names import Tag
 from repro.tracking.places import Moved, local, moved
-from repro.tracking.store import Store, connect, resolve, sqlite_path
+from repro.tracking.store import Store, connect, existing, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
 PLAN = "sweep.json"
@@ -47,12 +47,10 @@ def read(
         InputError: not the URI of a store, or a database file that does not exist.
         TrackingError: the store cannot be read.
     """
-    uri = resolve(uri)
+    uri = existing(uri)
     database = sqlite_path(uri)
     notes: list[str] = []
     if database is not None:
-        if not database.is_file():
-            raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
         with errors(uri):
             with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
                 missing = sqlite.unknown_schema(connection)
@@ -73,7 +71,7 @@ def read(
         source = _Source(
             api.runs(opened),
             lambda run: api.download(opened, run, PLAN),
-            lambda run_ids: histories(opened, run_ids, notes),
+            lambda run_ids: histories(opened, run_ids, notes=notes),
         )
         return _contents(uri, source, plans, curves, studies, notes)
 
@@ -167,7 +165,7 @@ def _beside(store: Callable[[], Store], misplaced: Moved | None, run: StoredRun)
 
 
 def histories(
-    store: Store, run_ids: Sequence[str], notes: list[str], names: Collection[str] = EPOCH_METRICS
+    store: Store, run_ids: Sequence[str], names: Collection[str] = EPOCH_METRICS, *, notes: list[str]
 ) -> Histories:
     """The points of some metrics of some runs through MLflow, in the fastest way that the store has."""
     if store.uri.startswith(("http://", "https://")):

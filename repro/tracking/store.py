@@ -116,10 +116,8 @@ def connect(uri: str | None = None, experiment: str | None = None, *, create: bo
         TrackingError: a server that does not answer, a file that is no database, a folder that cannot be written,
             a schema that the installed MLflow does not know.
     """
-    uri = resolve(uri)
+    uri = resolve(uri) if create else existing(uri)
     database = sqlite_path(uri)
-    if not create and absent(uri):
-        raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
@@ -172,6 +170,18 @@ def sqlite_path(uri: str) -> Path | None:
     if name in {"", ":memory:"}:
         raise InputError(f"tracking URI {uri!r} names no file (example: sqlite:///mlflow.db)")
     return Path.cwd() / name
+
+
+def existing(uri: str | None) -> str:
+    """The same for a store that is only read.
+
+    Raises:
+        InputError: not a URI of a store that can be used, or a sqlite file that is not there.
+    """
+    uri = resolve(uri)
+    if absent(uri):
+        raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
+    return uri
 
 
 def absent(uri: str | None) -> bool:

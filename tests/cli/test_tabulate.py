@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import scipy.stats
 
 from tests.starting import command, environment
+from tests.tracking.conftest import Server
 
 WRITTEN = """
 import math, random
@@ -100,6 +102,23 @@ def test_mlflow_s_own_search_chooses_runs_and_gives_the_same(theirs):
     assert json.loads(some.stdout)["groups"] == json.loads(every.stdout)["groups"]
     stopped = tabulated(theirs, "--metric", "val_acc", "--json", "--filter", "attributes.status = 'KILLED'")
     assert [(group["n"], group["val_acc_mean"]) for group in json.loads(stopped.stdout)["groups"]] == [(1, 0.1)]
+
+
+def test_a_server_gives_the_same_table_and_links_to_its_runs(theirs, tmp_path):
+    server = Server(tmp_path)
+    shutil.copy(theirs / "theirs.db", server.database)
+    server.start()
+    try:
+        out = str(tmp_path / "report")
+        asked = ["--metric", "val_acc:max,loss:last:min", "--baseline", "params.model=small", "--json"]
+        local, remote = tabulated(theirs, *asked), tabulated(theirs, *asked, "--out", out, uri=server.uri)
+    finally:
+        server.stop()
+    assert (local.returncode, remote.returncode) == (0, 0), local.stderr + remote.stderr
+    shown = [{**json.loads(done.stdout), "files": []} for done in (local, remote)]
+    assert shown[0] == shown[1]
+    assert [group["n"] for group in shown[1]["groups"]] == [3, 3]
+    assert f'href="{server.uri}/#/experiments/1/runs/' in (tmp_path / "report/index.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,9 @@ def test_a_group_without_its_baseline_is_not_compared():
 @pytest.mark.parametrize(
     ("where", "left"),
     [
-        ("n >= 4 and params.model = b", 2),
+        ("n >= 4 and params.model = 'b'", 2),
+        ("params.model in ('a', 'c') and not (`params.lr` < 0.05 or \"acc_mean\" < 0.795)", 1),
+        ("params.model = 'n' or params.model LIKE 'B'", 2),
         ("params.model != 'b' and params.lr=1e-1", 2),
         ("acc_mean > 0.81 AND acc_mean<1", 2),
         ("params.lr < 0.05", 3),
@@ -197,9 +199,11 @@ def test_where_keeps_rows_and_changes_no_number(where, left):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"where": "n"}, "--where 'n': is no condition (example: n >= 3 and params.model = 'resnet18')"),
+        ({"where": "n >"}, "--where 'n >': near \")\": syntax error (example: n >= 3 and params.model = 'resnet18')"),
+        ({"where": "n > 1); DROP TABLE groups; --"}, "--where 'n > 1); DROP TABLE groups; --': "),
+        ({"where": "load_extension('a')"}, "--where \"load_extension('a')\": not authorized"),
         ({"where": "m > 1"}, "unknown column of --where 'm'"),
-        ({"where": "params.model > b"}, "> takes a number, got 'b'"),
+        ({"where": "params.model = b"}, "unknown column of --where 'b'"),
         ({"where": "n > 9"}, "--where n > 9: no group is left"),
         ({"where": "n.__class__ > 1"}, "unknown column of --where 'n.__class__'"),
         ({"by": "params.modle"}, "unknown column 'params.modle'; did you mean 'params.model'?"),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 
 import click
 import pytest
+from mlflow.entities import Param
 
 from repro import declarations, journal, studies
 from repro.cli import cli
 from repro.errors import ReproError
 from repro.tracking import names, notes, reader, system
 from repro.tracking.store import connect
-from repro.tracking.writer import Writer
+from repro.tracking.writer import Published, Writer
 from tests.tracking.conftest import made_environment, shell
 
 
@@ -139,6 +143,43 @@ def test_what_is_renamed_in_mlflow_is_still_found(fresh, runs, trained) -> None:
     assert again.publish(run.folder, parent=None).run_id == run_id
     assert again.run(run_id).name == "mine"
     assert [one.run_id for one in reader.read(writer.store.uri).runs] == [run_id]
+
+
+@pytest.mark.parametrize("way", ["the database", "a copy"])
+def test_a_run_that_was_moved_to_another_experiment_still_counts(fresh, runs, trained, way) -> None:
+    run = trained(runs)
+    run.train(2)
+    run.finish()
+    writer = Writer(connect(fresh().uri))
+    sweep = writer.open_sweep(run.plan, reused={})
+    run_id = writer.publish(run.folder, parent=sweep).run_id
+    client, elsewhere = writer.store.client, writer.store.client.create_experiment("elsewhere")
+    if way == "the database":  # MLflow 3 has no call and no button for it
+        with contextlib.closing(sqlite3.connect(writer.store.database)) as database, database:
+            database.execute("UPDATE runs SET experiment_id = ? WHERE run_uuid = ?", (elsewhere, run_id))
+    else:  # as the usual tools do
+        former = client.get_run(run_id)
+        tags = dict(former.data.tags)
+        run_id = client.create_run(elsewhere, former.info.start_time, tags, former.info.run_name).info.run_id
+        points = [
+            point for name in former.data.metrics for point in client.get_metric_history(former.info.run_id, name)
+        ]
+        client.log_batch(run_id, points, [Param(*one) for one in former.data.params.items()])
+        for one in former.inputs.dataset_inputs:
+            client.log_inputs(run_id, [one])
+        with tempfile.TemporaryDirectory() as folder:
+            client.download_artifacts(former.info.run_id, "", folder)
+            client.log_artifacts(run_id, folder)
+        client.set_terminated(run_id, end_time=former.info.end_time)
+        client.delete_run(former.info.run_id)
+    again = Writer(connect(writer.store.uri))
+    assert again.finished([run.key]) == {run.key: run_id}
+    assert again.publish(run.folder, parent=None) == Published(run_id, 0)
+    assert again.artifact(run_id, "model.pt") == b"model.pt"
+    contents = reader.read(writer.store.uri, curves=True)
+    ((found,), (kept,)) = contents.runs, contents.sweeps
+    assert (found.run_id, found.experiment_id, len(found.curve.epoch)) == (run_id, elsewhere, 2)
+    assert (kept.run_id, kept.experiment_id, contents.notes) == (sweep, writer.store.experiment_id, ())
 
 
 def test_a_run_that_was_deleted_for_good_comes_back_from_its_journal(fresh, runs, trained) -> None:
