@@ -63,8 +63,10 @@ def main() -> None:
         sys.exit("there is nothing to show yet; run `make demo` first")
     from repro.tracking import reader
 
-    runs = reader.read(f"sqlite:///{PROJECT}/mlflow.db").runs
-    best = max(runs, key=lambda run: run.metrics["best_val_accuracy"])
+    contents = reader.read(f"sqlite:///{PROJECT}/mlflow.db")
+    best = max(contents.runs, key=lambda run: run.metrics["best_val_accuracy"])
+    register = ["register", "--study", contents.sweeps[0].plan.studies[0].study]
+    subprocess.run([sys.executable, "-m", "repro", *register], cwd=PROJECT, check=True)
     with shown() as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
@@ -87,7 +89,13 @@ def main() -> None:
         taken("mlflow_charts.png")
         page.goto(f"{experiment}/models?workflowType=machine_learning")
         page.get_by_text("Model name").first.wait_for()
+        page.set_viewport_size(SIZE | {"width": 1500})
+        page.get_by_role("button", name="Columns").click()
+        for column in ("Status", "Logged from", "Source run", "Dataset"):
+            page.locator("[class*=tree-list]").get_by_text(column, exact=True).first.click()
+        page.keyboard.press("Escape")
         taken("mlflow_models.png")
+        page.set_viewport_size(SIZE)
         page.goto(f"{experiment}/runs/{best.run_id}?workflowType=machine_learning")
         page.get_by_text("About this run").first.wait_for()
         taken("mlflow_run.png")

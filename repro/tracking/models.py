@@ -114,6 +114,9 @@ def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]
                 name, model.model_uri, row.run_id, {str(Tag.KEY): row.key}, model_id=model.model_id
             )
             client.set_registered_model_alias(name, alias, str(version.version))
+            listed = json.loads(model.tags.get(Tag.VERSIONS, "[]"))
+            if (this := {"name": known[0].name, "version": str(version.version)}) not in listed:
+                client.set_logged_model_tags(model.model_id, {str(Tag.VERSIONS): json.dumps([*listed, this])})
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise

@@ -47,6 +47,7 @@ class Tag(StrEnum):
     SIDE_BY_SIDE = "repro.side_by_side"
     GROUP = "repro.group"
     BEST = "repro.best"
+    VERSIONS = "mlflow.modelVersions"
     PARENT = "mlflow.parentRunId"
     NAME = "mlflow.runName"
     NOTE = "mlflow.note.content"
@@ -144,6 +145,7 @@ MODEL_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.BEST: "`true` for the seed with the best validation accuracy, `false` for one that was it before or never.",
         Tag.KEY: "Key of the run.",
         Tag.SEED: "Seed of the run.",
+        Tag.VERSIONS: "The registered models that it is a version of, as MLflow's Models tab shows them.",
     }
 )
 

@@ -128,6 +128,10 @@ def test_a_better_seed_takes_the_mark_and_the_alias_and_the_former_keeps_its_pla
     assert registered.startswith("tiny version 1, alias champion: narrow seed ")
     assert "known already" in repro(project, "register", "--study", "tiny", "--variant", "narrow")
     (former,) = logged(client)["narrow"]
+    repro(project, "register", "--study", "tiny", "--variant", "narrow", "--name", "other")
+    for name, version in (("tiny", "1"), ("other", "1")):  # the column of MLflow's Models tab
+        listed = json.loads(client.get_logged_model(former.model_id).tags["mlflow.modelVersions"])
+        assert {"name": name, "version": version} in listed and len(listed) == 2
     repro(project, *_WORDS, "--seeds", "2-6", "--data-dir", str(digits), "--models", "best", "--variant", "narrow")
     narrow = logged(client)["narrow"]
     best = {model.model_id: model.tags["repro.best"] for model in narrow}
