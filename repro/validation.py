@@ -127,8 +127,8 @@ def _allowed(kind: str, context: Mapping[str, Any], field: FieldInfo | None) -> 
     """What a field takes, by the kind of the error and the field's declaration."""
     if kind == "string_pattern_mismatch":
         return f"text that matches {context['pattern']}"
-    if kind == "too_long":
-        return f"at most {context['max_length']} entries"
+    if kind in {"too_long", "string_too_long"}:
+        return f"at most {context['max_length']} {'entries' if kind == 'too_long' else 'characters'}"
     if kind in {"too_short", "string_too_short"}:
         return f"at least {context['min_length']} {'entry' if kind == 'too_short' else 'character'}"
     if kind.startswith(("greater", "less")):

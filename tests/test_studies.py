@@ -189,6 +189,10 @@ BAD = [  # what follows the head, what the line says behind the file's name
     ("axis: model.droput\n" + ROW % "", "axis: unknown setting 'model.droput'; did you mean 'model.dropout'?"),
     ("section: 5.2\n" + ROW % "", "section: got 5.2 (allowed: text, in quotes)"),
     ("table: one\n" + ROW % "", "table: got 'one' (allowed: a whole number)"),
+    (
+        ROW.replace("{row:", f"{{{'a' * 81}:") % "",
+        f"variants: key '{'a' * 37}...{'a' * 38}' (allowed: at most 80 characters)",
+    ),
     ("study: other\n" + ROW % "", "not valid YAML at line 4, column 1: key 'study' stands twice"),
 ]
 
@@ -197,6 +201,16 @@ BAD = [  # what follows the head, what the line says behind the file's name
 def test_a_bad_declaration_is_one_line_with_its_own_file(declare, tmp_path, text, said):
     message = refused(declare, text)
     assert message.startswith(f"{tmp_path / 'own.yaml'}: {said}")
+
+
+def test_a_slug_is_no_longer_than_the_name_of_a_file_may_be(tmp_path):
+    """A longer one would be trained, and then no report could be written."""
+    path = tmp_path / "own.yaml"
+    path.write_text(f"study: {'a' * 300}\ntitle: T\nquestion: Q\n{ROW % ''}\n")
+    assert "study: got 'aaa" in refused(studies.load, str(path))
+    assert "(allowed: at most 80 characters)" in refused(studies.load, str(path))
+    path.write_text(path.read_text().replace("a" * 300, "a" * 80))
+    assert studies.load(path).study == "a" * 80
 
 
 @pytest.mark.parametrize("whole", ["", "5", "[1]", "null", "'text'"])

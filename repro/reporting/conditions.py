@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro.errors import InputError, unknown
+from repro.reporting.folder import safe
 
 _METRIC = re.compile(r"(?:metrics\.)?(?P<name>.+?)(?::(?P<pick>last|max|min|at=-?\d+))?(?P<lower>:min)?")
 _TEXT = r"('[^']*')|(?<![\w.])([`\"]?)({})\2(?![\w.])"
@@ -53,9 +54,11 @@ def metrics(text: str) -> tuple[Metric, ...]:
     for one in found:
         pick = one["pick"] or ("min" if one["lower"] else "last")
         label = one["name"] if named[one["name"]] == 1 else f"{one['name']}_{pick.replace('=', '_')}"
-        made[label] = Metric(one["name"], pick, pick == "min" or bool(one["lower"]), label)
+        made[safe(label)] = Metric(one["name"], pick, pick == "min" or bool(one["lower"]), label)
     if not made or len(made) < len(found):
-        raise InputError(f"--metric {text!r}: names no metric, or one twice (example: val_acc:max,test_loss:last:min)")
+        raise InputError(
+            f"--metric {text!r}: names no metric, or one twice in letters and digits (example: val_acc:max,test_loss:last:min)"
+        )
     return tuple(made.values())
 
 

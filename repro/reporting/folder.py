@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,12 +23,14 @@ MARK = "# Files of a report. The next `repro compare` into this folder replaces 
 _OWN = re.compile(
     r"(index\.html|report\.md|files\.txt|values\.(tex|json)|claims\.json|(tables|figures)/[A-Za-z0-9_-]+\.[a-z]+)"
 )
+_LONGEST = 200
 _FORMER = b'<p class="kicker">Reproduction of: '  # stands in the page of every report of an earlier version
 
 
 def safe(slug: str) -> str:
-    """A file's name from a slug that may come from a store."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", slug)
+    """A file's name from a slug that may come from a store, cut where no file could be called so."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", slug)
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}_{zlib.crc32(slug.encode()):08x}"
 
 
 def forms(sheet: Sheet, columns: Sequence[str], tex: str) -> dict[str, str | bytes]:

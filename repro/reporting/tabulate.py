@@ -274,8 +274,9 @@ def _cited(groups: Groups, headline: str) -> tuple[dict[str, Any], dict[str, str
     shown = dict(raw)
     forms = {"n": str} | {f"{name}_{part}": probability if part == "diff_p" else number(digits, sign=part[:4] == "diff")
                           for name, digits in groups.digits.items() for part in PARTS}  # fmt: skip
-    for row in groups.frame.to_dict("records"):
+    for place, row in enumerate(groups.frame.to_dict("records")):
         group = re.sub(r"[^\w.=+/-]+", "_", "/".join(row[column] for column in groups.by), flags=re.ASCII)
+        group += f"_{place}" * (f"{group}.n" in raw)  # two whose values differ in other signs alone
         for name, form in forms.items():
             if not pd.isna(row[name]):
                 key = f"{group}.{folder.safe(name)}"

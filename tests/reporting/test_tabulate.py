@@ -223,7 +223,12 @@ def test_what_cannot_be_done_is_said_in_a_line(asked, said):
 def test_options_that_name_nothing():
     assert pairs("params.layers=[1,2],params.lr=0.1") == {"params.layers": "[1,2]", "params.lr": "0.1"}
     assert pairs("") == {}
-    for wrong in (lambda: metrics(" ,"), lambda: metrics("acc,acc"), lambda: pairs("params.model")):
+    for wrong in (
+        lambda: metrics(" ,"),
+        lambda: metrics("acc,acc"),
+        lambda: metrics("val/acc,val_acc"),
+        lambda: pairs("params.model"),
+    ):
         with pytest.raises(InputError, match=r"example: "):
             wrong()
     with pytest.raises(InputError, match="no run is there"):
@@ -273,6 +278,19 @@ def test_a_forest_plot_is_coloured_by_what_is_better():
         assert forest.caption.endswith("The first 3 of 5 groups.")
         assert set(rows["verdict"]) <= {word, "undecided", {"better": "worse", "worse": "better"}[word]}
         assert rows[rows["label"] == "model=b, lr=0.01"]["verdict"].item() == word
+
+
+def test_names_of_any_length_and_signs_have_files_and_keys_of_their_own(tmp_path):
+    long = "m" * 250  # what MLflow takes
+    runs = frame(**{f"metrics.{long}": 1.0, "params.model": [*"ab"] * 12, "params.lr": "0.1"})
+    runs["params.model"] = runs["params.model"].map({"a": "x y", "b": "x_y"})
+    runs[f"metrics.{long}"] += np.arange(len(runs))
+    histories = {run: {long: points(1, 2)} for run in runs["run_id"]}
+    groups = made(runs.assign(**{"params.seed": range(len(runs))}), metric=long, baseline={"params.model": "x y"})
+    names = [path.name for path in tabulate.write(tmp_path, groups, "one", lambda *_: histories)]
+    assert len([name for name in names if name.startswith("mmm")]) == 6 and max(map(len, names)) < 210
+    cited = json.loads((tmp_path / "values.json").read_text())
+    assert [cited[f"{key}.n"] for key in ("x_y/0.1", "x_y/0.1_1")] == [12, 12]
 
 
 def test_an_experiment_of_single_runs_has_means_alone(tmp_path):
