@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 
@@ -119,6 +120,17 @@ def test_a_server_gives_the_same_table_and_links_to_its_runs(theirs, tmp_path):
     assert shown[0] == shown[1]
     assert [group["n"] for group in shown[1]["groups"]] == [3, 3]
     assert f'href="{server.uri}/#/experiments/1/runs/' in (tmp_path / "report/index.html").read_text()
+
+
+def test_pairs_and_rows_are_asked_for(theirs, tmp_path):
+    asked = ["--metric", "loss", "--baseline", "params.model=small", "--paired", "--where", "params.model <> 'small'"]
+    done = tabulated(theirs, *asked, "--json", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (large,) = json.loads(done.stdout)["groups"]
+    runs = pd.read_csv(tmp_path / "tables/runs.csv").pivot_table("metrics.loss", "seed", "params.model")
+    expected = scipy.stats.ttest_rel(runs["large"], runs["small"])
+    assert (large["params.model"], large["n"]) == ("large", 3)
+    assert large["loss_diff_p"] == pytest.approx(expected.pvalue)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Pat
     assert statuses(tmp_path) == {"tiny": "FINISHED", "narrow seed 0": "FINISHED", "wide seed 0": "FINISHED"}
     before = points(tmp_path)
     assert len([one for one in before if one[1] == "val_loss"]) == 2 * 3
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        (uri,) = db.execute("SELECT artifact_uri FROM runs WHERE name = 'tiny'").fetchone()
+        query = "SELECT key, params.value FROM params JOIN runs USING (run_uuid) WHERE name = 'tiny'"
+        assert dict(db.execute(query))["training.epochs"] == "3", "what was put on every variant"
+        query = "SELECT key, latest_metrics.value FROM latest_metrics JOIN runs USING (run_uuid) WHERE name = 'tiny'"
+        counted = dict(db.execute(query))
+    assert (counted["sweep_runs"], counted["sweep_finished"], len(counted)) == (2, 2, 4)
+    assert 0 < counted["sweep_best_test_accuracy"] <= 1
+    assert "| Narrow" in (Path(uri) / "results.md").read_text() and (Path(uri) / "tiny-forest.png").is_file()
 
     again = repro(*sweep_words)
     assert again.returncode == 0, again.stdout + again.stderr

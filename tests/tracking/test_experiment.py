@@ -14,7 +14,7 @@ from repro.tracking.store import connect
 NAMES = ("acc", "loss")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def theirs(server) -> str:
     """The name of an experiment on the server: six runs that another program has logged, one of which is deleted."""
     client, name = connect(server.uri).client, "theirs"
@@ -54,6 +54,17 @@ def test_a_server_its_database_and_a_search_give_the_same(server, theirs) -> Non
     for uri in (server.uri, database):
         half = experiment.read(uri, theirs, "params.half = '1' AND attributes.status = 'FINISHED'")
         assert [run["run_name"] for run in half.runs] == ["run 3", "run 1"]
+
+
+def test_the_environment_names_the_experiment_as_it_does_for_mlflow(server, theirs, monkeypatch) -> None:
+    number = experiment.read(server.uri, theirs).runs[0]["experiment_id"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", theirs)
+    for uri in (server.uri, f"sqlite:///{server.database}"):
+        assert experiment.read(uri, None).name == theirs
+        assert experiment.read(uri, "Default").name == "Default"
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+        assert experiment.read(uri, None).name == "Default"
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
 
 
 def test_a_store_that_goes_away_before_the_histories_is_said(server, fresh, monkeypatch) -> None:

@@ -18,6 +18,7 @@ from mlflow.entities import Param
 from repro import declarations, journal, studies
 from repro.cli import cli
 from repro.errors import ReproError
+from repro.reporting import join
 from repro.tracking import names, notes, reader, system
 from repro.tracking.store import connect
 from repro.tracking.writer import Published, Writer
@@ -143,6 +144,27 @@ def test_what_is_renamed_in_mlflow_is_still_found(fresh, runs, trained) -> None:
     assert again.publish(run.folder, parent=None).run_id == run_id
     assert again.run(run_id).name == "mine"
     assert [one.run_id for one in reader.read(writer.store.uri).runs] == [run_id]
+
+
+def test_a_run_that_is_restored_counts_again_and_once(fresh, runs, trained) -> None:
+    run = trained(runs)
+    run.train(1)
+    run.finish()
+    writer = Writer(connect(fresh().uri))
+    sweep = writer.open_sweep(run.plan, reused={})
+    former = writer.publish(run.folder, parent=sweep).run_id
+    writer.store.client.delete_run(former)
+    assert Writer(writer.store).finished([run.key]) == {}
+    second = Writer(writer.store).publish(run.folder, parent=None).run_id
+    writer.store.client.restore_run(former)
+    again = Writer(writer.store)
+    (counts,) = again.finished([run.key]).values()
+    assert counts in {former, second} and former != second
+    assert again.publish(run.folder, parent=None).points == 0
+    contents = reader.read(writer.store.uri)
+    assert {row.run_id for row in contents.runs} == {former, second}
+    (table,) = join.tables(contents)
+    assert [len(row.runs) for row in table.rows] == [1]
 
 
 @pytest.mark.parametrize("way", ["the database", "a copy"])
