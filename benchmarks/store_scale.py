@@ -245,23 +245,23 @@ def markdown(records: list[record.Record]) -> str:
     found = {(one["store"], one["part"]): one for one in newest["measurements"]}
     described = {
         "compare": "`repro compare --figures false`, the whole command",
-        "tables": "the rows of all tables",
-        "curves": "the same with every history",
-        "keys": "which runs are finished already",
-        "API": "the same histories by `search_runs` and `get_metric_history`",
+        "tables": "reading the rows of all tables",
+        "curves": "the same with every metric history",
+        "keys": "finding the finished runs",
+        "API": "the same histories, by `search_runs` and `get_metric_history`",
     }
     lines = [
         f"{runs:,} finished runs of {epochs} epochs and five metrics; {newest['machine']['hardware']};"
-        f" {newest['date'][:10]}, commit {newest['commit'][:9]}; load average {newest['load'][0]:.1f} before.",
+        f" {newest['date'][:10]}, commit {newest['commit'][:9]}; load average {newest['load'][0]:.1f} beforehand.",
         "",
-        "| in a process of its own, imports included | sqlite | | `mlflow server` | |",
+        "| in a separate process, including imports | sqlite | | `mlflow server` | |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for part, words in described.items():
         cells = [f"{one['seconds']:.1f} s | {one['mib']} MiB" for s in ("sqlite", "server") if (one := found[s, part])]
         lines.append(f"| {words} | {' | '.join(cells)} |")
     times = [found[s, "API"]["seconds"] / found[s, "compare"]["seconds"] for s in ("sqlite", "server")]
-    lines.append(f"| the last against the first | {times[0]:.0f} times | | {times[1]:.0f} times | |")
+    lines.append(f"| these calls relative to the whole command | {times[0]:.0f} times | | {times[1]:.0f} times | |")
     published = [f"{1000 * found[s, 'publish']['seconds']:.0f} ms" for s in ("sqlite", "server")]
     lines.append(f"| publishing one epoch of a run | {published[0]} | | {published[1]} | |")
     return "\n".join(lines) + "\n"

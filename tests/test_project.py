@@ -306,7 +306,7 @@ class TestFiles:
 
     def test_the_changelog_begins_with_what_is_not_released_yet(self):
         text = (PROJECT / "CHANGELOG.md").read_text()
-        assert re.match(r"# Changelog\n\n## Unreleased\n\n- [A-Z]", text)
+        assert re.match(r"# Changelog\n\n## Unreleased\n\n### [A-Z][a-z ]+\n\n- [A-Z]", text)
 
 
 class TestCitation:
