@@ -208,20 +208,19 @@ def _statistics(
         warnings.append(f"no run of the baseline {few(lacking)}: nothing is compared with it")
     digits: dict[str, int] = {}
     for metric in wanted:
-        name, kept = metric.label, runs[runs[metric.column].notna()].groupby("label", sort=False)
-        of, seeds = kept[metric.column].agg(list).to_dict(), kept["seed"].agg(list).to_dict()
+        name, measured = metric.label, runs[runs[metric.column].notna()]
+        of = measured.groupby("label", sort=False)[metric.column].agg(list).to_dict()
         noise = stats.pool(of, family)
         means = {label: stats.mean(found, noise[label]) for label, found in of.items()}
         differences: dict[str, stats.Estimate] = {}
         for base in dict.fromkeys(base for base in bases.values() if base in of):
             rows = [label for label in of if bases[label] == base and label != base]
             if paired:
-                runs_of = {label: dict(zip(seeds[label], of[label], strict=True)) for label in (base, *rows)}
-                shared = {row: [one for one in runs_of[row] if one in runs_of[base]] for row in rows}
-                for row in filter(shared.get, rows):
-                    both = np.array([[runs_of[label][one] for one in shared[row]] for label in (row, base)])
-                    differences[row] = stats.paired(both[0], both[1], len(rows))
-                if lost := [row for row in rows if runs_of[row].keys() != runs_of[base].keys()]:
+                seeds = measured.dropna(subset=["seed"]).pivot(index="seed", columns="label", values=metric.column)
+                for row in rows:
+                    if len(both := seeds[[row, base]].dropna()):
+                        differences[row] = stats.paired(both[row].to_numpy(), both[base].to_numpy(), len(rows))
+                if lost := [row for row in rows if (seeds[row].isna() != seeds[base].isna()).any()]:
                     warnings.append(f"{name}: seeds that {base} has not, or has alone, make no pairs: {few(lost)}")
             else:
                 tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])

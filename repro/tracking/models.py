@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import yaml
 
 from repro import journal
-from repro.errors import InputError, ReproError
+from repro.errors import InputError
 from repro.journal import Journal
 from repro.rows import RunRow
 from repro.tracking import entries
@@ -75,9 +75,7 @@ def ship(runs: Runs, rows: Iterable[RunRow], keys: Collection[str], folder: Path
         for row in wanted:
             try:
                 _publish(runs, row, name, folder)
-            except (ReproError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                if not isinstance(error, (InputError, ValueError, KeyError, zipfile.BadZipFile)):
-                    raise  # the store is away
+            except (InputError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 yield f"{row.variant} seed {row.seed}: no model in MLflow: {error}"
         _mark(runs, name, ranked)
 

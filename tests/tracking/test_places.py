@@ -14,6 +14,7 @@ import pytest
 from repro.tracking import reader
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
+from tests.starting import command, environment
 from tests.tracking.conftest import shell
 
 ODD = ["feature%2Fbranch", "a%20b", "100%", "what?x=1", "a#b", "a b;c'd"]
@@ -99,6 +100,26 @@ def test_files_stay_in_a_folder_of_an_odd_name(here, trained, monkeypatch, name)
     assert [one.run_id for one in reader.read(None).sweeps] == [sweep]
     assert Writer(connect(None)).artifact(run_id, "model.pt") == b"model.pt"
     assert [path.name for path in here.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ODD[::3])
+def test_a_sweep_and_its_report_stay_in_such_a_folder(here, tiny, digits, name) -> None:
+    (here / name).mkdir()
+    asked = ["--study", str(tiny), "--variant", "narrow", "--dataset", "digits", "--seeds", "0", "--epochs", "1"]
+    for words in (["experiment", *asked, "--data-dir", str(digits)], ["compare", "--figures", "false"]):
+        done = subprocess.run(
+            command(*words),
+            cwd=here / name,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in here.iterdir()} == {name, tiny.name}
+    assert any(file.endswith("/artifacts/model.pt") for file in files(here / name))
+    assert "| Narrow" in (here / name / "report/tables/tiny.md").read_text()
 
 
 def test_an_experiment_of_its_own_in_such_a_folder(here, trained, monkeypatch) -> None:
