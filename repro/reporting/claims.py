@@ -317,7 +317,8 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         )
     many, times = len(rivals) > 1, (reference.size or 0.0) / (best.size or 1.0)
     told = _told(best, reference, found, "test")
-    chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval is simultaneous over all of them."
+    scope = "does not allow for this choice" if found.folded else "is simultaneous over all of them"
+    chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval {scope}."
     why = [chosen if many and found.low is not None else f"{told}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"

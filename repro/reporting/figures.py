@@ -6,8 +6,9 @@ the colour-blind lose nothing; the same values give the same bytes. Text is neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from repro.reporting.style import INK, MUTED, framed, legend, saved, styled
@@ -23,7 +24,7 @@ from repro.rows import Curve
 
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_SPLITS = (("train", "training", "#0072B2", "-"), ("val", "validation", "#D55E00", "--"))
+_SPLITS = (("train", "training"), ("val", "validation"))
 _NAMES = {"loss": "loss", "accuracy": "accuracy (%)"}
 VERDICTS = {
     "consistent": "#009E73",
@@ -45,59 +46,59 @@ class Series:
     curves: tuple[Curve, ...]
     published: float | None = None
 
-
-def over_runs(curves: Sequence[Curve], metric: str) -> NDArray[np.float64]:
-    """(runs, epochs): a metric by epoch, nan where a run has ended or has no finite value."""
-    grid = np.full((len(curves), max(int(curve.epoch.max(initial=0)) for curve in curves)), np.nan)
-    for row, curve in zip(grid, curves, strict=True):
-        row[curve.epoch - 1] = getattr(curve, metric)
-    return np.where(np.isfinite(grid), grid, np.nan) * (100 if metric.endswith("accuracy") else 1)
+    def runs(self, metric: str) -> pd.DataFrame:
+        """(epochs, runs): a metric, accuracies in percent, nan where a run has ended or has no finite value."""
+        runs = [dict(zip(curve.epoch.tolist(), getattr(curve, metric).tolist(), strict=True)) for curve in self.curves]
+        found = pd.DataFrame(runs, dtype=float).T.sort_index()
+        return found.where(np.isfinite(found)) * (100 if metric.endswith("accuracy") else 1)
 
 
-def _line(ax: Axes, series: Series, metric: str, **look: Any) -> Line2D:
-    """Every run thin and the mean as long as all of them run; on validation accuracy a mark at each best epoch."""
-    grid = over_runs(series.curves, metric)
-    epochs = np.arange(1, grid.shape[1] + 1)
-    if len(grid) > 1:
-        ax.plot(epochs, grid.T, **look | {"marker": None, "linewidth": 0.6, "alpha": 0.45})
-    every = max(len(epochs) // 8, 1)
-    (line,) = ax.plot(epochs, grid.mean(axis=0), markevery=(every // 2, every), **look)
+def _look(place: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the line at a place, another pairing from the eighth line on."""
+    shape = (place + place // 7) % 7
+    return {"color": f"C{place % 7}", "linestyle": _LINES[shape], "marker": _MARKERS[shape]}
+
+
+def _over_runs(ax: Axes, runs: pd.DataFrame, label: str, look: Mapping[str, Any]) -> None:
+    """Every run, a column, thin, and the mean as long as all of them have a value."""
+    for name in runs if len(runs.columns) > 1 else ():
+        ax.plot(runs[name].dropna(), **{**look, "marker": None, "linewidth": 0.6, "alpha": 0.45})
+    every = max(len(runs) // 8, 1)
+    named = f" {label}" if label.startswith("_") else label  # a legend leaves out what begins with "_"
+    ax.plot(runs.mean(axis=1, skipna=False), label=named, markevery=(every // 2, every), **look)
+    ax.margins(x=0.02)
+
+
+def _curves(ax: Axes, series: Series, metric: str, label: str, look: Mapping[str, Any]) -> None:
+    """A metric over epochs; on validation accuracy a star at the best epoch of every run, and the published level."""
+    runs = series.runs(metric)
+    _over_runs(ax, runs, label, look)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if metric == "val_accuracy":
-        known = grid[np.isfinite(grid).any(axis=1)]
+        known = runs.dropna(axis="columns", how="all")
         white: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4}
-        best = np.nanargmax(known, axis=1) if len(known) else np.empty(0, dtype=np.int64)
-        ax.plot(best + 1, known[np.arange(len(known)), best], "*", color=look["color"], **white)
+        ax.plot([known[run].idxmax() for run in known], known.max(), "*", color=look["color"], **white)
         if series.published is not None:
             ax.axhline(series.published, color=look["color"], linestyle=":", linewidth=0.8, alpha=0.8)
-    return line
-
-
-def _epochs_axis(ax: Axes) -> None:
-    ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.margins(x=0.02)
 
 
 def _limit_loss(axes: Sequence[Axes], series: Sequence[Series]) -> None:
     """Cut a loss axis where a run explodes: three times the median loss of the first epochs is never passed in learning."""
-    values = [getattr(c, f"{split}_loss") for one in series for c in one.curves for split in ("train", "val")]
-    finite = np.concatenate([value[np.isfinite(value)] for value in values] or [np.empty(0)])
-    first = [value[0] for value in values if len(value) and np.isfinite(value[0])]
-    if not first:
+    losses = pd.concat([one.runs(f"{split}_loss") for one in series for split, _ in _SPLITS], axis=1)
+    if not losses[:1].notna().any(axis=None):
         return
-    top = 3 * float(np.median(first))
+    top, highest = 3 * float(losses.iloc[0].median()), float(losses.max(axis=None))
     for ax in axes:
-        ax.set_ylim(0, min(top, 1.05 * float(finite.max())))
-        if finite.max() > top:
+        ax.set_ylim(0, min(top, 1.05 * highest))
+        if highest > top:
             ax.set_title(f"{ax.get_title(loc='left')} (cut at {top:.2g})")
 
 
-def _marks(figure: Figure, handles: list[Line2D], labels: list[str], series: Sequence[Series], columns: int) -> None:
-    handles = [*handles, Line2D([], [], color=MUTED, marker="*", linestyle="none", markersize=7)]
-    labels = [*labels, "best epoch of a run"]
+def _epochs_legend(figure: Figure, series: Sequence[Series], columns: int) -> None:
+    marks = [Line2D([], [], color=MUTED, marker="*", linestyle="none", markersize=7, label="best epoch of a run")]
     if any(one.published is not None for one in series):
-        handles, labels = [*handles, Line2D([], [], color=MUTED, linestyle=":", linewidth=1)], [*labels, "published"]
-    legend(figure, handles, labels, columns)
+        marks.append(Line2D([], [], color=MUTED, linestyle=":", linewidth=1, label="published"))
+    legend(figure, columns, marks)
 
 
 @styled()
@@ -113,12 +114,12 @@ def variant_curves(series: Series) -> Figure:
     title = series.label if runs == 1 else f"{series.label}: {runs} runs and their mean while all run"
     figure = framed(7.0, 3.0, title, top=0.62, bottom=0.72, wspace=0.22)
     axes = figure.subplots(1, 2)
-    for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.set_title(_NAMES[metric])
-        lines = [_line(ax, series, f"{split}_{metric}", color=c, linestyle=dash) for split, _, c, dash in _SPLITS]
-        _epochs_axis(ax)
+    for ax, metric in zip(axes, _NAMES, strict=True):
+        ax.set(title=_NAMES[metric], xlabel="epoch")
+        for place, (split, name) in enumerate(_SPLITS):
+            _curves(ax, series, f"{split}_{metric}", name, _look(place) | {"marker": None})
     _limit_loss(axes[:1], [series])
-    _marks(figure, lines, [name for _, name, *_ in _SPLITS], [series], 4)
+    _epochs_legend(figure, [series], 4)
     return figure
 
 
@@ -129,41 +130,26 @@ def study_curves(series: Sequence[Series], title: str) -> Figure:
     rows = -(-(len(series) + 2) // columns)
     figure = framed(7.0, 5.0 + 0.2 * rows, title, top=0.62, bottom=0.6 + 0.2 * rows, wspace=0.1, hspace=0.24)
     axes = figure.subplots(2, 2, sharex="all", sharey="row")
-    handles = []
-    for index, one in enumerate(series):
-        shape = (index + index // 7) % 7  # another pairing of colour and shape from the eighth variant on
-        look = {"color": f"C{index % 7}", "linestyle": _LINES[shape], "marker": _MARKERS[shape]}
-        for row, metric in zip(axes, ("accuracy", "loss"), strict=True):
-            for ax, split in zip(row, ("train", "val"), strict=True):
-                line = _line(ax, one, f"{split}_{metric}", **look)
-        handles.append(line)
-    for row, metric in zip(axes, ("accuracy", "loss"), strict=True):
-        for ax, (_, split, *_) in zip(row, _SPLITS, strict=True):
-            ax.set_title(f"{split} {_NAMES[metric]}")
-    for ax in axes[1]:
-        _epochs_axis(ax)
+    for row, metric in zip(axes, reversed(_NAMES), strict=True):
+        for ax, (split, name) in zip(row, _SPLITS, strict=True):
+            ax.set(title=f"{name} {_NAMES[metric]}", xlabel="epoch" if metric == "loss" else "")
+            for place, one in enumerate(series):
+                _curves(ax, one, f"{split}_{metric}", one.label, _look(place))
     _limit_loss(axes[1], series)
-    _marks(figure, handles, [one.label for one in series], series, columns)
+    _epochs_legend(figure, series, columns)
     return figure
 
 
 @styled()
-def steps(groups: Sequence[tuple[str, Sequence[NDArray[np.float64]]]], title: str, ylabel: str) -> Figure:
-    """A metric over steps: of every group (label, runs) each run thin, (points, 2), and their mean where all have a point."""
+def steps(groups: Sequence[tuple[str, pd.DataFrame]], title: str, ylabel: str) -> Figure:
+    """A metric over steps: of every group (label, runs by step) each run thin, and their mean where all have a point."""
     rows = -(-len(groups) // 2)
     figure = framed(7.0, 3.2 + 0.2 * rows, title, bottom=0.6 + 0.2 * rows)
     ax = figure.subplots()
-    handles = []
-    for index, (_, runs) in enumerate(groups):
-        look: dict[str, Any] = {"color": f"C{index}", "linestyle": _LINES[index]}
-        grid = pd.DataFrame([dict(points) for points in runs]).sort_index(axis=1)
-        if len(grid) > 1:
-            for points in runs:
-                ax.plot(*points.T, **look, linewidth=0.6, alpha=0.45)
-        handles += ax.plot(grid.columns, grid.mean(axis=0, skipna=False), **look, marker=_MARKERS[index], markevery=0.1)
+    for place, (label, runs) in enumerate(groups):
+        _over_runs(ax, runs, label, _look(place))
     ax.set(xlabel="step", ylabel=ylabel)
-    ax.margins(x=0.02)
-    legend(figure, handles, [label for label, _ in groups], 2)
+    legend(figure, 2)
     return figure
 
 
@@ -180,80 +166,65 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> F
     left = min(0.3 + 0.065 * max(map(len, rows["label"])), 3.0)
     figure = framed(7.0, 1.2 + 0.24 * len(rows), title, bottom=0.8, left=left)
     ax = figure.subplots()
-    numbers = rows[["estimate", "low", "high", "published"]].astype(float)
-    low, high = float(numbers.min(axis=None)), float(numbers.max(axis=None))
+    names = ["estimate", "low", "high", "published"]
+    rows = rows.assign(**rows[names].astype(float), place=range(len(rows)))
+    low, high = (float(found) for found in (rows[names].min(axis=None), rows[names].max(axis=None)))
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    near = numbers[["estimate", "published"]].stack().dropna()
+        ax.axvline(0, color=MUTED, linewidth=1)
+    near = rows[["estimate", "published"]].stack()
     floor = float(near[near > near.max() - 25].min()) - 8
     cut = low if zero or low >= floor or (near < floor).mean() > 0.4 else floor
     space = 0.04 * ((high - cut) or 1)
-    ax.set(xlim=(cut - space, high + space), ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel)
-    for place, row in enumerate(rows.itertuples()):
-        color = VERDICTS.get(row.verdict, MUTED)
-        if pd.notna(row.estimate) and row.estimate < cut:
-            ax.text(cut, place, f"◂ {row.estimate:.1f}", va="center", ha="left", fontsize=7, color=color)
-        elif pd.notna(row.estimate):
-            if pd.notna(row.low):
-                ax.plot(
-                    [row.low, row.high], [place, place], color=color, linewidth=2.2, alpha=0.6, solid_capstyle="butt"
-                )
-            ax.plot(row.estimate, place, "o", color=color, markersize=5)
-        if pd.notna(row.published) and row.published >= cut:
-            ax.plot(row.published, place, "|", color=INK, markersize=11, markeredgewidth=1.6)
-    if zero:
-        ax.axvline(0, color=MUTED, linewidth=1)
-    ax.set_yticks(range(len(rows)), [label if len(label) <= 44 else f"{label[:43]}…" for label in rows["label"]])
+    ax.set(xlim=(cut - space, high + space), ylim=(len(rows) - 0.4, -0.6))
+    ax.set_xlabel(xlabel, loc="right")
+    ours = "ours, 95% interval" if rows["low"].notna().any() else "ours, without an interval"
+    for verdict in [one for one in VERDICTS if one in set(rows["verdict"])]:
+        drawn = rows[(rows["verdict"] == verdict) & ~(rows["estimate"] < cut)]
+        color, label = VERDICTS[verdict], verdict or ("" if rows["verdict"].any() else ours)
+        ax.hlines(drawn["place"], drawn["low"], drawn["high"], color=color, linewidth=2.2, alpha=0.6)
+        ax.plot(drawn["estimate"], drawn["place"], "o", color=color, markersize=5, label=label)
+    for row in rows[rows["estimate"] < cut].itertuples():
+        color = VERDICTS[row.verdict]
+        ax.text(cut, row.place, f"◂ {row.estimate:.1f}", va="center", ha="left", fontsize=7, color=color)
+    if rows["published"].notna().any():
+        there = rows[rows["published"] >= cut]
+        ax.plot(
+            there["published"], there["place"], "|", color=INK, markersize=11, markeredgewidth=1.6, label="published"
+        )
+    ax.set_yticks(rows["place"], ["\n".join(wrap(label, 44, max_lines=2, placeholder=" …")) for label in rows["label"]])
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    shown = [word for word in VERDICTS if word and (rows["verdict"] == word).any()]
-    handles = [Line2D([], [], color=VERDICTS[word], marker="o", linewidth=2.2) for word in shown]
-    if not shown:
-        several = bool(rows["low"].notna().any())
-        handles = [Line2D([], [], color=VERDICTS[""], marker="o", linewidth=2.2 * several)]
-        shown = ["ours, 95% interval" if several else "ours, without an interval"]
-    if rows["published"].notna().any():
-        handles, shown = (
-            [*handles, Line2D([], [], color=INK, marker="|", linestyle="none", markersize=9)],
-            [*shown, "published"],
-        )
-    legend(figure, handles, shown, 5)
+    legend(figure, 5)
     return figure
 
 
-def pareto(sizes: ArrayLike, accuracies: ArrayLike) -> list[tuple[float, float]]:
-    """The (size, accuracy) pairs that no other pair beats: none smaller or equal in size is at least as accurate."""
-    frontier: list[tuple[float, float]] = []
-    pairs = zip(np.asarray(sizes).tolist(), np.asarray(accuracies).tolist(), strict=True)
-    for size, accuracy in sorted(pairs, key=lambda point: (point[0], -point[1])):
-        if not frontier or accuracy > frontier[-1][1]:
-            frontier.append((size, accuracy))
-    return frontier
+def pareto(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other one beats, by x: none of a smaller or equal x is at least as accurate."""
+    ordered = points.sort_values(["x", "accuracy"], ascending=[True, False], kind="stable")
+    return ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-1)]
 
 
-def _log_x(ax: Axes, values: Sequence[float], ticks: Sequence[float] | None = None) -> None:
-    """A logarithmic axis with plain numbers at 1, 2, 5 (or at `ticks`) where the values span more than a factor of 8."""
-    low, high = min(values), max(values)
-    if low > 0 and high / low > 8:
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_locator(FixedLocator([]))
-        decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
-        nice = ticks or [m * 10.0**d for d in decades for m in (1, 2, 5) if low / 1.5 <= m * 10.0**d <= high * 1.5]
-        ax.xaxis.set_major_locator(FixedLocator(list(nice)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _scatter(ax: Axes, points: pd.DataFrame) -> list[tuple[Line2D, str]]:
-    """Ours filled with error bars, the published hollow, a grey line from one to the other; what the legend needs."""
-    for point in points.itertuples():
-        ax.plot([point.published_x, point.x], [point.published, point.accuracy], color=MUTED, linewidth=0.7, zorder=1)
+def _scatter(ax: Axes, points: pd.DataFrame, xlabel: str) -> None:
+    """Ours filled with error bars, the published hollow, a grey line from one to the other; x is logarithmic over decades."""
+    ends = [points[names].astype(float).T for names in (["published_x", "x"], ["published", "accuracy"])]
+    ax.plot(*ends, color=MUTED, linewidth=0.7, zorder=1)
     ours, paper = points[points["accuracy"].notna()], points[points["published"].notna()]
-    ax.errorbar(ours["x"], ours["accuracy"], ours["sd"], fmt="o", color="C0", capsize=2, linewidth=1, zorder=3)
-    ax.plot(paper["published_x"], paper["published"], "s", color="C1", markerfacecolor="none", zorder=2)
-    proxies = [(Line2D([], [], color="C0", marker="o", linestyle="none"), "ours, mean and standard deviation")]
+    look: dict[str, Any] = {"fmt": "o", "color": "C0", "capsize": 2, "linewidth": 1, "zorder": 3}
+    ax.errorbar(ours["x"], ours["accuracy"], ours["sd"], **look, label="ours, mean and standard deviation")
     if len(paper):
-        proxies.append((Line2D([], [], color="C1", marker="s", markerfacecolor="none", linestyle="none"), "published"))
-    return proxies
+        look = {"color": "C1", "markerfacecolor": "none", "zorder": 2}
+        ax.plot(paper["published_x"], paper["published"], "s", **look, label="published")
+    ax.set(xlabel=xlabel, ylabel="validation accuracy (%)")
+
+
+def _log_x(ax: Axes, values: pd.Series) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 where the values span more than a factor of 8."""
+    if 0 < 8 * values.min() < values.max():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
 
 
 @styled()
@@ -269,34 +240,30 @@ def accuracy_against_size(
     """
     figure = framed(7.0, 4.2, title, bottom=0.85)
     ax = figure.subplots()
-    every = points[["accuracy", "published"]].astype(float).stack().dropna()
-    floor = float(every.max()) - 20
-    low = int((every < floor).sum())
-    if 0 < 3 * low <= len(every):  # a few that hardly learned would press the others together
-        kept = points[["accuracy", "published"]].astype(float)
+    kept = points[["accuracy", "published"]].astype(float)
+    floor, every = float(kept.max(axis=None)) - 20, int(kept.count().sum())
+    low = int((kept < floor).sum(axis=None))
+    if 0 < 3 * low <= every:  # a few that hardly learned would press the others together
         points = points.assign(**kept.where(kept >= floor)).dropna(subset=["accuracy", "published"], how="all")
-        ax.set_title(f"{low} of {len(every)} points lie below {floor:.0f}% and are not shown")
-    proxies = _scatter(ax, points)
+        ax.set_title(f"{low} of {every} points lie below {floor:.0f}% and are not shown")
+    _scatter(ax, points, "size of the saved model (MiB)")
     ours = points[points["accuracy"].notna()]
-    front = pareto(ours["x"], ours["accuracy"])
-    names = {(point.x, point.accuracy): point.label for point in ours.itertuples()}
+    front = pareto(ours)
     if len(front) > 1:
-        ax.plot(*zip(*front, strict=True), color="C0", linestyle="--", linewidth=1, drawstyle="steps-post", zorder=1)
-        proxies.append((Line2D([], [], color="C0", linestyle="--"), "Pareto front of ours"))
-    for place, point in enumerate(front):
-        right = point[0] < np.sqrt(float(ours["x"].min()) * float(ours["x"].max()))
-        at = (7 if right else -7, -10 if place % 2 else 6)
-        ax.annotate(names[point], point, at, textcoords="offset points", fontsize=7, ha="left" if right else "right")
+        look: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "drawstyle": "steps-post", "zorder": 1}
+        ax.plot(front["x"], front["accuracy"], color="C0", **look, label="Pareto front of ours")
+    for place, point in enumerate(front.itertuples()):
+        right = point.x < np.sqrt(float(ours["x"].min()) * float(ours["x"].max()))
+        at, side = (7 if right else -7, -10 if place % 2 else 6), "left" if right else "right"
+        ax.annotate(point.label, (point.x, point.accuracy), at, textcoords="offset points", fontsize=7, ha=side)
     for label, size, accuracy in elsewhere:
-        ax.plot(size, accuracy, "D", color=MUTED, markersize=4, zorder=2)
         ax.annotate(label, (size, accuracy), (6, 4), textcoords="offset points", fontsize=7, color=MUTED)
+    others = pd.DataFrame(elsewhere, columns=["label", "x", "accuracy"], dtype=object)
     if elsewhere:
-        proxies.append((Line2D([], [], color=MUTED, marker="D", linestyle="none"), "of others, on test"))
-    sizes = [float(value) for value in points[["x", "published_x"]].astype(float).stack() if value]
-    _log_x(ax, [*sizes, *(size for _, size, _ in elsewhere)])
+        ax.plot(others["x"], others["accuracy"], "D", color=MUTED, zorder=2, label="of others, on test")
+    _log_x(ax, pd.concat([points["x"], points["published_x"], others["x"]]).astype(float))
     ax.margins(x=0.12, y=0.15)
-    ax.set(xlabel="size of the saved model (MiB)", ylabel="validation accuracy (%)")
-    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 2 if elsewhere else 3)
+    legend(figure, 2 if elsewhere else 3)
     return figure
 
 
@@ -309,14 +276,12 @@ def accuracy_against_value(points: pd.DataFrame, axis: str, title: str) -> Figur
     for color, dash, column in (("C0", "-", "accuracy"), ("C1", ":", "published")):
         drawn = points[points[column].notna()]
         ax.plot(drawn["x"], drawn[column], color=color, linestyle=dash, linewidth=1)
-    proxies = _scatter(ax, points)
-    values = points["x"].tolist()
-    _log_x(ax, values, values)
-    if len(values) <= 8:
-        ax.xaxis.set_major_locator(FixedLocator(values))
+    _scatter(ax, points, axis)
+    _log_x(ax, points["x"])
+    if len(points) <= 8 or ax.get_xscale() == "log":
+        ax.xaxis.set_major_locator(FixedLocator(points["x"].tolist()))
     ax.margins(x=0.08, y=0.12)
-    ax.set(xlabel=axis, ylabel="validation accuracy (%)")
-    legend(figure, [line for line, _ in proxies], [label for _, label in proxies], 3)
+    legend(figure, 3)
     return figure
 
 

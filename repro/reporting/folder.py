@@ -52,7 +52,7 @@ def illustrate(out: Path, drawn: Sequence[Picture], processes: int) -> None:
 
     kept = _kept(out)
     for one in drawn:
-        one.files.update(kept(_figure(one), one.job.key, one.job.forms))
+        one.files.update(kept(_figure(one), one.key, one.forms))
     pictures.draw(drawn, processes)
 
 
@@ -78,7 +78,7 @@ def place(out: Path, files: Mapping[str, str | bytes], drawn: Sequence[Picture])
     paths = [_put(out / name, content) for name, content in files.items()]
     for name in former - {*files, LISTED}:
         (out / name).unlink(missing_ok=True)
-    return (*paths, _list(out, [*files, *(_drawn(_figure(one), one.job.key, one.files.values()) for one in drawn)]))
+    return (*paths, _list(out, [*files, *(_drawn(_figure(one), one.key, one.files.values()) for one in drawn)]))
 
 
 def _figure(picture: Picture) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,6 +24,7 @@ from repro.reporting import drawing, figures, style
 from repro.reporting.figures import Series
 from repro.reporting.frame import Beside, Row
 from repro.reporting.join import Table
+from repro.reporting.tables import NO_INTERVAL, intervals
 from repro.spec import flatten
 
 _FORMS = ("png", "svg", "pdf")
@@ -32,34 +33,30 @@ _WEIGHT_MIB = 4 / 2**20
 """What a weight in float32 takes."""
 
 
-class Job(NamedTuple):
-    """A figure that is still to be drawn."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure with what is said of it."""
 
+    slug: str
+    caption: str
+    alt: str
+    """What is to be seen, in words."""
     make: Callable[..., Figure]
     given: tuple[Any, ...]
+    """What `make` draws it from."""
     forms: Sequence[str] = _FORMS
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Its files' bytes by ending, once it is drawn."""
 
     @property
     def key(self) -> str:
         """A hash of what is drawn and of the code that draws it."""
         return hashlib.sha256(_code() + _bytes((self.make.__qualname__, self.given, self.forms))).hexdigest()[:16]
 
-    def files(self) -> dict[str, bytes]:
+    def drawn(self) -> dict[str, bytes]:
         """The figure's bytes by ending."""
         figure = self.make(*self.given)
         return {form: style.saved(figure, form) for form in self.forms}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure; `alt` says in words what is to be seen."""
-
-    slug: str
-    caption: str
-    alt: str
-    job: Job
-    files: dict[str, bytes] = field(default_factory=dict)
-    """Its files' bytes by ending, once it is drawn."""
 
 
 def _bytes(value: Any) -> bytes:
@@ -90,31 +87,50 @@ def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
                 processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
             ) as pool,
         ):
-            for one, files in zip(left, pool.map(Job.files, [one.job for one in left], chunksize=4), strict=True):
+            for one, files in zip(left, pool.map(Picture.drawn, left, chunksize=4), strict=True):
                 one.files.update(files)
     for one in left:
-        one.files.update({} if one.files else one.job.files())
-
-
-def _picture(slug: str, make: Callable[..., Figure], given: tuple[Any, ...], caption: str, alt: str) -> Picture:
-    return Picture(slug, caption, alt, Job(make, given))
+        one.files.update(one.files or one.drawn())
 
 
 def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
     """A study's own figures."""
-    slug, title = table.study.study, table.study.title
-    if (drawn := _forest(frame, title)) is not None:
-        yield _picture(f"{slug}-forest", figures.forest, *drawn)
+    slug, title, axis = table.study.study, table.study.title, table.study.axis
+    yield from _forest(f"{slug}-forest", frame, title)
     series = [one for row in table.rows if (one := _series(row, table)) is not None]
     if series:
         caption = f"{title}: accuracy and loss over epochs, every run thin."
         alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
-        yield _picture(f"{slug}-curves", figures.study_curves, (series, title), caption, alt)
-    if table.study.axis is not None and len(points := _along(table, frame)) > 1:
-        given = (points, table.study.axis, title)
-        alt = f"Validation accuracy against {table.study.axis}: {_told(points)}"
-        caption = f"{title}: accuracy against {table.study.axis}."
-        yield _picture(f"{slug}-axis", figures.accuracy_against_value, given, caption, alt)
+        yield Picture(f"{slug}-curves", caption, alt, figures.study_curves, (series, title))
+    if axis is not None and len(points := _along(table, frame)) > 1:
+        caption, alt = f"{title}: accuracy against {axis}.", f"Validation accuracy against {axis}: {_told(points)}"
+        yield Picture(f"{slug}-axis", caption, alt, figures.accuracy_against_value, (points, axis, title))
+
+
+def _forest(slug: str, frame: pd.DataFrame, title: str, also: str = "") -> Iterator[Picture]:
+    """A study against the published numbers, else against its base; nothing where neither can be drawn."""
+    rows = frame[frame["n"] > 0]
+    printed = bool(rows["published_val"].notna().any())
+    if printed:
+        label, shown = "validation accuracy (%)", _bars(rows, "val_mean", "predicted_low", "predicted_high")
+        interval = "with the 95% prediction interval of one new run" if shown["low"].notna().any() else NO_INTERVAL
+        caption = f"{title}: our mean, {interval}, and the published accuracy."
+    else:
+        rows = rows[rows["test_diff"].notna()]
+        base = " or ".join(rows["base_title"].unique())
+        label = f"test accuracy minus that of {base} (points)"
+        shown = _bars(rows, "test_diff", "test_diff_low", "test_diff_high")
+        caption = f"{title}: difference from {base} on test, {intervals(rows)}."
+    if len(shown):
+        known = shown[shown["estimate"].notna()].itertuples()
+        alt = f"{label}: {'; '.join(f'{row.label} {row.estimate:.1f}' for row in known)}"
+        yield Picture(slug, caption + also, alt, figures.forest, (shown, title, label, not printed))
+
+
+def _bars(frame: pd.DataFrame, estimate: str, low: str, high: str) -> pd.DataFrame:
+    """The rows of a forest plot: label, estimate, low, high, published, verdict."""
+    names = {"title": "label", estimate: "estimate", low: "low", high: "high", "published_val": "published"}
+    return frame.rename(columns=names)[[*names.values(), "verdict"]]
 
 
 def of_groups(frame: pd.DataFrame, name: str, lower: bool, most: int) -> Iterator[Picture]:
@@ -122,37 +138,33 @@ def of_groups(frame: pd.DataFrame, name: str, lower: bool, most: int) -> Iterato
     rows = frame[frame[f"{name}_diff"].notna()]
     if rows.empty:
         return
-    shown = rows[:most].rename(columns={f"{name}_{end}": end for end in ("diff", "diff_low", "diff_high")})
-    shown = shown.rename(columns={"diff": "estimate", "diff_low": "low", "diff_high": "high"}).assign(published=None)
+    low, high = rows[f"{name}_diff_low"], rows[f"{name}_diff_high"]
     words = ("better", "worse") if lower else ("worse", "better")
-    clear = [shown["high"] < 0, shown["low"] > 0, shown["low"].notna()]
-    shown["verdict"] = np.select(clear, [*words, "undecided"], "")
-    several = (
-        "each against its own base" if rows[f"{name}_base"].nunique() > 1 else f"from {rows[f'{name}_base'].iloc[0]}"
-    )
-    caption = f"{name}: difference {several}, with 95% intervals." + (
-        f" The first {most} of {len(rows)} groups." * (len(rows) > most)
-    )
-    told = "; ".join(f"{row.label} {row.estimate:.3g}" for row in shown.itertuples())
-    given = (shown[["label", "estimate", "low", "high", "published", "verdict"]], name, f"{name}: difference", True)
-    yield _picture(f"{name}-forest", figures.forest, given, caption, f"Differences {several}: {told}")
+    verdicts = np.select([high < 0, low > 0, low.notna()], [*words, "undecided"], "")
+    rows = rows.assign(title=rows["label"], published_val=None, verdict=verdicts).drop(columns="label")
+    shown = _bars(rows[:most], f"{name}_diff", low.name, high.name)
+    bases = rows[f"{name}_base"].unique()
+    base = f"from {bases[0]}" if len(bases) == 1 else "each against its own base"
+    first = f" The first {most} of {len(rows)} groups." * (len(rows) > most)
+    alt = f"Differences {base}: {'; '.join(f'{row.label} {row.estimate:.3g}' for row in shown.itertuples())}"
+    caption = f"{name}: difference {base}, with 95% intervals.{first}"
+    yield Picture(f"{name}-forest", caption, alt, figures.forest, (shown, name, f"{name}: difference", True))
 
 
 def over_steps(name: str, points: Mapping[str, Sequence[NDArray[np.float64]]], which: str) -> Iterator[Picture]:
     """A metric over steps, of groups by label; of every run its points (n, 3): step, time, value."""
-    groups = [(label, [_latest(run) for run in runs]) for label, runs in points.items()]
-    groups = [(label, runs) for label, runs in groups if max(map(len, runs)) > 1]
+    groups = [(label, pd.DataFrame(map(_latest, runs), dtype=float).T.sort_index()) for label, runs in points.items()]
+    groups = [(label, runs) for label, runs in groups if runs.count().max() > 1]
     if groups:
         caption = f"{name} over steps, every run thin{which}."
         alt = f"Curves over steps, for {', '.join(label for label, _ in groups)}"
-        yield _picture(f"{name}-curves", figures.steps, (groups, name, name), caption, alt)
+        yield Picture(f"{name}-curves", caption, alt, figures.steps, (groups, name, name))
 
 
-def _latest(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(steps, 2): the latest finite value of each step, in order."""
+def _latest(points: NDArray[np.float64]) -> dict[float, float]:
+    """Step -> its latest finite value."""
     finite = points[np.isfinite(points[:, 2])]
-    latest = dict(finite[np.lexsort((finite[:, 1], finite[:, 0]))][:, [0, 2]].tolist())
-    return np.array([*latest.items()], dtype=np.float64).reshape(-1, 2)
+    return dict(finite[np.lexsort((finite[:, 1], finite[:, 0]))][:, [0, 2]].tolist())
 
 
 def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
@@ -161,13 +173,13 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
         name = f"{table.study.study}-{row.variant}"
         if (one := _series(row, table)) is not None:
             alt = f"Training and validation loss and accuracy of {row.title} over epochs"
-            yield _picture(f"{name}-curves", figures.variant_curves, (one,), f"{row.title}: curves.", alt)
+            yield Picture(f"{name}-curves", f"{row.title}: curves.", alt, figures.variant_curves, (one,))
         if row.runs and (model := beside.architecture(row.runs[0].record)) is not None:
             layers = ", ".join(dict.fromkeys(layer.module for layer in model.layers))
             around = ", ".join(module for module, *_ in model.residual)
             caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds an image."
             alt = f"Blocks {layers}" + f"; residual additions around {around}" * bool(around)
-            yield _picture(f"{name}-architecture", drawing.architecture, (model, row.title), caption, alt)
+            yield Picture(f"{name}-architecture", caption, alt, drawing.architecture, (model, row.title))
         counts = [np.asarray(found) for run in row.runs if (found := beside.confusion(run.record)) is not None]
         counts = [one for one in counts if one.shape == counts[0].shape]
         if counts:
@@ -178,7 +190,7 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
             right = np.trace(total) / max(total.sum(), 1)
             caption = f"{row.title}: confusion on test{several}, and the accuracy of each class."
             alt = f"Confusion matrix; {right:.1%} lie on the diagonal"
-            yield _picture(f"{name}-confusion", figures.confusion, given, caption, alt)
+            yield Picture(f"{name}-confusion", caption, alt, figures.confusion, given)
 
 
 def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Beside) -> Iterator[Picture]:
@@ -190,77 +202,43 @@ def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Bes
     if same:
         rows = pd.concat(
             [
-                frame.assign(title=[_named(table, title) for title in frame["title"]], printed=table.printed)
+                frame.assign(
+                    title=[_named(table, title) for title in frame["title"]],
+                    printed=table.printed,
+                    runs=[" ".join(run.record.key for run in row.runs) for row in table.rows],
+                )
                 for table, frame in same
             ]
         )
-        rows = rows[rows["n"] > 0].assign(runs=[_runs(row) for table, _ in same for row in table.rows if row.runs])
-        rows = rows.drop_duplicates("runs")
+        rows = rows[rows["n"] > 0].drop_duplicates("runs")
         printed = rows[rows["printed"]] if rows["printed"].any() else rows  # never both in one picture of the paper
-        if printed["study"].nunique() > 1 and (drawn := _forest(printed, "All studies")) is not None:
-            given, caption, alt = drawn
-            yield _picture("forest", figures.forest, given, caption + also, alt)
+        if printed["study"].nunique() > 1:
+            yield from _forest("forest", printed, "All studies", also)
         points = _points(rows, "size_mib", "published_size")
         if len(points) > 2:
-            others = tuple(
+            others = [
                 (f"{one.title} ({one.year})", one.parameters * _WEIGHT_MIB, one.accuracy)
                 for table, _ in same
                 for one in table.study.elsewhere
-            )
-            sized = (points, "Accuracy against size", others)
+            ]
             caption = f"Validation accuracy against the size of the saved model, ours and the published.{also}"
-            alt = "; ".join(
-                [f"Accuracy and size: {_told(points, ' MiB')}"]
-                + [f"{label} {accuracy:g}% on test at {size:.2f} MiB" for label, size, accuracy in others]
-            )
-            yield _picture("accuracy_against_size", figures.accuracy_against_size, sized, caption, alt)
+            told = [f"{label} {accuracy:g}% on test at {size:.2f} MiB" for label, size, accuracy in others]
+            alt = "; ".join([f"Accuracy and size: {_told(points, ' MiB')}", *told])
+            sized = (points, "Accuracy against size", others)
+            yield Picture("accuracy_against_size", caption, alt, figures.accuracy_against_size, sized)
     if beside.samples is not None:
-        images, labels = beside.samples
-        job = Job(figures.samples, (images, labels, "Samples of the data set"), ("png",))
-        alt = f"Images of {', '.join(sorted(set(labels)))}"
-        yield Picture("samples", "Samples of the data set, a row a class.", alt, job)
+        title, alt = "Samples of the data set", f"Images of {', '.join(sorted(set(beside.samples[1])))}"
+        yield Picture("samples", f"{title}, a row a class.", alt, figures.samples, (*beside.samples, title), ("png",))
 
 
 def _named(table: Table, title: str) -> str:
     return title if any(map(str.isalpha, title)) and len(title) > 5 else f"{table.study.title}: {title}"
 
 
-def _runs(row: Row) -> str:
-    return " ".join(run.record.key for run in row.runs)
-
-
 def _series(row: Row, table: Table) -> Series | None:
     curves = tuple(run.record.curve for run in row.runs if run.record.curve is not None and len(run.record.curve.epoch))
     published = None if table.setting.changes else row.published.accuracy
     return Series(row.title, curves, published) if curves else None
-
-
-def _forest(frame: pd.DataFrame, title: str) -> tuple[tuple[Any, ...], str, str] | None:
-    """A study against the published numbers, else against its base; None where neither can be drawn."""
-    rows = frame[frame["n"] > 0]
-    if rows["published_val"].notna().any():
-        columns, label = ("val_mean", "predicted_low", "predicted_high"), "validation accuracy (%)"
-        caption = f"{title}: our mean with the 95% prediction interval of one new run, and the published accuracy."
-    elif rows["test_diff"].notna().any():
-        rows = rows[rows["test_diff"].notna()]
-        base = " or ".join(rows["base_title"].unique())
-        columns, label = (
-            ("test_diff", "test_diff_low", "test_diff_high"),
-            f"test accuracy minus that of {base} (points)",
-        )
-        several = rows["test_diff_low"].notna().any()
-        interval = (
-            "with simultaneous 95% intervals" if several else "without intervals: one run each does not tell the spread"
-        )
-        caption = f"{title}: difference from {base} on test, {interval}."
-    else:
-        return None
-    names = dict(zip(columns, ("estimate", "low", "high"), strict=True))
-    shown = rows.rename(columns=names | {"title": "label", "published_val": "published"})
-    zero = columns[0] == "test_diff"
-    told = "; ".join(f"{row.label} {row.estimate:.1f}" for row in shown.itertuples() if pd.notna(row.estimate))
-    shown = shown[["label", "estimate", "low", "high", "published", "verdict"]]
-    return (shown, title, label, zero), caption, f"{label}: {told}"
 
 
 def _along(table: Table, frame: pd.DataFrame) -> pd.DataFrame:

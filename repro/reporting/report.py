@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -189,7 +189,7 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
     found = [(table, tables.study_frame(table)) for table in join.tables(contents)]
     text = "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
     every = [one for table, frame in found for one in pictures.of_study(table, frame)]
-    forests = {f"{one.slug}.png": one.job._replace(forms=("png",)) for one in every if one.slug.endswith("-forest")}
+    forests = {f"{one.slug}.png": replace(one, forms=("png",)) for one in every if one.slug.endswith("-forest")}
     keys = {run.key for run in runs}
     metrics = {
         "sweep_runs": float(len(plan.unique)),
@@ -202,7 +202,7 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
             "sweep_best_val_accuracy": best["val_mean"] / 100,
             "sweep_best_test_accuracy": best["test_mean"] / 100,
         }
-    return text, {name: job.files()["png"] for name, job in forests.items()}, metrics
+    return text, {name: one.drawn()["png"] for name, one in forests.items()}, metrics
 
 
 def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 INK, MUTED, GRID = "#1b1b1f", "#8a8a93", "#e4e4e9"
 """The style sheet's greys; `page` turns them round for dark screens."""
@@ -55,16 +57,21 @@ def _small(svg: bytes) -> bytes:
         (rb"<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*|<metadata>.*?</metadata>|<!--.*?-->", b""),
         (rb' id="[A-Za-z0-9.]+_[0-9]+"| transform="rotate\(-0 [^"]*"', b""),
         (rb" ?font-family: [^;\"]+;?", b""),
-        (rb"(?<=[ \n(])(-?\d+\.\d)\d+", rb"\1"),
-        (rb'(?<=[xy12]=")(-?\d+\.\d)\d+', rb"\1"),
-        (rb"(?<=\d)\.0(?=[ \n)])", b""),
         (rb"\s*\n\s*", b"\n"),
         (rb"(?<=[0-9a-z])\n(?=[LQCz\"])", b""),
         (rb"<g>\n?</g>\n?", b""),
         *[(rb"<g>\n(<(?:path|use|text)[^\n]*>)\n</g>", rb"\1")] * 3,
     ):
         svg = re.sub(pattern, short, svg, flags=re.DOTALL)
+    svg = re.sub(rb"<[^>]*>", _tenths, svg)
     return svg.replace(b"</style>", b"text{font-family:%s}</style>" % _FONTS, 1)
+
+
+def _tenths(tag: re.Match[bytes]) -> bytes:
+    """An element's tag with coordinates in tenths of a point; texts between tags keep their numbers."""
+    short = re.sub(rb"(?<=[ \n(])(-?\d+\.\d)\d+", rb"\1", tag[0])
+    short = re.sub(rb'(?<=[xy12]=")(-?\d+\.\d)\d+', rb"\1", short)
+    return re.sub(rb"(?<=\d)\.0(?!\d)", b"", short)
 
 
 def framed(width: float, height: float, title: str, *, top: float = 0.5, bottom: float = 0.55, left: float = 0.62,
@@ -79,7 +86,10 @@ def framed(width: float, height: float, title: str, *, top: float = 0.5, bottom:
     return figure
 
 
-def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    """A legend along the lower edge; a name that begins with `_` would be left out by matplotlib without the blank."""
-    names = [f" {label}" if label.startswith("_") else label for label in labels]
-    figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.05, 0.0), ncols=columns, borderaxespad=0.3)
+def legend(figure: Figure, columns: int, more: Sequence[Artist] = ()) -> None:
+    """A legend along the lower edge: every label of the first axes that has some, and `more`."""
+    labelled, _ = figure.axes[0].get_legend_handles_labels()
+    handles = sorted(labelled, key=lambda one: isinstance(one, Line2D))  # points with error bars first
+    figure.legend(
+        handles=[*handles, *more], loc="lower left", bbox_to_anchor=(0.05, 0.0), ncols=columns, borderaxespad=0.3
+    )

@@ -34,6 +34,7 @@ PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "
 """The columns that fit one column of a paper."""
 BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", "size_mib", "outcome")
 """The columns of a sweep's table and of a summary."""
+NO_INTERVAL = "without an interval, since nothing tells the spread over seeds"
 _TAKEN = {"claims", "audit", "runs", "epochs"}  # names of a report's other tables
 
 
@@ -81,6 +82,7 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "base_title": None if base is None else base.title,
         "times_smaller": whole / row.size if whole and row.size else None,
         "size_zip_mib": row.metric("model_size_mib"),
+        "folded": found.difference is not None and found.difference.folded,
         "outcome": outcome(row),
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
@@ -197,7 +199,7 @@ def _published(row: Mapping[str, Any]) -> str:
 
 
 STUDY_COLUMNS = (
-    Column("title", "", cell("title"), kind="name"),
+    Column("title", "", lambda row: row["title"] + row["marks"], kind="name"),
     Column("n", "n", cell("n")),
     Column("val", "mean ± sd", pair("val_mean", "val_sd"), "Validation (%)", short="val. (%)"),
     Column("published_val", "published", _published, "Validation (%)", short="publ."),
@@ -239,16 +241,16 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
     for given in frame["notes"]:
         notes += [note for note in given if note not in notes]
         marks.append("".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(given)))
-    columns = [column for column in STUDY_COLUMNS if column.name in chosen]
+    left_out = {"changed"} if table.study.fields and chosen is ON_PAGE else set()  # the fields' columns tell it
+    columns = [column for column in STUDY_COLUMNS if column.name in {*chosen} - left_out]
     first = int("title" in chosen)
     fields = [Column(name, name.rpartition(".")[2].replace("_", " "), cell(name)) for name in table.study.fields]
-    shown = frame.assign(title=[f"{title}{mark}" for title, mark in zip(frame["title"], marks, strict=True)])
     return Sheet(
         slug=f"study_{table.study.study}" if table.study.study in _TAKEN else table.study.study,
         title=table.study.title if number_ is None else f"Table {number_}. {table.study.title}",
         header=_header(table, frame),
         columns=(*columns[:first], *fields, *columns[first:]),
-        frame=shown,
+        frame=frame.assign(marks=marks),
         notes=(*(f"[{place}] {note}" for place, note in enumerate(notes, 1)), *table.notes),
     )
 
@@ -256,19 +258,24 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
 def _header(table: Table, frame: pd.DataFrame) -> str:
     """Data, statistics, n and provenance in one line."""
     runs = [run.record for row in table.rows for run in row.runs]
-    several = frame["val_sd"].notna().any()
-    told = [f"Data: {table.setting.words}.", "± sd over runs." if several else "One run a row, so no sd."]
+    several, folded = frame["val_sd"].notna().any(), any(row.spec.data.fold is not None for row in table.rows)
+    over = "folds, averaged over seeds" if folded else "runs"
+    told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run a row, so no sd."]
     if (frame["verdict"] != "").any():
         told.append("Verdict: the published accuracy against the 95% prediction interval of one new run of ours.")
     if frame["test_diff"].notna().any():
-        bases = " or ".join(dict.fromkeys(frame["base_title"].dropna()))
-        limits = frame["test_diff_low"].notna().any()
-        folded = any(run.fold is not None for row in table.rows for run in row.runs)
-        how = "with simultaneous 95% intervals" if limits else "without intervals"
-        if folded:
-            how = "paired by fold, each with its own 95% interval"
-        told.append(f"Differences from {bases} on test, {how}.")
+        bases = " or ".join(frame["base_title"].dropna().unique())
+        told.append(f"Differences from {bases} on test, {intervals(frame)}.")
     return " ".join([*told, provenance(runs)])
+
+
+def intervals(rows: pd.DataFrame) -> str:
+    """How the differences of some rows from their bases are shown."""
+    if rows["folded"].any():
+        return "paired by fold, each with its own 95% interval"
+    if rows["test_diff_low"].notna().any():
+        return "with simultaneous 95% intervals"
+    return NO_INTERVAL
 
 
 def provenance(runs: Iterable[RunRow]) -> str:

@@ -13,14 +13,13 @@ from repro.records import Architecture, Layer
 from repro.reporting import claims
 from repro.reporting.frame import Answer, Beside
 from repro.reporting.page import Section, page
-from repro.reporting.pictures import Job, Picture
+from repro.reporting.pictures import Picture
 from repro.reporting.report import write
 from repro.reporting.sheets import Column, Sheet
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-NO_JOB = Job(print, ())
 NASTY = "\"><script>alert(1)</script><img src=x onerror=alert(1)> & 'quoted'"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><defs></defs><rect width="8" height="8"/></svg>'
 COUNT = """<script>addEventListener('load', () => {
@@ -40,8 +39,8 @@ def small(text):
         Column("b", text, lambda row: row["b"], text, "verdict", text, "url"),
     )
     sheet = Sheet("s", text, text, columns, frame, (text,))
-    picture = Picture(text, text, text, NO_JOB, {"svg": SVG})
-    sample = Picture("sample", text, text, NO_JOB, {"png": b"png"})
+    picture = Picture(text, text, text, print, (), files={"svg": SVG})
+    sample = Picture("sample", text, text, print, (), files={"png": b"png"})
     section = Section(text, text, text, "http://mlflow", (picture,), (sheet,), (text,), (picture, sample), (picture,))
     return page(text, Answer(text, text, decided=True), {text: text}, [section], [text])
 

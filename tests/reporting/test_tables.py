@@ -102,6 +102,7 @@ def test_the_csv_has_the_columns_of_the_contract_unrounded(first_table):
     assert float(row["test_diff_low"]) < float(row["test_diff"]) < float(row["test_diff_high"]) < 0
     assert 0 <= float(row["test_diff_p"]) < 0.01
     assert row["hardware"] == "Test CPU, 4 cores"
+    assert row["title"] == "SqueezeNet", "without the marks of the notes"
     assert rows[3]["changed"] == "batch norm all"
 
 
@@ -297,3 +298,5 @@ def test_the_fields_of_a_grid_are_columns_of_their_own(store):
     assert cells[7] == ["5", "2", "none", "0.1"]
     assert cells[8] == ["", "", "", "0.04"]
     assert sheet_of(table, "n", "val").cells[0][0].alone == "first kernel"
+    assert "changed" not in {column.name for column in sheet_of(table).cells[0]}, "the page has a column a field"
+    assert tables.study_frame(table)["changed"].str.contains("final lr 0.1").any(), "the CSV has both"

@@ -273,7 +273,7 @@ def test_a_forest_plot_is_coloured_by_what_is_better():
     for wanted, word in (("acc", "better"), ("acc:last:min", "worse")):
         groups = made(frame(), metric=wanted, baseline={"params.model": "a", "params.lr": "0.1"})
         (forest,) = pictures.of_groups(groups.frame, "acc", groups.metrics[0].lower, 3)
-        rows, *_ = forest.job.given
+        rows, *_ = forest.given
         assert len(rows) == 3
         assert forest.caption.endswith("The first 3 of 5 groups.")
         assert set(rows["verdict"]) <= {word, "undecided", {"better": "worse", "worse": "better"}[word]}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from repro.reporting import claims, join, stats, tables, verdicts
+from repro.reporting import claims, join, pictures, stats, tables, verdicts
 from repro.reporting.frame import Beside, Predictions
 
 BN = "reproducibility/squeezenet_bn"
@@ -158,5 +158,8 @@ def test_folds_are_paired_after_averaging_over_seeds_and_held_against_nothing_pu
     assert found.needed == "", "more seeds tell nothing of other folds"
     answer = claims.headline(paper, [table]).headline
     assert answer == "Residual reaches 74.2% on validation with 3 folds"
-    header = tables.study_sheet(table, tables.study_frame(table)).header
+    frame = tables.study_frame(table)
+    header, drawn = tables.study_sheet(table, frame).header, next(pictures.of_study(table, frame))
+    assert "± sd over folds, averaged over seeds." in header
     assert "Differences from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval." in header
+    assert drawn.caption.endswith("from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval.")
