@@ -56,9 +56,7 @@ def metrics(text: str) -> tuple[Metric, ...]:
         label = one["name"] if named[one["name"]] == 1 else f"{one['name']}_{pick.replace('=', '_')}"
         made[safe(label)] = Metric(one["name"], pick, pick == "min" or bool(one["lower"]), label)
     if not made or len(made) < len(found):
-        raise InputError(
-            f"--metric {text!r}: names no metric, or one twice in letters and digits (example: val_acc:max,test_loss:last:min)"
-        )
+        raise InputError(f"--metric {text!r}: names no metric, or one twice (example: val_acc:max,test_loss:last:min)")
     return tuple(made.values())
 
 
