@@ -100,6 +100,15 @@ METRICS: Mapping[str, str] = MappingProxyType(
 )
 """Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at step 0."""
 
+_SOURCE = {
+    Tag.USER: "Login name.",
+    Tag.SOURCE_NAME: "`repro`; for a sweep under `mlflow run`, the name that MLflow gives.",
+    Tag.SOURCE_TYPE: "`LOCAL`; for a sweep under `mlflow run`, `PROJECT`.",
+    Tag.SOURCE_COMMIT: "The commit again, where MLflow's UI looks for it.",
+    Tag.SOURCE_BRANCH: "Git branch, where one was checked out.",
+    Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
+    Tag.SOURCE_DIRTY: "`repro.dirty` again.",
+}
 RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
     {
         Tag.KIND: "`run`.",
@@ -128,13 +137,7 @@ RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
         Tag.NAME: "`<variant> seed <n>`, and `fold <n>` behind it in a cross-validation.",
         Tag.NOTE: "Description: title, published numbers, what differs from the base, and the command that repeats the run.",
-        Tag.USER: "Login name.",
-        Tag.SOURCE_NAME: "`repro`.",
-        Tag.SOURCE_TYPE: "`LOCAL`.",
-        Tag.SOURCE_COMMIT: "The commit again, where MLflow's UI looks for it.",
-        Tag.SOURCE_BRANCH: "Git branch, where one was checked out.",
-        Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
-        Tag.SOURCE_DIRTY: "`repro.dirty` again.",
+        **_SOURCE,
         Tag.SOURCE_DIFF: "The uncommitted changes, as far as a tag holds them; diff.patch has all.",
     }
 )
@@ -162,13 +165,7 @@ SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
         Tag.HARDWARE: "Processor or GPU that computed.",
         Tag.NAME: "The sweep's name; under `mlflow run` it replaces the one that MLflow made up.",
         Tag.NOTE: "Description: what was asked and, at the end, the result table in short.",
-        Tag.USER: "Login name (under `mlflow run`: MLflow's).",
-        Tag.SOURCE_NAME: "`repro` (under `mlflow run`: MLflow's).",
-        Tag.SOURCE_TYPE: "`LOCAL` (under `mlflow run`: MLflow's).",
-        Tag.SOURCE_COMMIT: "The commit again (under `mlflow run`: MLflow's).",
-        Tag.SOURCE_BRANCH: "Git branch, where one was checked out.",
-        Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
-        Tag.SOURCE_DIRTY: "`repro.dirty` again.",
+        **_SOURCE,
     }
 )
 
