@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -123,7 +124,8 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
         return typed(Architecture, json.loads(content))
 
     def confusion(content: bytes) -> list[list[int]]:
-        return [[int(count) for count in line.split(",")[1:]] for line in content.decode().splitlines()[1:]]
+        _, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+        return [[int(count) for count in counts] for _, *counts in rows]
 
     def predictions(content: bytes) -> Predictions:
         with np.load(io.BytesIO(content)) as stored:

@@ -9,6 +9,7 @@ DIGEST is the first 16 digits of the data set's digest. Planning and comparing r
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -159,10 +160,15 @@ def named(dataset: str) -> str:
     """
     kind, colon, path = dataset.partition(":")
     if kind == FOLDER and path.strip():
-        return f"{FOLDER}:{expanded(path).absolute().name or 'root'}"
+        return f"{FOLDER}:{as_text(expanded(path).absolute().name) or 'root'}"
     if dataset not in NAMES or colon:
         raise unknown("data set", dataset, [*NAMES, f"{FOLDER}:PATH"])
     return dataset
+
+
+def as_text(path: Path | str) -> str:
+    """A path as text that a file of JSON holds: bytes of it that are no UTF-8 as `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def cache_of(dataset: str, digest: str, folder: Path) -> Path:

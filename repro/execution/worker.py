@@ -9,6 +9,7 @@ which the kernel does for an owner that was killed; in the latter two cases it l
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -227,10 +228,10 @@ def _keep(job: Job, training: Training, result: RunResult) -> None:
             disk.write(folder / "not_exported.txt", _line(error).encode() + b"\n")
     if training.predictions is not None:
         predictions.write(folder, training.predictions)
-    classes = training.data.classes
-    lines = [",".join(["true \\ predicted", *classes])]
-    lines += [",".join([name, *map(str, counts)]) for name, counts in zip(classes, result.confusion, strict=False)]
-    disk.write(folder / "confusion.csv", "".join(f"{line}\n" for line in lines).encode())
+    classes, table = training.data.classes, io.StringIO()
+    rows = [(name, *counts) for name, counts in zip(classes, result.confusion, strict=False)]
+    csv.writer(table, lineterminator="\n").writerows([("true \\ predicted", *classes), *rows])
+    disk.write(folder / "confusion.csv", table.getvalue().encode())
 
 
 def _line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import unknown
+from repro.training import generators
 
 _ALLOWED = 0.05
 """Largest difference of a replayed step from an eager one, in the length of the step: both are the same operations, and
@@ -91,17 +92,23 @@ class GraphedStep:
         if batch.shape != self._indices.shape:
             return "no batch is full"
         self._indices.copy_(batch)
-        before = [tensor.clone() for tensor in self._state()]
-        generator = torch.cuda.get_rng_state(self._device)
+        former = list(self._state())
+        before = [tensor.clone() for tensor in former]
+        drawn = generators.states(self._device)
 
         def restore() -> None:
             for tensor, value in zip(self._state(), before, strict=True):
                 tensor.copy_(value)
-            torch.cuda.set_rng_state(generator, self._device)
+            generators.restore(drawn, self._device)
 
         failure = self._warm_up_and_capture()
+        if generators.of_host(generators.states(self._device)) != generators.of_host(drawn):
+            failure = "a step draws from a generator of the host"
+        elif any(now is not then for now, then in zip(self._state(), former, strict=True)):
+            failure = "a step replaces a tensor that it goes on from"
         restore()
-        if self._graph is None:
+        if failure or self._graph is None:
+            self._graph = None
             return failure
         self._step(self._indices)
         eager = [tensor.clone() for tensor in self._state()]

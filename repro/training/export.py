@@ -52,7 +52,7 @@ def restored(spec: RunSpec, state: Mapping[str, Tensor]) -> tuple[nn.Module, tor
     dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
     for parameter in models.multiplied(network) if dtype is torch.bfloat16 else ():
         parameter.data = parameter.data.to(dtype)
-    return network.to(memory_format=torch.channels_last), dtype  # type: ignore[call-overload]
+    return network, dtype
 
 
 def exported(spec: RunSpec, state: Mapping[str, Tensor], data: Data) -> bytes:

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from repro import datasets, locks
-from repro.datasets import FOLDER
+from repro.datasets import FOLDER, as_text
 from repro.errors import InputError, few, nearest
 from repro.training.cache import LOCK, Told, describe, label_bytes, temporary, write
 
@@ -49,7 +49,7 @@ def prepare(name: str, source: Path, data_dir: Path, side: int, told: Told | Non
 
     def made() -> Path | None:
         for known in datasets.prepared(data_dir, name):
-            if (known.source, known.fingerprint) == (str(source), fingerprint):
+            if (known.source, known.fingerprint) == (as_text(source), fingerprint):
                 return datasets.cache_of(name, known.digest, data_dir)
         return None
 
@@ -81,17 +81,20 @@ def _listed(source: Path) -> tuple[list[str], list[Listed]]:
         if other := sorted(set(part) ^ set(classes)):
             raise InputError(f"{parts[place]}: its class folders differ from those of {parts[0]} (first: {other[0]})")
         for label, slug in enumerate(classes):
-            files = sorted(_files(part[slug]))
+            files = sorted(_files(part[slug], (source.resolve(), parts[place].resolve())))
             if not files:
                 raise InputError(f"{part[slug]}: holds no file; put images of the class there, or delete the folder")
             listed += [(place, label, file) for file in files]
-    return classes, listed
+    return [as_text(slug) for slug in classes], listed
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
+    """The files of a folder and of those below it; a link to a folder that it lies in leads nowhere new."""
+    around = (*around, folder.resolve())
     for entry in _visible(folder):
         if entry.is_dir():
-            yield from _files(entry)
+            if entry.resolve() not in around:
+                yield from _files(entry, around)
         else:
             yield entry
 
@@ -103,7 +106,7 @@ def _visible(folder: Path) -> Iterator[Path]:
 def _fingerprint(source: Path, listed: Sequence[Listed], side: int) -> str:
     found = hashlib.sha256(f"{side}".encode())
     for _, _, path in listed:
-        status = path.stat()
+        status = path.stat() if path.exists() else path.lstat()  # of a link that leads to nothing, its own
         place = os.fsencode(path.relative_to(source))
         found.update(place + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return found.hexdigest()
@@ -124,7 +127,7 @@ def _convert(
     with tempfile.TemporaryFile(dir=data_dir) as decoded:
         for (part, label, path), (digest, image) in zip(listed, _decoded(listed, side), strict=True):
             if image is None:
-                unreadable.append(str(path.relative_to(source)))
+                unreadable.append(as_text(path.relative_to(source)))
             else:
                 kept.append((part, label, digest))
                 decoded.write(image)
@@ -151,7 +154,7 @@ def _convert(
         side=side,
         digest=asked.hexdigest(),
         content=content.hexdigest(),
-        source=str(source),
+        source=as_text(source),
         fingerprint=fingerprint,
         unreadable=tuple(unreadable),
     )
@@ -199,6 +202,8 @@ def _decode_all(paths: Sequence[Path], side: int) -> list[tuple[bytes, bytes | N
 
 
 def _decode(path: Path, side: int) -> tuple[bytes, bytes | None]:
+    if not path.is_file():  # a pipe, or a link that leads to nothing
+        return b"", None
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:

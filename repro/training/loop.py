@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from repro.errors import ReproError
 from repro.records import Architecture, EpochRecord, Outcome, Progress, RunResult
 from repro.spec import RunSpec
-from repro.training import cpu, cuda, fast, models, optim, schedule, ways
+from repro.training import cpu, cuda, fast, generators, models, optim, schedule, ways
 from repro.training.batches import Batches
 from repro.training.data import Data
 from repro.training.evaluation import Evaluation, Predictions, evaluate, predictions, sums
@@ -85,10 +85,10 @@ class Training:
             cpu.keep_freed_memory()
         else:
             cuda.prepare(self._device, deterministic)
-        torch.manual_seed(spec.seed)
+        generators.seed(spec.seed)
         module = models.build(spec.model)
         self._architecture = models.describe(module, spec.model)
-        self.module = module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(self._device)
         self._dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
         self.optimizer = self._make_optimizer()
         self._source = Batches(spec, data, self._device, self._dtype)
@@ -177,18 +177,24 @@ class Training:
             **{name: copy.copy(getattr(self._at, name)) for name in _Position.__slots__},
             "sums": self._sums,
             "model": dict(self._state()),
+            "buffers": self._unsaved(),
             "optimizer": self.optimizer.state_dict(),
             "best": self._best,
-            "generator": torch.get_rng_state(),
-            "cuda_generator": None if self._on_cpu else torch.cuda.get_rng_state(self._device),
+            **generators.states(self._device),
         }
 
     def _state(self) -> dict[str, Tensor]:
         """The module's state dict, all weights in float32: the tensors that training works on."""
+        self.optimizer.take_back()
         state: dict[str, Tensor] = self.module.state_dict()
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
             state[name] = self.optimizer.exact[parameter]
         return state
+
+    def _unsaved(self) -> dict[str, Tensor]:
+        """The buffers that are not in the state dict; a step may change them all the same."""
+        saved = self.module.state_dict()
+        return {name: buffer for name, buffer in self.module.named_buffers() if name not in saved}
 
     def _load_state(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self._state().items():
@@ -203,12 +209,12 @@ class Training:
         self._at = _Position(**{name: copy.copy(snapshot[name]) for name in _Position.__slots__})
         self._sums.copy_(snapshot["sums"])
         self._load_state(snapshot["model"])
+        for name, buffer in self._unsaved().items():
+            buffer.copy_(snapshot["buffers"][name])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         best = snapshot["best"]
         self._best = None if best is None else {name: tensor.to(self._device) for name, tensor in best.items()}
-        torch.set_rng_state(snapshot["generator"].cpu())
-        if not self._on_cpu and snapshot["cuda_generator"] is not None:
-            torch.cuda.set_rng_state(snapshot["cuda_generator"].cpu(), self._device)
+        generators.restore(snapshot, self._device)
 
     @property
     def _epoch(self) -> int:

@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from repro.errors import ReproError
 from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, OptimizerSpec, SGDSpec
 
 _CHUNK = 2**18
@@ -54,7 +53,8 @@ class Optimizer(ABC):
     """Steps over parameters that it moved into one flat buffer, on their device.
 
     Args:
-        parameters: they keep shape, strides and values, but lie in the flat buffer afterwards. Frozen ones stay as they are.
+        parameters: they keep shape, strides and values, but lie in the flat buffer afterwards. Frozen ones keep their values;
+            those of another type than float32, or with gaps in memory, stay where they are.
         spec: rates and decays.
         rounded: those of the parameters that become bfloat16.
         still: those that get no gradient since it is always 0; they decay as the others do, which frozen ones do not.
@@ -70,8 +70,10 @@ class Optimizer(ABC):
         rounded: Collection[nn.Parameter] = (),
         still: Collection[nn.Parameter] = (),
     ) -> None:
-        resting = set(still)
-        moving = {one: one.requires_grad or one in resting for one in parameters}
+        resting, parameters = set(still), list(parameters)
+        self.exact: dict[nn.Parameter, Tensor] = {parameter: parameter.data for parameter in parameters}
+        """The float32 weights of every parameter: views into `weights`, as the parameters themselves are where not rounded."""
+        moving = {one: one.requires_grad or one in resting for one in parameters if one.requires_grad or fits(one)}
         self.parameters = sorted(moving, key=lambda parameter: (not moving[parameter], parameter.numel() >= _LARGE))
         self.spec = spec
         self.weight_decay = spec.weight_decay
@@ -87,8 +89,7 @@ class Optimizer(ABC):
         self.rounded = self.weights.bfloat16() if rounded else None
         self.state = {slot: torch.zeros_like(self.weights) for slot in self.slots}
         self.steps = torch.zeros((), dtype=torch.float64, device=first.device)
-        self.exact: dict[nn.Parameter, Tensor] = {}
-        """The float32 weights of every parameter: views into `weights`, as the parameters themselves are where not rounded."""
+        self._places: list[tuple[nn.Parameter, Tensor, int]] = []
         of_rounded = set(rounded)
         for parameter, offset in zip(self.parameters, offsets, strict=True):
             layout = (parameter.size(), parameter.stride(), offset)
@@ -97,6 +98,7 @@ class Optimizer(ABC):
                 parameter.data = self.rounded.as_strided(*layout)
             else:
                 parameter.data = self.exact[parameter]
+            self._places.append((parameter, parameter.data, parameter.data_ptr()))
         self.refresh()
 
         self._scratch = self.weights.new_empty(min(_CHUNK, size) if self._on_cpu else size)
@@ -138,6 +140,15 @@ class Optimizer(ABC):
             for end in [min(at + step, stop)]
         ]
 
+    @torch.no_grad()
+    def take_back(self) -> None:
+        """Moves parameters whose `data` a network replaced, as constraints on weights do, into the flat buffer again."""
+        for parameter, place, address in self._places:
+            if parameter.data_ptr() != address:
+                place.copy_(parameter.data)
+                self.exact[parameter].copy_(parameter.data)
+                parameter.data = place
+
     def refresh(self) -> None:
         """Rounds the weights anew, after they were written to from outside."""
         if self.rounded is not None:
@@ -145,12 +156,14 @@ class Optimizer(ABC):
 
     def zero_grad(self) -> None:
         """Forgets the gradients, so that the next backward pass writes new ones and adds to none."""
+        self.take_back()
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update from the parameters' gradients, all of which must be there; it may overwrite them."""
+        """One update from the parameters' gradients, which it may overwrite; one that is not there counts as 0."""
+        self.take_back()
         self.steps += 1
         self._begin_step()
         for views, parameters in self._gathered_by_type:
@@ -272,12 +285,14 @@ class SGD(Optimizer):
             chunk.weights.addcmul_(velocity, self._cast_once(self._now(self.spec.lr)), value=-1)
 
 
+def fits(parameter: nn.Parameter) -> bool:
+    """Whether a parameter can lie in the flat buffer: float32, without gaps or overlaps in memory."""
+    dense: bool = torch.ops.aten.is_non_overlapping_and_dense(parameter)
+    return parameter.dtype is torch.float32 and dense
+
+
 def _gradient(parameter: nn.Parameter) -> Tensor:
-    if parameter.grad is None:
-        raise ReproError(
-            f"a parameter of shape {tuple(parameter.shape)} takes no part in the loss; freeze it (requires_grad_(False))"
-        )
-    return parameter.grad
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _in_memory_order(gradient: Tensor, parameter: nn.Parameter) -> Tensor:

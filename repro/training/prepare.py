@@ -40,10 +40,9 @@ def prepare(dataset: str, data_dir: Path, side: int = 32, told: Told | None = No
         with locks.alone(data_dir / LOCK):  # two sweeps do not download into one file at the same time
             return _intact(name, data_dir) or _build(name, data_dir)
     except OSError as error:
-        where = error.filename or data_dir
-        raise InputError(
-            f"{where}: cannot be written or read ({error.strerror}); give a writable folder with --data-dir"
-        ) from None
+        where = Path(error.filename or data_dir)
+        hint = "; give a writable folder with --data-dir" if where.is_relative_to(data_dir) else ""
+        raise InputError(f"{where}: cannot be written or read ({error.strerror}){hint}") from None
 
 
 def _intact(name: str, folder: Path) -> Path | None:

@@ -9,12 +9,12 @@ import json
 import sys
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from repro.errors import InputError, shown
 from repro.spec import RunSpec
-from repro.training import models
+from repro.training.data import Data
+from repro.training.loop import Training
 
 
 def main() -> int:
@@ -29,32 +29,45 @@ def main() -> int:
 
 
 def trial(spec: RunSpec) -> None:
-    """Builds a network and computes a step of it, as training would.
+    """Builds a network, and trains it for an epoch of one step, as a run would.
 
     Raises:
-        InputError: it cannot be built, or does not make logits (N, classes) of images (N, 3, input_size, input_size).
+        InputError: it cannot be built, or does not make logits (N, classes) of images (N, 3, input_size, input_size), or
+            cannot be trained.
     """
     side, images = spec.model.input_size, min(2, spec.training.batch_size)
-    network = models.build(spec.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
-    for parameter in models.multiplied(network) if dtype is torch.bfloat16 else ():
-        parameter.data = parameter.data.to(dtype)
     what = f"model: {spec.model.network} on {images} images of {side}x{side} in {spec.training.precision}"
-    for training in (False, True):
-        try:
-            logits = network.train(training)(torch.zeros(images, 3, side, side, dtype=dtype))
-        except Exception as error:
-            raise InputError(f"{what}: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from None
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            raise InputError(f"{what}: returned {type(logits).__name__}{_of(logits)} (allowed: a tensor of logits)")
-        if logits.shape != (images, spec.model.classes):
-            raise InputError(
-                f"{what}: returned the shape {tuple(logits.shape)} (allowed: {(images, spec.model.classes)}, a logit a class)"
-            )
+    once = spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 1, "batch_size": images})})
+    dtype = torch.float32 if spec.training.precision == "fp32" else torch.bfloat16
+    example = torch.zeros(images, 3, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
     try:
-        torch.autograd.backward(F.cross_entropy(logits.float(), torch.zeros(images, dtype=torch.int64)))
-    except RuntimeError as error:
-        raise InputError(f"{what}: has no gradient ({' '.join(str(error).split())[:200]})") from None
+        training = Training(once, _black(images, side))
+        for mode in (True, False):
+            _check(training.module.train(mode), example, (images, spec.model.classes), what)
+        for _ in training:
+            training.snapshot()
+    except InputError:
+        raise
+    except Exception as error:
+        hint = "" if spec.training.precision == "fp32" else "; in bf16 only Conv2d and Linear take bfloat16"
+        raise InputError(f"{what}: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}{hint}") from None
+
+
+def _black(images: int, side: int) -> Data:
+    """Black images of one class, the same in every split."""
+    numbers = torch.arange(images)
+    pixels, labels = torch.zeros(images, side, side, 3, dtype=torch.uint8), torch.zeros_like(numbers)
+    return Data(pixels, labels, numbers, numbers, numbers, torch.zeros(3), torch.ones(3), ("black", "white"))
+
+
+def _check(network: nn.Module, images: Tensor, shape: tuple[int, int], what: str) -> None:
+    logits = network(images)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise InputError(f"{what}: returned {type(logits).__name__}{_of(logits)} (allowed: a tensor of logits)")
+    if logits.shape != shape:
+        raise InputError(f"{what}: returned the shape {tuple(logits.shape)} (allowed: {shape}, a logit a class)")
+    if network.training and not logits.requires_grad:
+        raise InputError(f"{what}: has no gradient")
 
 
 def _of(value: object) -> str:

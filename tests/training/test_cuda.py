@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from repro.records import EpochRecord, Progress
 from repro.spec import merged, resolve
-from repro.training import cuda, data, fast, ways
+from repro.training import cuda, data, fast, models, ways
 from repro.training.loop import Training
 from repro.training.prepare import prepare
 
@@ -109,6 +110,38 @@ def test_a_graph_that_computes_something_else_is_not_taken(loaded, monkeypatch):
     assert reason.startswith("a replay differs from an eager step by ")
     assert outcome(training) == expected
     assert stand_in.replays == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Draws", "a step draws from a generator of the host"),
+        ("Replaces", "a step replaces a tensor that it goes on from"),
+    ],
+)
+def test_what_a_replay_would_not_repeat_is_not_captured(loaded, monkeypatch, name, reason):
+    class Draws(torch.nn.Sequential):
+        def forward(self, images):
+            return super().forward(images) * (2 if self.training and random.random() < 0.5 else 1)
+
+    class Replaces(torch.nn.Sequential):
+        def __init__(self, *parts):
+            super().__init__(*parts)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, images):
+            if self.training:
+                self.seen = self.seen + 1
+            return super().forward(images)
+
+    build = models.build
+    network = {"Draws": Draws, "Replaces": Replaces}[name]
+    monkeypatch.setattr(models, "build", lambda spec: network(*build(spec)))
+    spec = resolve(SETTINGS | {"training.epochs": 1}, "test")
+    expected, training = outcome(Training(spec, loaded)), Training(spec, loaded)
+    graphed = graphed_by(StandIn(None), training, monkeypatch)
+    assert graphed.capture(training._source.of_epoch(1)[0]) == reason
+    assert outcome(training) == expected
 
 
 def test_full_memory_is_no_failed_capture(loaded, monkeypatch):

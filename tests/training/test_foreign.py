@@ -15,11 +15,14 @@ from torch import nn
 from repro.errors import InputError
 from repro.networks import MODELS, PythonSpec, TorchvisionSpec, source_digest
 from repro.spec import flatten, merged, resolve
-from repro.training import data, export, models, trial
+from repro.training import data, export, generators, models, trial
+from repro.training.batches import Batches
 from repro.training.loop import Training
 from repro.training.prepare import prepare
 
 MODULE = """
+import random
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -57,6 +60,76 @@ def detached(classes):
         def forward(self, images): return self.inner(images).detach()
     return Detached()
 number = 3
+
+class Body(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Linear(256, classes)
+
+    def forward(self, images): return self.linear(F.gelu(self.norm(self.conv(images))).flatten(1))
+
+class Views(Body):  # of contiguous tensors alone
+    def forward(self, images): return self.linear(F.gelu(self.norm(self.conv(images))).view(len(images), -1))
+
+class Indexed(Body):  # a frozen parameter of another type
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.order = nn.Parameter(torch.arange(256).flip(0), requires_grad=False)
+    def forward(self, images): return self.linear(self.conv(images).flatten(1)[:, self.order])
+
+class Constrained(Body):  # weights of a bounded norm
+    def forward(self, images):
+        self.linear.weight.data = torch.renorm(self.linear.weight.data, 2, 0, 0.1)
+        return super().forward(images)
+
+class Halved(Body):  # the norm takes part in every second step only
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64), persistent=False)
+    def forward(self, images):
+        self.steps += self.training
+        conv = self.conv(images)
+        return self.linear((self.norm(conv) if self.steps % 2 else conv).flatten(1))
+
+class Random(Body):
+    def forward(self, images):
+        output = super().forward(images)
+        if self.training and random.random() < 0.5:
+            output = output * 2 + torch.from_numpy(np.random.rand(*output.shape)).to(output.dtype)
+        return output
+
+class Twice(Body):  # one weight under two names
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.conv2, self.conv3 = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.conv3.weight = self.conv2.weight
+    def forward(self, images): return self.linear(self.conv3(self.conv2(self.conv(images))).flatten(1))
+
+class Volumes(Body):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.conv, self.norm = nn.Conv3d(1, 4, 3, stride=4, padding=1), nn.LayerNorm((4, 1, 8, 8))
+    def forward(self, images): return super().forward(images.unsqueeze(1))
+
+class Lazy(nn.Sequential):
+    def __init__(self, classes): super().__init__(nn.LazyConv2d(4, 3, stride=4), nn.Flatten(), nn.LazyLinear(classes))
+
+def gaps(classes): return with_weight(classes, torch.randn(256, 64)[:, :classes])
+def double(classes): return with_weight(classes, torch.randn(256, classes).double())
+def with_weight(classes, weight):
+    body = Body(classes)
+    body.weight = nn.Parameter(weight)
+    return body
+
+class Stateful(Body):
+    def get_extra_state(self): return {"steps": 3}
+    def set_extra_state(self, state): pass
+
+class Scattered(Body):  # its gradient is sparse
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.table = nn.Embedding(2, classes, sparse=True)
+    def forward(self, images): return super().forward(images) + self.table(torch.tensor(0))
 """
 
 DIGITS = {"model.name": "squeezenet", "data.dataset": "digits"}
@@ -203,6 +276,10 @@ def test_another_function_or_architecture_drops_the_arguments_of_the_former():
         ("my_nets:maps", {}, "returned the shape (2, 10, 30, 30) (allowed: (2, 10), a logit a class)"),
         ("my_nets:pairs", {}, "returned tuple (allowed: a tensor of logits)"),
         ("my_nets:detached", {}, "has no gradient"),
+        ("my_nets:gaps", {}, "the parameter weight is float32 with strides (64, 1) (allowed: float32, contiguous)"),
+        ("my_nets:double", {}, "the parameter weight is float64 with strides (10, 1) (allowed: float32, contiguous)"),
+        ("my_nets:Stateful", {}, "its state holds _extra_state, which is no tensor (allowed: parameters and buffers)"),
+        ("my_nets:Scattered", {}, "images of 32x32 in fp32: RuntimeError"),
     ],
 )
 def test_a_network_that_does_not_fit_is_one_line(my_nets, monkeypatch, capsys, function, args, said):
@@ -289,6 +366,58 @@ def test_it_is_trained_by_autograd_resumed_and_exported(my_nets, loaded, precisi
     images = loaded.images[loaded.test[:30]]
     expected = second.predictions["test_predicted"][:30]
     assert program.module()(images).argmax(1).tolist() == expected.tolist()
+
+
+HABITS = ["Views", "Indexed", "Constrained", "Halved", "Random", "Twice", "Volumes", "Lazy"]
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_networks_of_every_habit_are_trained_as_by_torch_and_resume(my_nets, loaded, name):
+    settings = {"model.name": "python", "model.function": f"my_nets:{name}", "data.dataset": "digits"}
+    settings |= {"optimizer.name": "sgd", "optimizer.momentum": 0.5, "training.epochs": 2, "training.patience": 2}
+    spec = resolve(settings, "test")
+    trial.trial(spec)
+    training = Training(spec, loaded)
+    for number, _ in enumerate(training):
+        if number == 5:  # in the second epoch
+            break
+    buffer = io.BytesIO()
+    torch.save(training.snapshot(), buffer)
+    ours = {name: one.clone() for name, one in training.module.named_parameters()}
+    *_, whole = training
+    buffer.seek(0)
+    *_, resumed = Training(spec, loaded, resume=torch.load(buffer, weights_only=True))
+    assert resumed.weights_digest == whole.weights_digest
+    assert models.build(spec.model).load_state_dict(training.best_state())
+
+    generators.seed(spec.seed)
+    network = models.build(spec.model).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.5)
+    source = Batches(spec, loaded, torch.device("cpu"), torch.float32)
+    for indices in (*source.of_epoch(1), *source.of_epoch(2)[:1]):
+        images, labels = source.load(indices)
+        optimizer.zero_grad(set_to_none=False)
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    for name, one in network.named_parameters():
+        assert torch.allclose(one, ours[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_a_shared_weight_is_saved_in_float32_under_both_names(my_nets, loaded):
+    settings = {"model.name": "python", "model.function": "my_nets:Twice", "data.dataset": "digits"}
+    spec = resolve(settings | {"training.epochs": 1, "training.precision": "bf16"}, "test")
+    training = Training(spec, loaded)
+    for _ in training:
+        pass
+    state = training.best_state()
+    assert state["conv3.weight"].dtype is torch.float32
+    assert torch.equal(state["conv2.weight"], state["conv3.weight"])
+
+
+def test_bfloat16_says_which_layers_take_it(my_nets):
+    settings = {"model.name": "python", "model.function": "my_nets:Loose", "training.precision": "bf16"}
+    with pytest.raises(InputError, match="in bf16 only Conv2d and Linear take bfloat16"):
+        trial.trial(resolve(settings, "test"))
 
 
 def test_a_specs_usual_network_is_itself_without_arguments():

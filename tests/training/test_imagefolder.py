@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -151,6 +152,38 @@ def test_more_than_that_is_refused_and_leaves_nothing(tmp_path):
     ):
         prepared(folder, tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_counts_as_one_that_cannot_be_read(tmp_path, kind):
+    folder = photos(tmp_path / "photos", 50)
+    odd = folder / "cat" / "odd.png"
+    os.mkfifo(odd) if kind == "pipe" else odd.symlink_to("nowhere.png")
+    known, _, _ = prepared(folder, tmp_path / "data")
+    assert known.unreadable == ("cat/odd.png",)
+    assert sum(known.images) == 100
+
+
+def test_a_link_back_to_a_folder_around_it_leads_nowhere_new(tmp_path):
+    folder = photos(tmp_path / "photos", 20)
+    plain, _, _ = prepared(folder, tmp_path / "data")
+    (folder / "cat" / "again").symlink_to("..")
+    (folder / "cat" / "self").symlink_to(".")
+    assert prepared(folder, tmp_path / "data")[0].digest == plain.digest
+    (folder / "cat" / "more").symlink_to(photos(tmp_path / "more", 3))
+    assert sum(prepared(folder, tmp_path / "data")[0].images) == 46
+
+
+def test_names_that_are_no_utf_8_are_written_out(tmp_path):
+    photos(tmp_path / "photos", 50)
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
+    (tmp_path / "photos" / "cat").rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9"))
+    (tmp_path / "photos").rename(folder)
+    (folder / "dog" / os.fsdecode(b"\xe9.png")).write_bytes(b"")
+    known, _, _ = prepared(folder, tmp_path / "data")
+    assert (known.name, known.classes) == ("imagefolder:\\xe9t\\xe9", ("caf\\xe9", "dog"))
+    assert known.unreadable == ("dog/\\xe9.png",)
+    assert prepared(folder, tmp_path / "data")[0] == known
 
 
 def test_a_class_without_a_readable_image_is_refused(tmp_path):

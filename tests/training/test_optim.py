@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from repro.errors import ReproError
 from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, SGDSpec
 from repro.training import optim
 
@@ -167,10 +166,50 @@ def test_parameters_that_get_no_gradient_decay_as_if_it_were_0():
     assert all(map(torch.equal, ours, theirs))
 
 
-def test_a_parameter_without_a_gradient_is_one_line():
+@pytest.mark.parametrize("large", [False, True])
+def test_a_gradient_that_is_not_there_counts_as_0(large):
+    """As in a layer that a network leaves out of some steps."""
+    spec = AdamSpec(name="adam", weight_decay=0.1)
+    shapes = ((4, 3), (70_000,) if large else (5,))
+    ours, theirs = parameters(torch.float32, shapes), parameters(torch.float32, shapes)
+    optimizer, other = optim.make(spec, ours), optim.make(spec, theirs)
+    for there in (True, False, True):
+        for one in (*ours, *theirs):
+            one.grad = torch.ones_like(one)
+        if not there:
+            ours[1].grad, theirs[1].grad = None, torch.zeros_like(theirs[1])
+        optimizer.step()
+        other.step()
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_frozen_parameters_of_another_type_or_layout_are_left_alone():
     params = parameters(torch.float32, ((4, 3),))
-    with pytest.raises(ReproError, match=r"shape \(4, 3\) takes no part in the loss; freeze it"):
-        optim.make(ADABOUND, params).step()
+    others = [torch.arange(5).flip(0), torch.zeros(1).expand(4), torch.randn(4, 8)[:, :3]]
+    frozen = [nn.Parameter(one, requires_grad=False) for one in others]
+    optimizer = optim.make(ADABOUND, [*frozen, *params])
+    params[0].grad = torch.ones(4, 3)
+    optimizer.step()
+    assert all(one.data_ptr() == other.data_ptr() for one, other in zip(frozen, others, strict=True))
+    assert all(torch.equal(optimizer.exact[one], other) for one, other in zip(frozen, others, strict=True))
+
+
+def test_weights_that_a_network_replaced_are_taken_back():
+    ours, theirs = parameters(torch.float32, ((4, 3), (5,))), parameters(torch.float32, ((4, 3), (5,)))
+    optimizer, other = optim.make(ADABOUND, ours), optim.make(ADABOUND, theirs)
+    for _ in range(3):
+        ours[0].data = ours[0].data.clamp(-0.1, 0.1)
+        theirs[0].data.clamp_(-0.1, 0.1)
+        for one in (*ours, *theirs):
+            one.grad = torch.ones_like(one)
+        optimizer.step()
+        other.step()
+    assert all(map(torch.equal, ours, theirs))
+    with torch.inference_mode():  # as an evaluation does
+        ours[0].data = ours[0].data.clamp(-0.05, 0.05)
+    optimizer.zero_grad()
+    assert torch.equal(optimizer.exact[ours[0]], theirs[0].clamp(-0.05, 0.05))
+    ours[0].sum().backward()
 
 
 def test_parameters_keep_values_shapes_and_strides():

@@ -125,6 +125,15 @@ def test_an_autograd_run_resumes_exactly(loaded, monkeypatch):
     assert found.weights_digest == expected.weights_digest
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_of_two_are_checked_on_as_many_images_as_others(loaded, precision):
+    """Of two images alone, rounding in batch normalization would be taken for a fault in some runs of a hundred."""
+    changes = {"model.name": "squeezenet", "model.batch_norm": "fire", "model.residual": "complex"}
+    changes |= {"data.dataset": "digits", "training.batch_size": 2, "training.precision": precision}
+    for seed in range(12):
+        assert Training(resolve(changes | {"seed": seed}, "test"), loaded).way == ways.Way("fast")
+
+
 def test_chance_is_that_of_the_data_and_not_of_the_head(loaded):
     """A head of 1000 classes on data of ten: right in every tenth case is chance."""
     changes = {"model.classes": 1000, "optimizer.name": "sgd", "optimizer.lr": 1e-12}

@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from repro.errors import InputError, shown, unknown
 from repro.networks import PythonSpec, TorchvisionSpec, source_digest
+from repro.training.models.layers import channels_last
+from repro.training.optim import fits
 from repro.training.torchvision_shim import import_torchvision
 
 
@@ -30,6 +34,7 @@ def of_torchvision(spec: TorchvisionSpec) -> nn.Module:
         lambda **given: models.get_model(spec.architecture, weights=None, **given),
         f"model.architecture: {spec.architecture}",
         {**spec.args, "num_classes": spec.classes},
+        spec.input_size,
     )
 
 
@@ -65,10 +70,10 @@ def of_function(spec: PythonSpec) -> nn.Module:
         raise InputError(
             f"{where}: is called with {', '.join(given) or 'nothing'}: {error} (it takes {', '.join(takes) or 'nothing'})"
         ) from None
-    return _called(function, where, given)
+    return _called(function, where, given, spec.input_size)
 
 
-def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any]) -> nn.Module:
+def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any], side: int) -> nn.Module:
     arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     try:
         network = function(**arguments)
@@ -76,9 +81,43 @@ def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any]) 
         raise InputError(f"{where}: {_words(error)}") from None
     if not isinstance(network, nn.Module):
         raise InputError(f"{where}: returned {shown(network)} (allowed: a torch.nn.Module)")
+    _lay_out(network, side, where)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"{where}: the network has no parameter to train")
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and not fits(parameter):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{where}: the parameter {name} is {kind} with strides {parameter.stride()} (allowed: float32, contiguous)"
+            )
+    if names := [name for name, value in network.state_dict().items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{where}: its state holds {names[0]}, which is no tensor (allowed: parameters and buffers)")
     return network
+
+
+def _lay_out(network: nn.Module, side: int, where: str) -> None:
+    """Channels last; contiguous where the network takes views that need that. Lazy layers get their parameters here."""
+    image = torch.zeros(1, 3, side, side)
+    network.eval()
+    with torch.no_grad():
+        if any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
+            try:
+                network(image)
+            except Exception as error:
+                raise InputError(f"{where}: on an image of {side}x{side}: {_words(error)}") from None
+        channels_last(network)
+        try:
+            network(image.contiguous(memory_format=torch.channels_last))
+        except Exception as error:  # what else is wrong with it shows when it is tried
+            if "view size is not compatible" in str(error):
+                for parameter in network.parameters():
+                    parameter.data = parameter.data.contiguous()
+                network.register_forward_pre_hook(_contiguous)
+    network.train()
+
+
+def _contiguous(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.contiguous() for one in given)
 
 
 def _words(error: BaseException) -> str:

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from repro import layout
 from repro.layout import FireShape
 from repro.networks import SqueezeNetSpec
-from repro.training.models.layers import Add, Concat, Convolution, Dropout, GlobalAveragePool, convolution
+from repro.training.models.layers import (
+    Add,
+    Concat,
+    Convolution,
+    Dropout,
+    GlobalAveragePool,
+    channels_last,
+    convolution,
+)
 
 
 class Fire(nn.Module):
@@ -100,6 +108,7 @@ class SqueezeNet(nn.Sequential):
         blocks += [("dropout", Dropout(spec.dropout)), ("conv10", conv10), ("pool10", GlobalAveragePool())]
         super().__init__(OrderedDict(blocks))
         self._initialise()
+        channels_last(self)
 
     def _initialise(self) -> None:
         for name, module in self.named_modules():

@@ -37,7 +37,7 @@ SPECS = {
 
 def network(spec, dtype):
     torch.manual_seed(5)
-    module = models.build(spec).to(dtype)
+    module = models.build(spec).to(dtype).to(memory_format=torch.contiguous_format)  # autograd as it usually runs
     for name, parameter in module.named_parameters():
         if name.endswith(("bn.weight", "bn.bias", "conv.bias")):
             torch.nn.init.normal_(parameter, 0.5, 0.3)  # as they never are at the start, so each of them matters
