@@ -167,7 +167,7 @@ def named(dataset: str) -> str:
 
 
 def as_text(path: Path | str) -> str:
-    """A path as text that a file of JSON holds: bytes of it that are no UTF-8 as `\\xe9`."""
+    """A path as text that a file of JSON holds; a byte of it that is no UTF-8 becomes its escape."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
