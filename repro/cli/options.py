@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -197,6 +198,8 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     executor = chosen(asked["executor"])
     if executor is None and not asked["wait"]:
         raise InputError("wait: false needs jobs that outlive the sweep (allowed: true, or --executor slurm)")
+    if executor is not None and shutil.which("sbatch") is None:
+        raise InputError("executor: slurm needs the command sbatch (start it on a login node of the cluster)")
     workers = asked["workers"]
     if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= 1024):
         raise InputError(f"workers: {workers!r} is not a number of runs at a time (allowed: auto, 1 to 1024)")

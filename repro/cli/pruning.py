@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -43,10 +44,11 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
     sizes = {
         one.key: sum(file.stat().st_size for file in (runs / one.key).rglob("*") if file.is_file()) for one in chosen
     }
-    ids = []
+    forget = _forgetting(tracking_uri) if apply and chosen else None
+    deleted = 0
     for one in chosen:
-        if apply and (found := pruning.prune(runs / one.key)) is not None:
-            ids.append(found)
+        if forget is not None:
+            deleted += pruning.prune(runs / one.key, forget)
         click.echo(
             f"{one.key}  {one.name}  {one.state}  epoch {one.epoch}/{one.epochs}  {sizes[one.key] / 2**20:.2f} MiB"
         )
@@ -54,14 +56,14 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
     if not apply:
         click.echo(f"{total}; nothing was removed, --apply does")
         return
-    deleted = _forget(ids, tracking_uri)
     click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
 
 
-def _forget(ids: list[str], tracking_uri: str | None) -> int:
-    """Deletes the runs of journals in the store, which is not created for that; returns how many."""
+def _forgetting(tracking_uri: str | None) -> Callable[[str], int]:
+    """Deletes the runs of a journal in the store, which is not created for that, and returns how many."""
     from repro.tracking import api, store
 
-    if not ids or store.absent(tracking_uri):
-        return 0
-    return api.forget(store.connect(tracking_uri, create=False), ids)
+    if store.absent(tracking_uri):
+        return lambda _: 0
+    opened = store.connect(tracking_uri, create=False)
+    return lambda id: api.forget(opened, id)

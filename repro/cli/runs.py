@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -54,7 +54,7 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
         for name, value in facts[0].items():
             click.echo(f"{name:{width}}  {value}")
         return
-    names = [name for name in facts[0] | facts[1] if facts[0].get(name, "") != facts[1].get(name, "")]
+    names = [name for name in facts[0] | facts[1] if str(facts[0].get(name, "")) != str(facts[1].get(name, ""))]
     if not names:
         click.echo("the two runs do not differ")
         return
@@ -210,14 +210,19 @@ class _Recorded:
         return (self._runs / run / journal.NAME).is_file()
 
 
-def _facts(known: Journal, with_packages: bool) -> dict[str, str]:
-    """What a journal says of its run, as named lines; settings that are not the defaults first."""
+def _facts(known: Journal, with_packages: bool) -> dict[str, Any]:
+    """What a journal says of its run, by name; settings that are not the defaults first."""
     from dataclasses import asdict
 
     from repro.spec import flatten
 
     attempt, last = known.attempts[0], known.attempts[-1]
-    facts = {"study": attempt.study, "variant": attempt.variant, "key": known.spec.key, "journal": known.id}
+    facts: dict[str, Any] = {
+        "study": attempt.study,
+        "variant": attempt.variant,
+        "key": known.spec.key,
+        "journal": known.id,
+    }
     own = known.spec.model_dump(exclude_defaults=True)
 
     def usual(name: str) -> bool:
@@ -225,13 +230,11 @@ def _facts(known: Journal, with_packages: bool) -> dict[str, str]:
         return field.partition(".")[0] not in own.get(group, {}) if field else group not in own
 
     settings = sorted(flatten(known.spec).items(), key=lambda one: usual(one[0]))
-    facts |= {name: str(value) for name, value in settings}
     environment = asdict(last.environment)
     packages = environment.pop("packages")
-    facts |= {name: str(value) for name, value in environment.items()}
-    facts |= {"attempts": str(len(known.attempts)), "epochs": str(len(known.epochs))}
+    facts |= {**dict(settings), **environment, "attempts": len(known.attempts), "epochs": len(known.epochs)}
     if known.result is not None:
         result = asdict(known.result)
         result.pop("confusion")
-        facts |= {name: str(value) for name, value in result.items()}
+        facts |= result
     return facts | ({f"package {name}": version for name, version in packages.items()} if with_packages else {})

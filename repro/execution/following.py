@@ -64,16 +64,6 @@ class Followed:
                 case journal.Stop():
                     pass  # the process's end says it
 
-    def last_words(self, code: int) -> tuple[str, str]:
-        """Why its process ended with `code` before the run did, in one line, and the last lines that it wrote."""
-        words = self.handle.last_words(_LINES)
-        if code < 0:
-            name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-            return f"killed by {name}", words
-        if code == Exit.STOPPED:
-            return "somebody stopped its process", words
-        return words.rpartition("\n")[2] or f"exit code {code}", words
-
     def _other_code(self, there: Environment, states: set[tuple[str, str]]) -> Iterator[Event]:
         if (there.commit, there.diff_digest) not in states:
             states.add((there.commit, there.diff_digest))
@@ -82,3 +72,14 @@ class Followed:
                 f"{self.run.name}: the code has changed since the sweep began; this run and those after it are trained"
                 f" with commit {there.commit[:12]} {changes}, as each records"
             )
+
+
+def why(handle: Handle, code: int) -> tuple[str, str]:
+    """Why a job ended with `code` before its run did, in one line, and the last lines that it wrote."""
+    words = handle.last_words(_LINES)
+    if code < 0:
+        name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+        return f"killed by {name}", words
+    if code == Exit.STOPPED:
+        return "somebody stopped its process", words
+    return words.rpartition("\n")[2] or f"exit code {code}", words

@@ -7,7 +7,7 @@ brought into a store again, and the same settings may be trained anew, in a jour
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from repro import journal
@@ -41,11 +41,18 @@ def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str])
     return list(taken.values())
 
 
-def prune(folder: Path) -> str | None:
-    """Removes the folder of a run and leaves its mark; returns the id of its journal, None where it cannot be read.
+def prune(folder: Path, forget: Callable[[str], int]) -> int:
+    """Removes the folder of a run and leaves its mark.
+
+    Args:
+        folder: the run's.
+        forget: deletes the runs of a journal, by its id, in the store; where that fails, nothing is removed.
+
+    Returns:
+        How many runs the store had of it; 0 for a journal that cannot be read.
 
     Raises:
-        ReproError: a process trains it.
+        ReproError: a process trains it, or the store cannot be reached.
     """
     lock = journal.claim(folder)
     if lock is None:
@@ -55,10 +62,12 @@ def prune(folder: Path) -> str | None:
             known = journal.read(folder)
         except ReproError:
             known = None
+        deleted = 0
         if known is not None:
+            deleted = forget(known.id)
             mark = folder.parent / FOLDER / known.id
             mark.parent.mkdir(exist_ok=True)
             mark.touch()
             journal.sync(mark.parent)
         shutil.rmtree(folder)
-    return None if known is None else known.id
+    return deleted

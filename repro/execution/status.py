@@ -1,4 +1,4 @@
-"""How far runs are, from their journals alone."""
+"""How far runs are: from their journals, and for those that were submitted as jobs from the jobs' ledgers and Slurm."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from typing import Literal, TypeAlias
 from repro import journal
 from repro.errors import ReproError
 from repro.execution import estimate, submission
+from repro.execution.executors.entries import Entry
+from repro.execution.executors.slurm import Slurm
+from repro.execution.following import why
+from repro.execution.job import Exit
+from repro.execution.submission import Submission
 
 State: TypeAlias = Literal["running", "waiting", "stopped", "failed", "ended", "broken"]
 STATES: tuple[State, ...] = ("running", "waiting", "stopped", "failed", "ended", "broken")
@@ -26,8 +31,9 @@ class Status:
     name: str
     """Study, variant and seed."""
     state: State
-    """running: a process trains it; waiting: none does, and it was submitted as a job; stopped: none does, the same command
-    goes on with it; failed: its last attempt said why; ended; broken: its journal cannot be read."""
+    """running: a process trains it; waiting: none does, and its job is not at its end, as far as can be told here; stopped:
+    none does, the same command goes on with it; failed: its last attempt or its job said why; ended; broken: its journal
+    cannot be read."""
     epoch: int
     epochs: int
     """The budget."""
@@ -58,36 +64,50 @@ def read(runs: Path) -> list[Status]:
         with contextlib.suppress(ReproError):
             if (known := journal.read(folder)) is not None and known.result is not None:
                 usual.setdefault(_limits(known), []).append(known.result.epochs_run)
-    return sorted((_of(folder, usual) for folder in folders), key=lambda one: (one.name, one.key))
+    slurm = Slurm(Entry(), runs)
+    return sorted((_of(folder, usual, slurm) for folder in folders), key=lambda one: (one.name, one.key))
+
+
+def _unfinished(sent: Submission | None, known: journal.Journal | None, slurm: Slurm) -> tuple[State, str]:
+    """The state of a run that nobody trains and that is not at its end, and why."""
+    stop = known.stop if known is not None else None
+    failed = stop is not None and stop.reason == "failed"
+    if sent is not None:
+        job = slurm.submitted(sent.id)
+        if (code := job.exit()) is None:
+            return "waiting", ""
+        if not failed and code not in {Exit.DONE, Exit.STOPPED}:
+            return "failed", why(job, code)[0]
+    if stop is None:
+        return "stopped", f"job {sent.job} has ended" if sent is not None else ""
+    return "failed" if failed else "stopped", stop.message
 
 
 def _limits(known: journal.Journal) -> tuple[int, int]:
     return known.spec.training.epochs, known.spec.training.patience
 
 
-def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]]) -> Status:
+def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]], slurm: Slurm) -> Status:
     sent = submission.read(folder)
     job = sent.job if sent is not None else ""
     empty = Status(folder.name, "", "stopped", 0, 0, None, None, None, None, 0, "", 0, job, "")
     try:
         held = journal.held(folder)
         known = journal.read(folder)
+        over = known is not None and known.result is not None
+        state: State = "ended" if over else "running"
+        message = ""
+        if not over and not held:
+            state, message = _unfinished(sent, known, slurm)
         if known is None:
-            return replace(empty, state="waiting") if sent else replace(empty, message="its journal is empty")
+            return replace(empty, state=state, message=message or ("" if sent else "its journal is empty"))
         spec, last = known.spec, known.attempts[-1]
     except (ReproError, OSError) as error:
         return replace(empty, state="broken", message=str(error))
-    state: State = "running" if held else "waiting" if sent is not None else "stopped"
-    if known.result is not None:
-        state = "ended"
-    elif known.stop is not None and not held:
-        state = "failed" if known.stop.reason == "failed" else state
-    message = known.stop.message if known.stop and not held else ""
-    if sent is not None and (sent.commit, sent.diff_digest) != (last.environment.commit, last.environment.diff_digest):
-        here, there = last.environment.commit[:12], sent.commit[:12]
-        message += (
-            f"{'; ' if message else ''}the code has changed since it was submitted ({there}, trained with {here})"
-        )
+    trained = (last.environment.commit, last.environment.diff_digest)
+    if sent is not None and len(known.entries) > sent.entries and trained != (sent.commit, sent.diff_digest):
+        changed = f"({sent.commit[:12]}, trained with {trained[0][:12]})"
+        message += f"{'; ' if message else ''}the code has changed since it was submitted {changed}"
     left = None
     if known.epochs and state != "ended":
         best = max(known.epochs, key=lambda one: one.val_accuracy).epoch

@@ -20,6 +20,8 @@ class Submission:
     commit: str
     diff_digest: str
     """Of the code when it was submitted, as in a run's environment."""
+    entries: int = 0
+    """Of its journal when it was submitted: an attempt after these is the job's."""
 
     @property
     def job(self) -> str:

@@ -8,23 +8,20 @@ The sweep reads the workers' journals and yields what happens; it neither prints
 from __future__ import annotations
 
 import queue
-import signal
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders, limits, plans, submission
+from repro.execution import beat, environment, folders, limits, plans, signals, submission
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
 from repro.execution.executors import Executor
 from repro.execution.executors.local import Local
 from repro.execution.executors.slurm import Slurm
-from repro.execution.following import Followed
+from repro.execution.following import Followed, why
 from repro.execution.job import Exit
 from repro.execution.settings import Settings
 from repro.execution.submission import Submission
@@ -86,6 +83,8 @@ class _Sweep:
         self.retried: dict[str, int] = {}  # key -> epochs that it had when it was tried again
         self.notices: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.publisher: Publisher | None = None
+        self.room = executor.slots()  # less while the executor takes no more
+        self.refused: set[str] = set()
         self.stopping = False
         self.connecting = True
         self.env = environment.gather(
@@ -100,7 +99,7 @@ class _Sweep:
 
     def work(self) -> Iterator[Event]:
         """The sweep from its plan to its table."""
-        with self._signals():
+        with signals.caught(self._ask):
             try:
                 damaged = self._look()
             except KeyboardInterrupt:
@@ -174,7 +173,7 @@ class _Sweep:
             yield from self._notices()
             if self.stopping and (self.todo or self.waiting or not all(one.ended for one in self.active)):
                 raise Interrupted(f"stopped; {_LEFT[self.executor.outlives]}")
-            while self.todo and len(self.active) < self.executor.slots():
+            while self.todo and len(self.active) < self.room:
                 yield from self._start()
             for active in list(self.active):
                 try:
@@ -191,7 +190,7 @@ class _Sweep:
     def _start(self) -> Iterator[Event]:
         """Gives the next runs to the executor."""
         chosen: list[tuple[PlannedRun, int]] = []
-        while self.todo and len(chosen) < min(self.executor.together, self.executor.slots() - len(self.active)):
+        while self.todo and len(chosen) < min(self.executor.together, self.room - len(self.active)):
             run = self.todo.popleft()
             try:
                 if (former := self._attached(run)) is not None:
@@ -210,10 +209,23 @@ class _Sweep:
             except ReproError as error:  # its journal was damaged meanwhile
                 yield self._lost(run, str(error))
         jobs = [self.settings.job(run, self.env.side_by_side) for run, _ in chosen]
-        handles = self.executor.submit(jobs, self.settings.needs)
+        try:
+            handles = self.executor.submit(jobs, self.settings.needs)
+        except ReproError as error:
+            if not (self.active and self.settings.wait):
+                raise
+            self.todo.extendleft(run for run, _ in reversed(chosen))
+            self.room = len(self.active)
+            if str(error) not in self.refused:
+                self.refused.add(str(error))
+                yield Notice(f"{error}; asked again each time a job has ended")
+            return
+        self.room = self.executor.slots()
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
-            sent = Submission(handle.id, self.env.commit, self.env.diff_digest) if self.executor.outlives else None
+            sent = (
+                Submission(handle.id, self.env.commit, self.env.diff_digest, told) if self.executor.outlives else None
+            )
             submission.write(self._folder(run), sent)
             if sent is not None:
                 yield Notice(f"{run.name}: submitted as job {sent.id}")
@@ -260,7 +272,7 @@ class _Sweep:
             self.waiting.append(run)
             yield Waiting(run)
             return
-        message, words = active.last_words(code)
+        message, words = why(active.handle, code)
         epochs = len(known.epochs) if known is not None else 0
         further = code == Exit.STOPPED and epochs > self.retried.get(run.key, -1)
         if code != Exit.REFUSED and (further or run.key not in self.retried):
@@ -329,19 +341,8 @@ class _Sweep:
         while not self.notices.empty():
             yield Notice(self.notices.get())
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            self.stopping = True
-            if self.connecting:  # to a store that may take its time; nothing is training yet
-                raise KeyboardInterrupt
-
-        wanted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup the terminal may be closed
-            wanted.append(signal.SIGHUP)
-        former = {number: signal.signal(number, ask) for number in wanted}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+    def _ask(self) -> None:
+        """A signal came."""
+        self.stopping = True
+        if self.connecting:  # to a store that may take its time; nothing is training yet
+            raise KeyboardInterrupt

@@ -58,15 +58,13 @@ def search(store: Store, condition: str, within: Collection[str] | None = None) 
         token = page.token or None
 
 
-def forget(store: Store, journals: Collection[str]) -> int:
-    """Deletes the runs of journals, by their ids, as MLflow's pages do; returns how many there were."""
-    deleted = 0
+def forget(store: Store, journal: str) -> int:
+    """Deletes the runs of a journal, by its id, as MLflow's pages do; returns how many there were."""
     with store.errors():
-        for name in journals:
-            for run in list(search(store, f"tags.`repro.journal` = '{name}'")):
-                store.client.delete_run(run.info.run_id)
-                deleted += 1
-    return deleted
+        found = list(search(store, f"tags.`repro.journal` = '{journal}'"))
+        for run in found:
+            store.client.delete_run(run.info.run_id)
+    return len(found)
 
 
 def runs(store: Store) -> list[StoredRun]:

@@ -15,13 +15,16 @@ import pytest
 from repro import journal, studies
 from repro.datasets import cache_of
 from repro.errors import InputError, ReproError
+from repro.execution import prune, status, submission
 from repro.execution.executors import Needs
 from repro.execution.executors.batch import Ledger
 from repro.execution.executors.entries import Entry, chosen
 from repro.execution.executors.slurm import Slurm
 from repro.execution.job import Exit, Job
+from repro.execution.submission import Submission
 from tests.execution.watching import digests, wait_for
 from tests.starting import environment
+from tests.test_journal import RESULT, attempt, epoch, write
 
 
 @pytest.fixture
@@ -139,9 +142,10 @@ def test_how_a_run_stands(slurm: Path, jobs, tmp_path: Path, says, recorded, cod
 
 
 def test_while_slurm_does_not_answer_a_run_is_not_given_up(slurm: Path, jobs, tmp_path: Path) -> None:
-    (handle,) = Slurm(Entry(), tmp_path / "runs").submit(jobs[:1], Needs())
-    (slurm / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    assert handle.exit() is None
+    handles = Slurm(Entry(), tmp_path / "runs").submit(jobs, Needs())
+    (slurm / "squeue").write_text(f"#!/bin/sh\necho asked >> {slurm}/asked\nexit 1\n")
+    assert [handle.exit() for handle in handles] == [None, None]
+    assert (slurm / "asked").read_text() == "asked\n", "one question for all, which may take a minute"
 
 
 def test_a_run_without_words_has_those_of_its_job_and_is_cancelled_by_its_number(slurm, jobs, tmp_path) -> None:
@@ -251,23 +255,56 @@ def test_a_run_that_fails_keeps_no_other_of_its_job_from_being_trained(slurm, jo
     assert "spec.yaml" in ends[jobs[0].folder.name][1]
 
 
-def test_status_says_which_job_a_run_waits_for_and_that_its_code_has_changed(tmp_path: Path) -> None:
-    from repro.execution import status, submission
-    from repro.execution.submission import Submission
-    from tests.test_journal import RESULT, attempt, epoch, write
-
+def test_status_says_which_job_a_run_waits_for_and_that_its_code_has_changed(slurm: Path, tmp_path: Path) -> None:
     made = attempt().environment
-    same, other = Submission("7/x", made.commit, made.diff_digest), Submission("8/x", "c0ffee", "")
-    submission.write(tmp_path / "waits", same)
-    for name, sent in (("asleep", same), ("changed", other), ("done", same)):
-        write(tmp_path / name, attempt(), epoch(1), *([RESULT] if name == "done" else []))
-        submission.write(tmp_path / name, sent)
+    sent = {
+        "waits": Submission("7/waits", made.commit, made.diff_digest),
+        "asleep": Submission("7/asleep", made.commit, made.diff_digest),
+        "changed": Submission("8/changed", "c0ffee", ""),
+        "again": Submission("8/again", "c0ffee", "", 2),
+        "done": Submission("6/done", made.commit, made.diff_digest),
+    }
+    for name, submitted in sent.items():
+        if name != "waits":
+            write(tmp_path / name, attempt(), epoch(1), *([RESULT] if name == "done" else []))
+        submission.write(tmp_path / name, submitted)
+    (slurm / "squeue.says").write_text("7 PENDING\n8 RUNNING\n")
     found = {one.key: one for one in status.read(tmp_path)}
-    states = {"waits": "waiting", "asleep": "waiting", "changed": "waiting", "done": "ended"}
-    assert {name: one.state for name, one in found.items()} == states
-    assert {name: one.job for name, one in found.items()} == {"waits": "7", "asleep": "7", "changed": "8", "done": "7"}
-    assert (found["waits"].message, found["asleep"].message) == ("", "")
-    assert "the code has changed since it was submitted (c0ffee, trained with " in found["changed"].message
+    assert {name: one.state for name, one in found.items()} == {**dict.fromkeys(sent, "waiting"), "done": "ended"}
+    assert {name: one.job for name, one in found.items()} == {name: one.job for name, one in sent.items()}
+    changed = "the code has changed since it was submitted (c0ffee, trained with "
+    assert [name for name, one in found.items() if changed in one.message] == ["changed"], "the other has yet to begin"
     assert found["asleep"].likely_seconds_left <= found["asleep"].seconds_left
     submission.write(tmp_path / "asleep", None)
     assert {one.key: one.state for one in status.read(tmp_path)}["asleep"] == "stopped"
+
+
+def test_status_says_how_the_job_of_a_run_has_ended(slurm: Path, tmp_path: Path) -> None:
+    ends = {
+        "a1": ("CANCELLED", None, "stopped", "job 1 has ended"),
+        "a2": ("FAILED", None, "failed", "module: command not found"),
+        "a3": ("COMPLETED", (-9, ""), "failed", "killed by SIGKILL"),
+        "a4": ("RUNNING", (-9, ""), "failed", "killed by SIGKILL"),
+        "a5": (
+            "FAILED",
+            (1, "the job has come to its time limit 2 times"),
+            "failed",
+            "the job has come to its time limit",
+        ),
+        "a6": ("PENDING", (76, ""), "waiting", ""),
+    }
+    lines = []
+    (tmp_path / "slurm").mkdir()
+    for number, (name, (state, recorded, _, _)) in enumerate(ends.items(), 1):
+        write(tmp_path / name, attempt(), epoch(1), *([journal.Stop("killed", "in epoch 2")] if name == "a5" else []))
+        submission.write(tmp_path / name, Submission(f"{number}/{name}", "", ""))
+        lines.append(f"{number} {state}")
+        Ledger({name: recorded} if recorded else {}).write(tmp_path / "slurm" / f"{number}.json")
+    (tmp_path / "slurm" / "2.log").write_text("module: command not found\n")
+    (slurm / "squeue.says").write_text("\n".join(lines))
+    found = {one.key: one for one in status.read(tmp_path)}
+    assert {name: one.state for name, one in found.items()} == {name: end[2] for name, end in ends.items()}
+    assert all(found[name].message.startswith(said) for name, (_, _, _, said) in ends.items())
+    assert {one.key for one in prune.chosen(found.values(), ["a1", "a2", "a3"], ())} == {"a1", "a2", "a3"}
+    (slurm / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    assert {one.key: one.state for one in status.read(tmp_path)}["a1"] == "waiting", "as far as can be told"

@@ -56,9 +56,11 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
     for name, line in (("aa", "2 runs"), ("d", "0 runs"), ("cc", r"is waiting .*scancel 17")):
         with pytest.raises(InputError, match=line):
             keys([name])
+    asked: list[str] = []
     with journal.claim(tmp_path / "bb"), pytest.raises(ReproError, match="another process holds it"):
-        prune.prune(tmp_path / "bb")
-    assert prune.prune(tmp_path / "bb") in prune.marks(tmp_path)
+        prune.prune(tmp_path / "bb", asked.index)
+    assert prune.prune(tmp_path / "bb", lambda id: asked.append(id) or 3) == 3
+    assert prune.marks(tmp_path) == {*asked}
     assert not (tmp_path / "bb").exists()
 
 
@@ -70,3 +72,15 @@ def test_what_is_not_meant_is_one_line(repro, words, line) -> None:
     done = repro("prune", *words)
     assert done.returncode == 2
     assert line in done.stderr
+
+
+def test_where_the_store_cannot_be_reached_nothing_is_removed(repro, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    write(tmp_path / "runs" / "aa", attempt(), epoch(1))
+    for uri in ("http://127.0.0.1:9", "sqlite:///text.db"):
+        (tmp_path / "text.db").write_text("no database")
+        done = repro("prune", "aa", "--apply", "--tracking-uri", uri)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert journal.find(tmp_path / "runs")
+        assert not prune.marks(tmp_path / "runs")

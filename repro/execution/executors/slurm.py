@@ -7,14 +7,14 @@ node executors/batch.py trains the runs one after the other. Journals, checkpoin
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro.errors import InputError, ReproError
+from repro.errors import ReproError
 from repro.execution.executors import Needs
 from repro.execution.executors.batch import Ledger
 from repro.execution.executors.entries import Entry
@@ -79,18 +79,13 @@ class Slurm:
     poll_seconds = 2.0
 
     def __init__(self, entry: Entry, runs: Path, at_a_time: int | None = None) -> None:
-        """`runs`: the folder of the journals, which all nodes share.
-
-        Raises:
-            InputError: Slurm's commands are not here.
-        """
-        if shutil.which("sbatch") is None:
-            raise InputError("executor: slurm needs the command sbatch (start it on a login node of the cluster)")
+        """`runs`: the folder of the journals, which all nodes share."""
         self.folder = runs.absolute() / FOLDER
         self.together = entry.runs_per_job
         self._entry, self._slots = entry, at_a_time or _AT_A_TIME
         self._states: dict[str, str] = {}
         self._asked: float | None = None
+        self._answered = False
 
     def slots(self) -> int:
         """What `--workers` says; the rest waits in the sweep."""
@@ -128,20 +123,24 @@ class Slurm:
 
     def attach(self, id: str) -> Submitted | None:
         """A run whose job waits, runs or is requeued."""
-        number, _, key = id.partition("/")
-        submitted = Submitted(self, number, key)
+        submitted = self.submitted(id)
         return submitted if submitted.exit() is None else None
+
+    def submitted(self, id: str) -> Submitted:
+        """A run that was submitted, whatever has become of it."""
+        number, _, key = id.partition("/")
+        return Submitted(self, number, key)
 
     def state(self, job: str) -> str:
         """How a job stands, in Slurm's word; "" for one that Slurm does not know, UNKNOWN while it does not answer."""
         if self._asked is None or time.monotonic() - self._asked >= self.poll_seconds:
-            try:
+            self._answered = False
+            with contextlib.suppress(ReproError):  # its controller restarts, or is busy; or there is no Slurm here
                 said = _call("squeue", "--me", "--noheader", "--states=all", "--format=%i %T")
-            except ReproError:  # its controller restarts, or is busy
-                return self._states.get(job, "UNKNOWN")
-            self._states = dict(line.split() for line in said.splitlines() if line.strip())
+                self._states = dict(line.split() for line in said.splitlines() if line.strip())
+                self._answered = True
             self._asked = time.monotonic()
-        return self._states.get(job, "")
+        return self._states.get(job, "" if self._answered else "UNKNOWN")
 
     def close(self) -> None:
         """Nothing: its jobs go on."""
