@@ -171,10 +171,14 @@ class Progress:
             self._console.print(Markdown(event.table))
         elif event.table:
             self._say("\n" + event.table)
-        self._say(
-            f"{self._plan.name}: done in {duration(event.seconds)}"
-            + (f", sweep {event.parent}" if event.parent else "")
-        )
+        took = duration(event.seconds)
+        if not self._settings.wait:
+            self._say(
+                f"{self._plan.name}: submitted in {took}; `repro status` says how far the runs are, `repro sync` brings"
+                " them into the store"
+            )
+            return
+        self._say(f"{self._plan.name}: done in {took}" + (f", sweep {event.parent}" if event.parent else ""))
 
     def _say(self, text: str) -> None:
         if self._live is not None:

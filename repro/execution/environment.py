@@ -54,15 +54,20 @@ def code(project: Path = _PROJECT) -> Code:
     return Code(commit, diff + "".join(f"untracked: {name}\n" for name in untracked.splitlines()), "", branch, remote)
 
 
+def state(commit: str, diff_digest: str) -> str:
+    """A state of the code in words."""
+    return f"{commit[:12]} with{'' if diff_digest else 'out'} uncommitted changes"
+
+
 def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool) -> Environment:
     """The environment of runs that start now in processes of this interpreter."""
-    state = code()
+    here = code()
     return Environment(
-        commit=state.commit,
-        branch=state.branch,
-        repository=state.repository,
-        dirty=bool(state.diff),
-        diff_digest=hashlib.sha256(state.diff.encode()).hexdigest() if state.diff else "",
+        commit=here.commit,
+        branch=here.branch,
+        repository=here.repository,
+        dirty=bool(here.diff),
+        diff_digest=hashlib.sha256(here.diff.encode()).hexdigest() if here.diff else "",
         python=platform.python_version(),
         packages=packages(),
         platform=platform.platform(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro import journal
+from repro.execution import environment
 from repro.execution.beat import Beat
 from repro.execution.events import Ended, Epoch, Event, Notice, Started
 from repro.execution.executors import Handle
@@ -67,10 +68,9 @@ class Followed:
     def _other_code(self, there: Environment, states: set[tuple[str, str]]) -> Iterator[Event]:
         if (there.commit, there.diff_digest) not in states:
             states.add((there.commit, there.diff_digest))
-            changes = "with uncommitted changes" if there.dirty else "without uncommitted changes"
             yield Notice(
                 f"{self.run.name}: the code has changed since the sweep began; this run and those after it are trained"
-                f" with commit {there.commit[:12]} {changes}, as each records"
+                f" with commit {environment.state(there.commit, there.diff_digest)}, as each records"
             )
 
 

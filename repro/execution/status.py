@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import estimate, submission
+from repro.execution import environment, estimate, submission
 from repro.execution.executors.entries import Entry
 from repro.execution.executors.slurm import Slurm
 from repro.execution.following import why
@@ -89,8 +89,8 @@ def _limits(known: journal.Journal) -> tuple[int, int]:
 
 def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]], slurm: Slurm) -> Status:
     sent = submission.read(folder)
-    job = sent.job if sent is not None else ""
-    empty = Status(folder.name, "", "stopped", 0, 0, None, None, None, None, 0, "", 0, job, "")
+    job, name, epochs = (sent.job, sent.name, sent.epochs) if sent is not None else ("", "", 0)
+    empty = Status(folder.name, name, "stopped", 0, epochs, None, None, None, None, 0, "", 0, job, "")
     try:
         held = journal.held(folder)
         known = journal.read(folder)
@@ -106,8 +106,8 @@ def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]], slurm: Slu
         return replace(empty, state="broken", message=str(error))
     trained = (last.environment.commit, last.environment.diff_digest)
     if sent is not None and len(known.entries) > sent.entries and trained != (sent.commit, sent.diff_digest):
-        changed = f"({sent.commit[:12]}, trained with {trained[0][:12]})"
-        message += f"{'; ' if message else ''}the code has changed since it was submitted {changed}"
+        then, now = environment.state(sent.commit, sent.diff_digest), environment.state(*trained)
+        message += f"{'; ' if message else ''}the code has changed since it was submitted ({then}; trained with {now})"
     left = None
     if known.epochs and state != "ended":
         best = max(known.epochs, key=lambda one: one.val_accuracy).epoch

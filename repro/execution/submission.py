@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro.execution import disk
+from repro.records import Environment
+from repro.studies import PlannedRun
 
 NAME = "job.json"
 
@@ -22,6 +24,16 @@ class Submission:
     """Of the code when it was submitted, as in a run's environment."""
     entries: int = 0
     """Of its journal when it was submitted: an attempt after these is the job's."""
+    name: str = ""
+    """Study, variant and seed."""
+    epochs: int = 0
+    """The budget."""
+
+    @classmethod
+    def of(cls, run: PlannedRun, id: str, here: Environment, entries: int) -> Submission:
+        """What is noted of a run that is submitted `here`."""
+        name = f"{run.study}/{run.variant} seed {run.seed}"
+        return cls(id, here.commit, here.diff_digest, entries, name, run.spec.training.epochs)
 
     @property
     def job(self) -> str:

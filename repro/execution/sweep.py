@@ -223,9 +223,7 @@ class _Sweep:
         self.room = self.executor.slots()
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
-            sent = (
-                Submission(handle.id, self.env.commit, self.env.diff_digest, told) if self.executor.outlives else None
-            )
+            sent = Submission.of(run, handle.id, self.env, told) if self.executor.outlives else None
             submission.write(self._folder(run), sent)
             if sent is not None:
                 yield Notice(f"{run.name}: submitted as job {sent.id}")

@@ -17,8 +17,10 @@ from repro.datasets import cache_of
 from repro.errors import InputError, ReproError
 from repro.execution import prune, status, submission
 from repro.execution.executors import Needs
+from repro.execution.executors import batch as batch_of_slurm
 from repro.execution.executors.batch import Ledger
 from repro.execution.executors.entries import Entry, chosen
+from repro.execution.executors.local import Process
 from repro.execution.executors.slurm import Slurm
 from repro.execution.job import Exit, Job
 from repro.execution.submission import Submission
@@ -103,7 +105,8 @@ def test_what_is_not_set_is_not_passed(slurm: Path, jobs, tmp_path: Path) -> Non
 
 def test_a_job_that_is_refused_is_said_in_one_line(slurm: Path, jobs, tmp_path: Path) -> None:
     (slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
-    with pytest.raises(ReproError, match=r"^sbatch: error: invalid partition specified: gpu$"):
+    line = r"^sbatch: error: invalid partition specified: gpu \(asked for with --partition=gpu; executors.toml changes it\)$"
+    with pytest.raises(ReproError, match=line):
         Slurm(Entry(partition="gpu"), tmp_path / "runs").submit(jobs, Needs())
 
 
@@ -161,7 +164,7 @@ def test_a_run_without_words_has_those_of_its_job_and_is_cancelled_by_its_number
     ("text", "name", "line"),
     [
         ("[gpu]\npartitions = 'x'", "gpu", "gpu: unknown key 'partitions'; did you mean 'partition'?"),
-        ("[gpu]\nminutes = 0", "gpu", "gpu: minutes: got 0 (allowed: a whole number, at least 1)"),
+        ("[gpu]\nminutes = 1", "gpu", "gpu: minutes: got 1 (allowed: a whole number, at least 2)"),
         ("[gpu]\nsetup = 'module load x'", "gpu", "gpu: setup: got 'module load x'"),
         ("[gpu", "slurm", "cannot be read as TOML"),
         ("[local]", "local", "[local] has no settings"),
@@ -230,7 +233,7 @@ def test_a_job_at_its_time_limit_goes_on_bit_for_bit_and_so_often_only(slurm: Pa
     assert third.wait(60) == Exit.STOPPED
     code, words = Ledger.read(runs / "slurm" / "17.json").ends[jobs[1].folder.name]
     if code != Exit.DONE:  # it was not faster
-        assert code == Exit.FAILED
+        assert code == Exit.REFUSED, "the sweep does not try it again"
         assert "has come to its time limit 2 times; set more `minutes` or `timeouts`" in words
 
     (runs / "slurm" / "17.json").unlink()
@@ -247,6 +250,18 @@ def rest(job: Job) -> tuple[str, int, int, bool, float]:
     return job.device, job.threads, job.side_by_side, job.deterministic, job.checkpoint_seconds
 
 
+def test_a_worker_that_is_told_to_stop_before_its_job_is_has_not_failed(monkeypatch, jobs) -> None:
+    """Slurm sends SIGTERM to every process of a job; a worker that is still starting is ended by it."""
+
+    class Starting(Process):
+        def exit(self) -> int | None:
+            self._popen.terminate()
+            return self._popen.wait()
+
+    monkeypatch.setattr(batch_of_slurm, "Process", Starting)
+    assert batch_of_slurm._train(jobs[0], [])[0] == Exit.STOPPED
+
+
 def test_a_run_that_fails_keeps_no_other_of_its_job_from_being_trained(slurm, jobs, tmp_path: Path) -> None:
     (jobs[0].folder / "spec.yaml").mkdir(parents=True)  # its description cannot be written
     assert batch(jobs, tmp_path / "runs" / "slurm", 1).wait(100) == Exit.FAILED
@@ -258,7 +273,7 @@ def test_a_run_that_fails_keeps_no_other_of_its_job_from_being_trained(slurm, jo
 def test_status_says_which_job_a_run_waits_for_and_that_its_code_has_changed(slurm: Path, tmp_path: Path) -> None:
     made = attempt().environment
     sent = {
-        "waits": Submission("7/waits", made.commit, made.diff_digest),
+        "waits": Submission("7/waits", made.commit, made.diff_digest, 0, "tiny/wide seed 0", 12),
         "asleep": Submission("7/asleep", made.commit, made.diff_digest),
         "changed": Submission("8/changed", "c0ffee", ""),
         "again": Submission("8/again", "c0ffee", "", 2),
@@ -272,8 +287,9 @@ def test_status_says_which_job_a_run_waits_for_and_that_its_code_has_changed(slu
     found = {one.key: one for one in status.read(tmp_path)}
     assert {name: one.state for name, one in found.items()} == {**dict.fromkeys(sent, "waiting"), "done": "ended"}
     assert {name: one.job for name, one in found.items()} == {name: one.job for name, one in sent.items()}
-    changed = "the code has changed since it was submitted (c0ffee, trained with "
+    changed = "the code has changed since it was submitted (c0ffee without uncommitted changes; trained with "
     assert [name for name, one in found.items() if changed in one.message] == ["changed"], "the other has yet to begin"
+    assert (found["waits"].name, found["waits"].epochs) == ("tiny/wide seed 0", 12)
     assert found["asleep"].likely_seconds_left <= found["asleep"].seconds_left
     submission.write(tmp_path / "asleep", None)
     assert {one.key: one.state for one in status.read(tmp_path)}["asleep"] == "stopped"

@@ -69,7 +69,7 @@ def main() -> int:
                 ledger.write(path)
                 subprocess.run(["scontrol", "requeue", job_id], check=False)
                 return Exit.STOPPED
-            code = Exit.FAILED
+            code = Exit.REFUSED
             words = f"the job has come to its time limit {ledger.timeouts} times; set more `minutes` or `timeouts`"
         ledger.ends[key] = (code, words)
         ledger.write(path)
@@ -93,7 +93,7 @@ def _train(job: Job, asked: list[int]) -> tuple[int, str]:
         time.sleep(_POLL_SECONDS)
     words = process.last_words(_LINES)
     process.kill()  # closes its log
-    return Exit.STOPPED if told and code == -signal.SIGTERM else code, words  # it was still starting
+    return Exit.STOPPED if code == -signal.SIGTERM else code, words  # it was still starting
 
 
 if __name__ == "__main__":

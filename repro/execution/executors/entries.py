@@ -32,8 +32,8 @@ class Entry(Strict):
     gres: str | None = None
     """In place of `gpu:1`, which a run on CUDA asks for."""
     memory_gb: float | None = Field(default=None, gt=0)
-    minutes: int | None = Field(default=None, ge=1)
-    """The time limit of a run; a job of several has their sum."""
+    minutes: int | None = Field(default=None, ge=2)
+    """The time limit of a run; a job of several has their sum. It is told a minute before, 90 seconds at most."""
     options: list[str] = Field(default=[])
     """Further options of sbatch: `--qos=long`."""
     setup: list[str] = Field(default=[])

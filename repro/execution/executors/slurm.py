@@ -102,10 +102,16 @@ class Slurm:
         more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
         words = ["sbatch", "--parsable", f"--job-name={jobs[0].study}/{jobs[0].variant} seed {jobs[0].spec.seed}{more}"]
         words += [f"--output={self.folder}/%j.log", "--open-mode=append", "--requeue"]
-        words += [f"--signal=B:USR2@{_WARNING_SECONDS}", *self._options(needs, len(jobs)), *self._entry.options]
+        options = self._options(needs, len(jobs))
+        words += [f"--signal=B:USR2@{_WARNING_SECONDS}", *options, *self._entry.options]
         batch = command("repro.execution.executors.batch", str(self.folder), str(self._entry.timeouts))
         lines = ["#!/bin/bash", *self._entry.setup, f"exec {shlex.join(batch)} <<'JOBS'", *(job.dump() for job in jobs)]
-        number = _call(*words, script="\n".join([*lines, "JOBS", ""])).strip().partition(";")[0]
+        try:
+            said = _call(*words, script="\n".join([*lines, "JOBS", ""]))
+        except ReproError as error:
+            asked = " ".join([*options, *self._entry.options])
+            raise ReproError(f"{error} (asked for with {asked}; executors.toml changes it)") from None
+        number = said.strip().partition(";")[0]
         self._asked = None
         return [Submitted(self, number, job.folder.name) for job in jobs]
 
