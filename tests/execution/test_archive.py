@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from repro import journal, studies
 from repro.errors import InputError
 from repro.execution import archive, plans
 from tests.execution.watching import digests, epochs_written, points, rows, wait_for
+from tests.starting import PROJECT
 from tests.test_journal import RESULT, attempt, epoch, write
 
 COMPARE = ["compare", "--figures", "false", "--out"]
@@ -183,19 +185,28 @@ def test_status_says_how_far_each_run_is_from_the_journals_alone(start, repro, l
 
 
 def test_commands_answer_in_json(repro, sweep_words, tmp_path: Path) -> None:
-    planned = json.loads(
-        repro("plan", *sweep_words[1:3], *sweep_words[3:5], "--seeds", "0", "--epochs", "3", "--json").stdout
-    )
+    keys: set[str] = set()
+
+    def answered(*words: str) -> Any:
+        document = json.loads(repro(*words, "--json").stdout)
+        keys.update((document[0] if isinstance(document, list) else document).keys())
+        return document
+
+    planned = answered("plan", *sweep_words[1:3], *sweep_words[3:5], "--seeds", "0", "--epochs", "3", "--explain")
     assert [(one["variant"], one["finished"]) for one in planned] == [("narrow", False), ("wide", False)]
     assert repro(*sweep_words, "--variant", "narrow").returncode == 0
-    shown = json.loads(repro("show", planned[0]["key"], "--json").stdout)
+    shown = answered("show", planned[0]["key"])
+    assert (shown["training.epochs"], shown["attempts"], type(shown["test_accuracy"])) == (3, 1, float)
+    keys -= shown.keys() - {"study", "variant", "key", "journal", "attempts", "epochs"}  # settings, environment, result
     assert shown["variant"] == "narrow"
     assert shown["weights_digest"] == digests(tmp_path / "runs")[planned[0]["key"]]
-    models = json.loads(repro("models", "--study", sweep_words[2], "--json", "true").stdout)
+    models = answered("models", "--study", sweep_words[2])
     assert [row["variant"] for row in models] == ["narrow", "wide"]
-    compared = json.loads(repro(*COMPARE, "report", "--json").stdout)
+    compared = answered(*COMPARE, "report")
     assert compared["index"] == "report/index.html"
     assert all((tmp_path / name).is_file() for name in compared["files"])
-    findings = json.loads(repro("audit", "--json").stdout)
-    assert findings
+    findings = answered("audit")
+    assert answered("status")[0]["state"] == "ended"
+    table = (PROJECT / "docs" / "cli.md").read_text().partition("<!--")[0]
+    assert [key for key in sorted(keys) if f"`{key}`" not in table] == []
     assert {"kind", "where", "sentence"} <= findings[0].keys()

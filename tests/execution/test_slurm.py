@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,22 @@ def test_a_sweep_that_is_told_to_stop_leaves_its_jobs(cluster: Cluster, start, l
     wait_for(lambda: not any(lives(one) for one in training), 30)
     stops = [known.stop for one in journal.find(tmp_path / "runs") if (known := journal.read(one)) is not None]
     assert {stop.reason for stop in stops if stop is not None} == {"killed"}, "they have left a checkpoint"
+
+
+def test_a_submission_that_is_refused_is_made_again_when_a_job_has_ended(
+    cluster: Cluster, repro, sweep_words, tmp_path: Path
+) -> None:
+    """As where a user may have so many jobs in the queue, or while the controller restarts."""
+    wrapped = tmp_path / "bin" / "sbatch"
+    wrapped.parent.mkdir()
+    wrapped.write_text(
+        '#!/bin/sh\nif [ "$(squeue --noheader | wc -l)" -ge 1 ]; then echo "sbatch: error: job submit limit" >&2; exit 1; fi\n'
+        f'exec {shutil.which("sbatch", path=cluster.variables["PATH"])} "$@"\n'
+    )
+    wrapped.chmod(0o755)
+    path = {"PATH": f"{wrapped.parent}:{cluster.variables['PATH']}"}
+    done = repro(*sweep_words, "--executor", "slurm", "--offline", "true", env={**cluster.variables, **path})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("sbatch: error: job submit limit (asked for with --cpus-per-task=1; ") == 1
+    assert done.stdout.count("submitted as job") == 2
+    assert [one["state"] for one in json.loads(repro("status", "--json").stdout)] == ["ended", "ended"]
