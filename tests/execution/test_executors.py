@@ -99,7 +99,8 @@ def test_what_is_not_set_is_not_passed(slurm: Path, jobs, tmp_path: Path) -> Non
     Slurm(Entry(), tmp_path / "runs").submit(jobs[:1], Needs())
     names = {word.partition("=")[0] for word in asked(slurm)}
     assert names == {"--parsable", "--job-name", "--output", "--open-mode", "--requeue", "--signal"}
-    Slurm(Entry(), tmp_path / "runs").submit(jobs[:1], Needs(gpus=1))
+    Slurm(Entry(), tmp_path / "100%j runs").submit(jobs[:1], Needs(gpus=1))
+    assert f"--output={tmp_path}/100%%j runs/slurm/%j.log" in asked(slurm)
     assert "--gres=gpu:1" in asked(slurm)
 
 

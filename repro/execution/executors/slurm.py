@@ -101,7 +101,8 @@ class Slurm:
         self.folder.mkdir(parents=True, exist_ok=True)
         more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
         words = ["sbatch", "--parsable", f"--job-name={jobs[0].study}/{jobs[0].variant} seed {jobs[0].spec.seed}{more}"]
-        words += [f"--output={self.folder}/%j.log", "--open-mode=append", "--requeue"]
+        log = str(self.folder).replace("%", "%%")  # of which sbatch would make a number or a name
+        words += [f"--output={log}/%j.log", "--open-mode=append", "--requeue"]
         options = self._options(needs, len(jobs))
         words += [f"--signal=B:USR2@{_WARNING_SECONDS}", *options, *self._entry.options]
         batch = command("repro.execution.executors.batch", str(self.folder), str(self._entry.timeouts))
