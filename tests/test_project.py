@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -181,6 +182,32 @@ class TestCommands:
             if isinstance(option, click.Option):
                 assert not option.is_flag, f"mlflow run passes `--{option.name} true`"
                 assert option.nargs == 1
+
+    @pytest.mark.parametrize(
+        ("flag", "value", "field", "expected"),
+        [
+            ("--store-patience", "5", "patience_seconds", 5.0),
+            ("--checkpoint-seconds", "7", "checkpoint_seconds", 7.0),
+            ("--experiment", "mine", "experiment", "mine"),
+            ("--models", "all", "models", "all"),
+            ("--tracking-uri", "http://here:1", "uri", "http://here:1"),
+            ("--runs-dir", "there", "runs", Path("there")),
+            ("--workers", "9", "workers", 9),
+            ("--threads", "2", "threads", 2),
+            ("--deterministic", "false", "deterministic", False),
+            ("--fresh", "true", "fresh", True),
+            ("--offline", "true", "offline", True),
+        ],
+    )
+    def test_an_option_of_how_runs_are_computed_is_a_setting(self, monkeypatch, flag, value, field, expected):
+        seen = []
+        monkeypatch.setattr(prepared, "cache_of", lambda data, folder: folder / data.dataset)
+        monkeypatch.setattr(sweeps, "_train", lambda plan, given: seen.append(options.make_settings(given, plan)))
+        for words in (["demo"], ["demo", flag, value]):
+            cli.main(words, standalone_mode=False)
+        default, given = seen
+        assert getattr(default, field) != getattr(given, field) == expected
+        assert replace(given, **{field: getattr(default, field)}) == default
 
     def test_a_parameter_that_mlproject_does_not_declare_arrives_with_its_underscore(self, monkeypatch):
         seen = []
