@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, get_args
 from repro import declarations, studies
 from repro.datasets import DataSpec
 from repro.errors import InputError, unknown
-from repro.published import Claim, Contrast, Metric, Paper
+from repro.published import Claim, Contrast, Ends, Metric, Paper, Ratio
 from repro.reporting import stats
 from repro.reporting.frame import REFERENCE, Answer, Row, Run
 from repro.reporting.join import Setting, Table
@@ -109,48 +109,46 @@ def judge(paper: Paper, tables: Sequence[Table]) -> tuple[Judged, ...]:
         paper: claims about the paper's studies; a study's own claims come with its table.
         tables: what was asked for.
     """
-    noises: dict[str, Noises] = {}
+    noises = {table.setting.id: Noises(table.setting) for table in tables}
     judged = []
     for slug, claim, asked in _asked(paper, tables):
-        settings = {table.setting.id: table.setting for table in asked}
-
-        def answered(setting: Setting, claim: Claim = claim) -> tuple[bool, int]:
-            count = sum(bool(row.runs) for name in claim.rows if (row := setting.row(name)) is not None)
-            return count > 0 and not setting.changes, count
-
-        setting = max(settings.values(), key=answered)
-        judged.append(_judge(slug, claim, setting, noises.setdefault(setting.id, Noises(setting))))
+        answered = {one.id: sum(bool(row.runs) for row in _rows(claim, one)) for one in asked}
+        setting = max(asked, key=lambda one: (answered[one.id] > 0 and not one.changes, answered[one.id]))
+        judged.append(_judge(slug, claim, setting, noises[setting.id]))
     return tuple(judged)
 
 
-def _asked(paper: Paper, tables: Sequence[Table]) -> Iterator[tuple[str, Claim, list[Table]]]:
+def _asked(paper: Paper, tables: Sequence[Table]) -> Iterator[tuple[str, Claim, list[Setting]]]:
+    """Every claim about some rows of the tables, with the settings of these tables."""
     for slug, claim in paper.claims.items():
         of = {name.partition("/")[0] for name in claim.about}
-        if asked := [table for table in tables if table.study.study in of]:
+        if asked := [table.setting for table in tables if table.study.study in of]:
             yield slug, claim, asked
     for table in tables:
         for slug, claim in table.study.claims.items():
-            yield slug, claim, [table]
+            yield slug, claim, [table.setting]
+
+
+def _rows(claim: Claim, setting: Setting) -> list[Row]:
+    return [row for name in claim.rows if (row := setting.row(name)) is not None]
 
 
 def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
-    rows = [row for name in claim.rows if (row := setting.row(name)) is not None]
-    steps: list[_Step] = []
+    rows = _rows(claim, setting)
     if claim.ratio is not None:
-        verdict, why, step = _ratio(claim, setting)
+        steps = [_ratio(claim.ratio, setting)]
     elif claim.ends is not None:
-        verdict, why, step = _ends(claim, rows)
+        steps = [_ends(claim.ends, rows)]
     else:
         steps = [_contrast(one, claim, setting, noises) for one in claim.contrasts]
-        verdict, why, step = _together(claim, steps)
+    verdict, why, found = _together(claim, steps)
     if claim.section and claim.metric != "size" and claim.ratio is None and setting.changes:
         verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
     needed = ""
-    known = bool(steps) and all(one.found and one.found.error and not one.found.folded for one in steps)
+    known = all(one.found and one.found.error and not one.found.folded for one in steps)
     if verdict == "undecided" and known and not setting.changes:
         n = _needed(claim, steps)
-        needed = f"{n} seeds a row" if n is not None else f"more than {stats.MOST:,} seeds a row"
-    found = step.found
+        needed = f"{f'more than {stats.MOST:,}' if n is None else n} seeds a row"
     return Judged(
         slug=slug,
         says=claim.says,
@@ -169,8 +167,8 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
     )
 
 
-def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, _Step]:
-    """The verdict over all contrasts, what it rests on, and the contrast that decided or is missing."""
+def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Estimate | None]:
+    """The verdict over all contrasts, what it rests on, and the difference that decided or is missing."""
     support, against = [one.support for one in steps], [one.against for one in steps]
     if claim.any:
         supported, refuted = min(stats.holm(support)) < TAIL, max(against) < TAIL
@@ -184,16 +182,15 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, _Ste
     else:
         shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
     told = "; ".join(one.why for one in shown[:2]) + (f"; and {len(shown) - 2} more" if len(shown) > 2 else "")
-    return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0]
+    return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0].found
 
 
 def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises) -> _Step:
     first, second = setting.row(contrast.first), setting.row(contrast.second)
-    for name, row in ((contrast.first, first), (contrast.second, second)):
-        if row is None or not row.runs:
-            return _Step(f"no finished run of {name if row is None else row.title}")
-    assert first is not None
-    assert second is not None
+    if first is None or not first.runs:
+        return _Step(f"no finished run of {contrast.first if first is None else first.title}")
+    if second is None or not second.runs:
+        return _Step(f"no finished run of {contrast.second if second is None else second.title}")
     sign, margin = -1 if claim.direction == "lower" else 1, contrast.margin
     if claim.metric == "size":
         difference = (first.size or 0.0) - (second.size or 0.0)
@@ -232,40 +229,34 @@ def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
         told = f"{first.title} differs from {second.title} by less than 0.005 {unit}"
     if metric == "size":
         return told
-    return f"{told} ({_interval(found)})"
-
-
-def _interval(found: Estimate) -> str:
-    if found.low is None or found.high is None or found.half is None:
-        return f"n = {found.n}, nothing tells the spread over seeds"
+    if found.low is None or found.high is None:
+        return f"{told} (n = {found.n}, nothing tells the spread over seeds)"
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (found.low, found.high))
-    return f"95% {low} to {high}, {'folds' if found.folded else 'n'} = {found.n}"
+    return f"{told} (95% {low} to {high}, {'folds' if found.folded else 'n'} = {found.n})"
 
 
-def _ratio(claim: Claim, setting: Setting) -> tuple[Decision, str, _Step]:
-    assert claim.ratio is not None
-    of, to = setting.row(claim.ratio.of), setting.row(claim.ratio.to)
+def _ratio(claimed: Ratio, setting: Setting) -> _Step:
+    of, to = setting.row(claimed.of), setting.row(claimed.to)
     if of is None or to is None or of.size is None or to.size is None:
-        return "undecided", "no finished run of both", _Step("")
+        return _Step("no finished run of both")
     times = of.size / to.size
-    why = f"{of.title} is {times:.1f} times as large as {to.title}; claimed are {claim.ratio.times:g} times"
+    why = f"{of.title} is {times:.1f} times as large as {to.title}; claimed are {claimed.times:g} times"
     found = Estimate(times, None, None, min(len(of.runs), len(to.runs)), "sizes of the saved models")
-    return "supported" if times >= claim.ratio.times else "not supported", why, _Step(why, found)
+    return _Step(why, found, support=float(times < claimed.times), against=float(times >= claimed.times))
 
 
-def _ends(claim: Claim, rows: Sequence[Row]) -> tuple[Decision, str, _Step]:
+def _ends(claimed: Ends, rows: Sequence[Row]) -> _Step:
     """One run that ends otherwise is enough against it."""
-    assert claim.ends is not None
     counts = {row.title: Counter(run.record.outcome for run in row.runs) for row in rows}
     why = "; ".join(
         f"{title}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
         for title, ends in counts.items()
     )
-    if any(outcome not in claim.ends.outcomes for ends in counts.values() for outcome in ends):
-        return "not supported", why, _Step(why)
-    if len(rows) < len(claim.ends.rows) or any(ends.total() < ENOUGH for ends in counts.values()):
-        return "undecided", f"{why}; {ENOUGH} runs a row are needed", _Step(why)
-    return "supported", why, _Step(why)
+    if any(outcome not in claimed.outcomes for ends in counts.values() for outcome in ends):
+        return _Step(why, against=0.0)
+    if len(rows) < len(claimed.rows) or any(ends.total() < ENOUGH for ends in counts.values()):
+        return _Step(f"{why}; {ENOUGH} runs a row are needed")
+    return _Step(why, support=0.0)
 
 
 def _needed(claim: Claim, steps: Sequence[_Step]) -> int | None:
@@ -283,27 +274,27 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     """
     tables = [table for table in tables if table.answered]
     if not tables:
-        return Answer(
-            "No finished run yet", "The store holds the plans of these studies, and no result.", decided=False
-        )
+        return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
     lead = next((table for table in tables if table.printed and not table.setting.changes), tables[0])
-    published = lead.printed
-    asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if published else [lead]
+    asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if lead.printed else [lead]
     rows = {tuple(run.record.run_id for run in row.runs): row for table in asked for row in table.rows if row.runs}
     bases = Counter(row.base for row in rows.values() if row.base is not None)
-    name = REFERENCE if published else next((base for base, _ in bases.most_common(1)), None)
+    name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
     reference = lead.setting.row(name) if name is not None else None
-    rivals = [row for row in rows.values() if row.values("val", learned=True).size and reference is not None]
-    if reference is not None:
-        size = reference.size or 0.0
-        smaller = published or lead.study.study == "demo"
-        rivals = [row for row in rivals if (0 < (row.size or 0.0) < size if smaller else row.base == reference.name)]
-    if reference is None or not reference.runs or not rivals:
-        best = max(rows.values(), key=_val)
-        reached = f"{best.title} reaches {_val(best):.1f}% on validation{_where(lead)}"
-        among = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
-        return Answer(reached, f"{among}; n = {len(best.runs)}.", decided=False)
-    return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
+    rivals = []
+    if reference is not None and reference.runs:
+        learned, size = [row for row in rows.values() if row.values("val", learned=True).size], reference.size or 0.0
+        if lead.printed or lead.study.study == "demo":
+            rivals = [row for row in learned if 0 < (row.size or 0.0) < size]
+        else:
+            rivals = [row for row in learned if row.base == reference.name]
+    if reference is not None and rivals:
+        return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
+    best = max(rows.values(), key=_val)
+    among = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
+    return Answer(
+        f"{best.title} reaches {_val(best):.1f}% on validation{_where(lead)}", f"{among}; n = {len(best.runs)}."
+    )
 
 
 def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
@@ -312,26 +303,21 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
     if found is None or learned.mean() < chance(reference) + LEARNED:
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
-        return Answer(
-            f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.", decided=False
-        )
-    many, times = len(rivals) > 1, (reference.size or 0.0) / (best.size or 1.0)
+        return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
     told = _told(best, reference, found, "test")
-    scope = "does not allow for this choice" if found.folded else "is simultaneous over all of them"
-    chosen = f"Of {len(rivals)} networks the best on validation: {told}; the interval {scope}."
-    why = [chosen if many and found.low is not None else f"{told}."]
+    why = [f"{told}."]
+    if len(rivals) > 1 and found.low is not None:
+        scope = "does not allow for this choice" if found.folded else "is simultaneous over all of them"
+        why = [f"Of {len(rivals)} networks the best on validation: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        told = told.rpartition(" (")[0] + where + ("" if clear else f"; {seeds} cannot tell")
-        rehearsal = lead.study.study == "demo"
-        return Answer(
-            "A rehearsal: " * rehearsal + told, why[0], decided=clear and not rehearsal and not lead.setting.changes
-        )
+        rehearsal, unclear = lead.study.study == "demo", "" if clear else f"; {seeds} cannot tell"
+        headline = "A rehearsal: " * rehearsal + told.rpartition(" (")[0] + where + unclear
+        return Answer(headline, why[0], decided=clear and not rehearsal and not lead.setting.changes)
     against = [(found, "our AlexNet on test")]
-    expected = stats.prediction(best.values("val", learned=True), noises.seeds(best, "val"), noises.images(best, "val"))
-    number = reference.published.accuracy
+    expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
         moved = (expected.estimate - number, expected.low - number, expected.high - number)
         against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
@@ -339,19 +325,18 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
             f"On validation one more run is expected in {expected.low:.2f} to {expected.high:.2f}%, against {number:g}%."
         )
     why.append(f"A match may be {parity:g} point behind in both.")
-    smaller = f" at 1/{times:.0f} of its size"
+    smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
         off, what = min(below)
-        return Answer(
-            f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}", " ".join(why), decided=True
-        )
+        headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
+        return Answer(headline, " ".join(why), decided=True)
     if all(one.low is not None and one.low >= -parity for one, _ in against):
         return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why), decided=True)
-    runs = stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test"))
-    why.append(f"On test {runs} seeds a row would tell, if the means stay." if runs else "")
+    if runs := stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test")):
+        why.append(f"On test {runs} seeds a row would tell, if the means stay.")
     signed = f"{found.estimate:+.1f}".replace("-", "−")
-    told = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
-    return Answer(told, " ".join(why).strip(), decided=False)
+    headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
+    return Answer(headline, " ".join(why))
 
 
 def _val(row: Row) -> float:

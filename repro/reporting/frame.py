@@ -203,5 +203,5 @@ class Answer:
 
     headline: str
     why: str
-    decided: bool
+    decided: bool = False
     """Whether claims stand before tables; where nothing can be decided, the page leads with table and curves."""

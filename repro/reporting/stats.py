@@ -315,8 +315,8 @@ def _pooled(spread: Mapping[str, tuple[float, int]]) -> tuple[Noise | None, dict
         if p.min() >= _OUTLIER:
             break
         name = list(common)[int(p.argmin())]
-        own[name] = _noise(common.pop(name))
-    return _noise(_total(common.values())), own
+        own[name] = _noise([common.pop(name)])
+    return _noise(common.values()), own
 
 
 def _without_each(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -325,13 +325,10 @@ def _without_each(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.append(0, before) + np.append(behind, 0))
 
 
-def _total(spreads: Iterable[tuple[float, int]]) -> tuple[float, int]:
-    both = list(spreads)
-    return sum(one[0] for one in both), sum(one[1] for one in both)
-
-
-def _noise(spread: tuple[float, int]) -> Noise | None:
-    return Noise(math.sqrt(spread[0] / spread[1]), spread[1]) if spread[0] else None
+def _noise(spreads: Iterable[tuple[float, int]]) -> Noise | None:
+    """That of all values with these sums of squares and degrees of freedom; None where nothing varies."""
+    squares, df = (sum(parts) for parts in zip((0.0, 0), *spreads, strict=True))
+    return Noise(math.sqrt(squares / df), int(df)) if squares else None
 
 
 def _spread(array: NDArray[np.float64]) -> tuple[float, int]:
