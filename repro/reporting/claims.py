@@ -112,7 +112,7 @@ def judge(paper: Paper, tables: Sequence[Table]) -> tuple[Judged, ...]:
     noises = {table.setting.id: Noises(table.setting) for table in tables}
     judged = []
     for slug, claim, asked in _asked(paper, tables):
-        answered = {one.id: sum(bool(row.runs) for row in _rows(claim, one)) for one in asked}
+        answered = {one.id: sum(bool(row.runs) for row in one.known(claim.rows)) for one in asked}
         setting = max(asked, key=lambda one: (answered[one.id] > 0 and not one.changes, answered[one.id]))
         judged.append(_judge(slug, claim, setting, noises[setting.id]))
     return tuple(judged)
@@ -129,12 +129,8 @@ def _asked(paper: Paper, tables: Sequence[Table]) -> Iterator[tuple[str, Claim, 
             yield slug, claim, [table.setting]
 
 
-def _rows(claim: Claim, setting: Setting) -> list[Row]:
-    return [row for name in claim.rows if (row := setting.row(name)) is not None]
-
-
 def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
-    rows = _rows(claim, setting)
+    rows = setting.known(claim.rows)
     if claim.ratio is not None:
         steps = [_ratio(claim.ratio, setting)]
     elif claim.ends is not None:

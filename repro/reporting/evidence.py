@@ -113,8 +113,7 @@ def runs_sheet(frame: pd.DataFrame) -> Sheet:
     """Every run behind the tables, linked to MLflow's page of it where its address is known."""
     columns = (
         Column("run_id", "run", lambda row: str(row["run_id"])[:8], kind="name", url="url"),
-        Column("study", "study", cell("study"), kind="name"),
-        Column("variant", "variant", cell("variant"), kind="name"),
+        *(Column(name, name, cell(name), kind="name") for name in ("study", "variant")),
         Column("fold", "fold", cell("fold", _WHOLE)),
         Column("seed", "seed", cell("seed")),
         Column("val_accuracy", "validation (%)", cell("val_accuracy", _TWO)),
@@ -186,8 +185,7 @@ def audit_sheet(findings: Sequence[Finding], paper: str) -> Sheet:
     columns = (
         Column("number", "", cell("number")),
         Column("kind", "kind", cell("kind"), kind="name"),
-        Column("finding", "finding", cell("finding"), kind="prose"),
-        Column("where", "where", cell("where"), kind="prose"),
+        *(Column(name, name, cell(name), kind="prose") for name in ("finding", "where")),
     )
     header = f"{paper}: found by checks over the printed numbers; no run is needed."
     return Sheet("audit", "Inconsistencies in the published numbers", header, columns, frame, ())

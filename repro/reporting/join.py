@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -67,9 +67,8 @@ class Setting:
     def rows(self) -> tuple[Row, ...]:
         """Every planned row, each question once: rows of two studies that share their runs are one."""
         found: dict[tuple[str, ...], Row] = {}
-        for name in self.planned:
-            if (row := self.row(name)) is not None:
-                found.setdefault(tuple(run.record.key for run in row.runs) or (name,), row)
+        for row in self.known(self.planned):
+            found.setdefault(tuple(run.record.key for run in row.runs) or (row.name,), row)
         return tuple(found.values())
 
     def row(self, name: str) -> Row | None:
@@ -81,6 +80,10 @@ class Setting:
             planned = self.planned.get(name) or self._declared(name)
             self._rows[name] = self._made(name, planned) if planned else None
         return self._rows[name]
+
+    def known(self, names: Iterable[str]) -> list[Row]:
+        """Those of some rows that a plan or a declaration knows."""
+        return [row for name in names if (row := self.row(name)) is not None]
 
     def _made(self, name: str, planned: Sequence[PlannedRun]) -> Row:
         newest = planned[0]
@@ -129,7 +132,7 @@ class Setting:
         study = self.studies[slug]
         order = [f"{slug}/{variant}" for variant in study.variants]
         order += [name for name in self.planned if name.startswith(f"{slug}/") and name not in order]
-        rows = [self._compared(row) for name in order if name in self.planned and (row := self.row(name)) is not None]
+        rows = [self._compared(row) for row in self.known(name for name in order if name in self.planned)]
         notes = [
             f"{study.title} was also run in another setting: {other.words} (--setting {other.id})" for other in others
         ]
@@ -261,10 +264,8 @@ def keys(contents: Contents, studies: Sequence[str] | None = None) -> set[str]:
     """Keys of the finished runs behind the tables of some studies, those of the rows they are compared with included."""
     found = tables(contents, studies)
     rows = [row for table in found for row in table.rows]
-    rows += [
-        base for table in found for row in table.rows for name in (row.base, REFERENCE) if name
-        if (base := table.setting.row(name)) is not None
-    ]  # fmt: skip
+    for table in found:
+        rows += table.setting.known({REFERENCE, *(row.base for row in table.rows if row.base)})
     return {run.record.key for row in rows for run in row.runs}
 
 

@@ -193,9 +193,9 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
             yield Picture(f"{name}-confusion", caption, alt, figures.confusion, given)
 
 
-def overall(tables: Sequence[Table], frames: Sequence[pd.DataFrame], beside: Beside) -> Iterator[Picture]:
+def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iterator[Picture]:
     """Every row of one setting in one forest plot, accuracy against size, samples of the data."""
-    answered = [pair for pair in zip(tables, frames, strict=True) if pair[0].answered]
+    answered = [pair for pair in pairs if pair[0].answered]
     same = [pair for pair in answered if pair[0].setting.id == answered[0][0].setting.id]
     left = [table.study.title for table, _ in answered if table.setting.id != answered[0][0].setting.id]
     also = f" Not shown, in another setting: {', '.join(left)}." if left else ""

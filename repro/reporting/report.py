@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
 Preset: TypeAlias = Literal["paper", "full"]
+Pair: TypeAlias = tuple[Table, pd.DataFrame]
+"""A table with its frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,17 @@ def write(
         if name not in known:
             raise unknown("column", name, known)
     found = join.tables(contents, studies, setting, beside)
-    frames = [tables.study_frame(table) for table in found]
+    pairs = [(table, tables.study_frame(table)) for table in found]
     judged = claims.judge(paper, found)
     answer = claims.headline(paper, found)
     declared = {study.study for study in declared_studies.declared()}
     own = [audit.of_table(table) for table in found if table.study.study not in declared]
     findings = audit.findings(paper, [table.study.study for table in found], own)
     runs = evidence.runs_frame(found, ui_url)
-    sections = list(_sections(found, frames, judged, findings, runs, paper, beside, ui_url, with_figures))
+    sections = [
+        *_studies(pairs, beside or Beside(), ui_url, with_figures),
+        *_judged(judged, findings, runs, paper.paper),
+    ]
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
     folder.illustrate(out, drawn, processes)
     facts = {
@@ -106,47 +111,36 @@ def write(
     }
     wide: Literal["one column", "page"] = "one column" if columns is None and preset == "paper" else "page"
     chosen = columns or (tables.PAPER if preset == "paper" else known)
-    shown = [tables.study_sheet(table, frame) for table, frame in zip(found, frames, strict=True)]
     files: dict[str, str | bytes] = {"index.html": page.page(paper.paper, answer, facts, sections, contents.notes)}
-    for table, frame, sheet in zip(found, frames, shown, strict=True):
-        narrow = tables.study_sheet(table, frame, chosen)
-        files |= folder.forms(sheet, (*tables.CONTRACT, *table.study.fields), latex(narrow, wide))
-    for sheet in (sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit"}):
-        files |= folder.forms(sheet, list(sheet.frame.columns), latex(sheet))
-    ledger = evidence.runs_sheet(runs)
-    files |= folder.forms(ledger, evidence.RUN_COLUMNS, latex(ledger))
+    for table, frame in pairs:
+        tex = latex(tables.study_sheet(table, frame, chosen), wide)
+        files |= folder.forms(tables.study_sheet(table, frame), (*tables.CONTRACT, *table.study.fields), tex)
+    for sheet in (
+        sheet for section in sections for sheet in section.sheets if section.slug in {"claims", "audit", "runs"}
+    ):
+        columns_of = evidence.RUN_COLUMNS if sheet.slug == "runs" else list(sheet.frame.columns)
+        files |= folder.forms(sheet, columns_of, latex(sheet))
     epochs = evidence.epochs_frame(runs)
     files["tables/epochs.csv"] = csv(epochs, list(epochs.columns))
-    files["values.json"], files["values.tex"] = evidence.values(frames, judged, answer)
+    files["values.json"], files["values.tex"] = evidence.values([frame for _, frame in pairs], judged, answer)
     files["claims.json"] = evidence.claims_json(judged)
-    brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in zip(found, frames, strict=True)]
+    brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in pairs]
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
     files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
     paths = folder.place(out, files, drawn)
     return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
 
-def _sections(
-    found: Sequence[Table],
-    frames: Sequence[pd.DataFrame],
-    judged: Sequence[Judged],
-    findings: Sequence[Finding],
-    runs: pd.DataFrame,
-    paper: Paper,
-    beside: Beside | None,
-    ui_url: str | None,
-    with_figures: bool,
-) -> Iterator[Section]:
-    """The parts of the page: studies, then claims, audit and runs; those without content are left out."""
-    above, below = [], []
+def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_figures: bool) -> Iterator[Section]:
+    """All studies in one picture, the parts of the page that are about one study, and size and data."""
+    every: list[Picture] = []
     if with_figures:
         from repro.reporting import pictures  # matplotlib takes half a second, which tables alone need not wait for
 
-        every = list(pictures.overall(found, frames, beside or Beside()))
-        above, below = [one for one in every if one.slug == "forest"], [one for one in every if one.slug != "forest"]
-    if above:
-        yield Section("overview", "All studies", first=tuple(above))
-    for table, frame in zip(found, frames, strict=True):
+        every = list(pictures.overall(pairs, beside))
+    if above := tuple(one for one in every if one.slug == "forest"):
+        yield Section("overview", "All studies", first=above)
+    for table, frame in pairs:
         own = list(pictures.of_study(table, frame)) if with_figures else []
         records = [run.record for row in table.rows for run in row.runs]
         yield Section(
@@ -157,17 +151,22 @@ def _sections(
             first=tuple(one for one in own if one.slug.endswith("-forest")),
             sheets=(tables.study_sheet(table, frame),),
             pictures=tuple(one for one in own if not one.slug.endswith("-forest")),
-            details=tuple(pictures.of_variants(table, beside or Beside())) if with_figures else (),
+            details=tuple(pictures.of_variants(table, beside)) if with_figures else (),
         )
-    if below:
-        yield Section("figures", "Size and data", pictures=tuple(below))
+    if below := tuple(one for one in every if one.slug != "forest"):
+        yield Section("figures", "Size and data", pictures=below)
+
+
+def _judged(judged: Sequence[Judged], findings: Sequence[Finding], runs: pd.DataFrame, paper: str) -> Iterator[Section]:
+    """Claims, audit and runs; those without content are left out."""
     if judged:
         decided = [one for one in judged if one.verdict != "undecided"]
         folded = tuple(f"{one.says}: {one.why}" for one in judged if one.verdict == "undecided")
-        sheets = (evidence.claims_sheet(decided, paper.paper),) if decided else ()
-        yield Section("claims", "Claims", sheets=sheets, folded=folded)
+        yield Section(
+            "claims", "Claims", sheets=(evidence.claims_sheet(decided, paper),) if decided else (), folded=folded
+        )
     if findings:
-        yield Section("audit", "Audit of the published numbers", sheets=(evidence.audit_sheet(findings, paper.paper),))
+        yield Section("audit", "Audit of the published numbers", sheets=(evidence.audit_sheet(findings, paper),))
     yield Section("runs", "Runs", sheets=(evidence.runs_sheet(runs),))
 
 
@@ -186,16 +185,16 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
     from repro.reporting import pictures  # matplotlib takes half a second
 
     contents = Contents("this sweep", (SweepRow("", "", 0, plan),), tuple(runs), ())
-    found = [(table, tables.study_frame(table)) for table in join.tables(contents)]
-    text = "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in found)
-    every = [one for table, frame in found for one in pictures.of_study(table, frame)]
+    pairs = [(table, tables.study_frame(table)) for table in join.tables(contents)]
+    text = "\n".join(markdown(tables.study_sheet(table, frame, tables.BRIEF)) for table, frame in pairs)
+    every = [one for table, frame in pairs for one in pictures.of_study(table, frame)]
     forests = {f"{one.slug}.png": replace(one, forms=("png",)) for one in every if one.slug.endswith("-forest")}
     keys = {run.key for run in runs}
     metrics = {
         "sweep_runs": float(len(plan.unique)),
         "sweep_finished": float(sum(run.key in keys for run in plan.unique)),
     }
-    rows = pd.concat([frame for _, frame in found], ignore_index=True)
+    rows = pd.concat([frame for _, frame in pairs], ignore_index=True)
     if (accuracies := rows["val_mean"].astype(float)).notna().any():
         best = rows.loc[accuracies.idxmax()]
         metrics |= {

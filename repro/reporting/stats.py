@@ -250,15 +250,12 @@ def image_error(first: ArrayLike, second: ArrayLike) -> float:
 def folds(values: ArrayLike, ratio: float = 0.0) -> Estimate:
     """Mean over k >= 2 folds after averaging over seeds: its variance is s^2 (1/k + ratio), with k - 1 degrees of freedom.
 
-    Accuracies on held-out folds vary less than those on new images would, since the training sets overlap: Nadeau and
-    Bengio (2003) correct this by a ratio of 1/(k - 1). Where every fold's network sees the same images the ratio is 0.
-
     Args:
         values: (k,) or (seeds, k) values or differences, one a fold.
-        ratio: images of the held-out fold over those of its training set; 0 for what is not counted on a held-out fold.
+        ratio: for accuracies on held-out folds, whose training sets overlap: images of the held-out fold over those of its
+            training set (Nadeau and Bengio 2003). 0 for accuracies on images that are in no fold.
     """
-    array = np.asarray(values, dtype=np.float64)
-    array = _checked(array.mean(axis=0) if array.ndim == 2 else array)
+    array = _checked(np.atleast_2d(values).mean(axis=0))
     squares, df = _spread(array)
     error = math.sqrt(squares / df * (1 / array.size + ratio)) if squares else None
     sd = math.sqrt(squares / df) if df else None

@@ -393,8 +393,8 @@ def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path,
     judged = [one for one in judge(claims.load(), found) if one.slug != "wide_helps"]
     named = {row for one in judged for row in claims.load().claims[one.slug].rows}
     assert not {row for row in named if row.startswith(("weight_decay/", "mine/"))}
-    frames = [tables.study_frame(table) for table in found]
-    drawn = [one for one in pictures.overall(found, frames, Beside()) if one.slug == "forest"]
+    pairs = [(table, tables.study_frame(table)) for table in found]
+    drawn = [one for one in pictures.overall(pairs, Beside()) if one.slug == "forest"]
     assert drawn == [], "one study of the paper is its own picture"
     assert (
         headline(claims.load(), found[1:2]).headline == "Wide is 6.00 points more accurate than SqueezeNet, batchnorm"
