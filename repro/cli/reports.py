@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Folder for tables, figures and index.html.",
 )
 @click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest that has runs]")
-@click.option("--figures", type=bool, default=True, show_default=True, help="Draw the figures, too.")
+@click.option("--figures", type=bool, default=True, show_default=True, help="Also draw figures.")
 @click.option("--ui-url", default=None, help="Address of `mlflow ui`, to link the runs to.")
 @click.option("--columns", default=None, help="Columns of the LaTeX tables, comma-separated.  [default: by --preset]")
 @click.option(
@@ -107,7 +107,7 @@ def compare(
 
 @click.command()
 @options.as_json()
-@options.switch("--details", False, "Where, printed and computed, too.")
+@options.switch("--details", False, "Also show where each finding is, and the printed and computed values.")
 @click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
 def audit(as_json: bool, details: bool, study: str | None) -> None:
     """Check the published numbers against each other and against the declared models; nothing is trained.

@@ -158,7 +158,7 @@ def _single_runs(audited: Audited) -> Iterator[Finding]:
         count = f"{single} of {n} accuracies are multiples of 1/{protocol.images}"
         sentence = (
             f"The accuracies are said to be means of {protocol.seeds} seeds, but {count}, as accuracies of single runs are;"
-            f" of such means about {expected:.0%} would be {_GRIM}."
+            f" about {expected:.0%} of such means would be {_GRIM}."
         )
         yield Finding("granularity", tuple(shares.values()), sentence, f"means of {protocol.seeds} seeds", count)
 

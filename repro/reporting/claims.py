@@ -36,7 +36,7 @@ _WORDS: Mapping[Metric, tuple[str, str, str]] = {
     "gap": ("points", "further apart on training and validation", "closer on training and validation"),
     "size": ("MiB", "larger", "smaller"),
     "best_epoch": ("epochs", "later at its best epoch", "earlier at its best epoch"),
-    "epoch_seconds": ("s", "slower an epoch", "faster an epoch"),
+    "epoch_seconds": ("s", "slower per epoch", "faster per epoch"),
     "training_seconds": ("s", "slower until its best epoch", "faster until its best epoch"),
 }
 _TIMES = ("epoch_seconds", "training_seconds")
@@ -78,7 +78,7 @@ class Judged:
     n: int
     """Runs of the smaller of the two rows that decided."""
     needed: str
-    """The smallest n that would decide ("5 seeds a row"), or empty where it is decided."""
+    """The smallest n that would decide ("5 seeds per row"), or empty where it is decided."""
     setting: Setting
     runs: tuple[Run, ...]
     """Those of all its rows, each once."""
@@ -144,13 +144,13 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
     known = all(one.found and one.found.error and not one.found.folded for one in steps)
     if verdict == "undecided" and known and not setting.changes:
         n = _needed(claim, steps)
-        needed = f"{f'more than {stats.MOST:,}' if n is None else n} seeds a row"
+        needed = f"{f'more than {stats.MOST:,}' if n is None else n} seeds per row"
     return Judged(
         slug=slug,
         says=claim.says,
         section=claim.section,
         verdict=verdict,
-        why=f"{why}; {needed} would tell, if the means stay" if needed else why,
+        why=f"{why}; {needed} would decide it if the means stay the same" if needed else why,
         statistic=None if found is None else found.estimate,
         low=None if found is None else found.low,
         high=None if found is None else found.high,
@@ -204,7 +204,7 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     why = _told(first, second, found, claim.metric)
     if claim.metric in _TIMES and len({(run.record.hardware, run.record.side_by_side)
                                        for row in (first, second) for run in row.runs}) > 1:  # fmt: skip
-        return _Step(f"{why}, but on different hardware or beside another number of runs", found)
+        return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
     if claim.direction == "alike":
         support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
         against, ahead = min(found.p_beyond(margin), found.p_beyond(-margin, -1)), margin - abs(found.estimate)
@@ -213,7 +213,9 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
         ahead = sign * found.estimate - margin
     # of folds their number decides, not that of seeds
     needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
-    return _Step(why + (f", margin {margin:g}" if margin else ""), found, support, against, needed, ahead > 0)
+    return _Step(
+        why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
+    )
 
 
 def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
@@ -226,7 +228,7 @@ def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
     if metric == "size":
         return told
     if found.low is None or found.high is None:
-        return f"{told} (n = {found.n}, nothing tells the spread over seeds)"
+        return f"{told} (n = {found.n}, the spread over seeds is unknown)"
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (found.low, found.high))
     return f"{told} (95% {low} to {high}, {'folds' if found.folded else 'n'} = {found.n})"
 
@@ -234,9 +236,9 @@ def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
 def _ratio(claimed: Ratio, setting: Setting) -> _Step:
     of, to = setting.row(claimed.of), setting.row(claimed.to)
     if of is None or to is None or of.size is None or to.size is None:
-        return _Step("no finished run of both")
+        return _Step("both rows need a finished run")
     times = of.size / to.size
-    why = f"{of.title} is {times:.1f} times as large as {to.title}; claimed are {claimed.times:g} times"
+    why = f"{of.title} is {times:.1f} times as large as {to.title}; the claim is {claimed.times:g} times"
     found = Estimate(times, None, None, min(len(of.runs), len(to.runs)), "sizes of the saved models")
     return _Step(why, found, support=float(times < claimed.times), against=float(times >= claimed.times))
 
@@ -304,7 +306,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
         scope = "does not allow for this choice" if found.folded else "is simultaneous over all of them"
-        why = [f"Of {len(rivals)} networks the best on validation: {told}; the interval {scope}."]
+        why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
@@ -318,9 +320,9 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         moved = (expected.estimate - number, expected.low - number, expected.high - number)
         against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
         why.append(
-            f"On validation one more run is expected in {expected.low:.2f} to {expected.high:.2f}%, against {number:g}%."
+            f"On validation one more run is expected between {expected.low:.2f} and {expected.high:.2f}%, against {number:g}%."
         )
-    why.append(f"A match may be {parity:g} point behind in both.")
+    why.append(f"A match may be at most {parity:g} points behind in both.")
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
         off, what = min(below)
@@ -329,7 +331,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     if all(one.low is not None and one.low >= -parity for one, _ in against):
         return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why), decided=True)
     if runs := stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test")):
-        why.append(f"On test {runs} seeds a row would tell, if the means stay.")
+        why.append(f"On test, {runs} seeds per row would decide it if the means stay the same.")
     signed = f"{found.estimate:+.1f}".replace("-", "−")
     headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
     return Answer(headline, " ".join(why))

@@ -120,7 +120,7 @@ def runs_sheet(frame: pd.DataFrame) -> Sheet:
         Column("test_accuracy", "test (%)", cell("test_accuracy", _TWO)),
         Column("best_epoch", "best epoch", cell("best_epoch", _WHOLE)),
         Column("epochs_run", "epochs", cell("epochs_run", _WHOLE)),
-        Column("epoch_seconds", "seconds an epoch", cell("epoch_seconds", _TWO)),
+        Column("epoch_seconds", "seconds per epoch", cell("epoch_seconds", _TWO)),
         Column("precision", "precision", cell("precision"), kind="name"),
         Column("concurrent", "concurrent", cell("concurrent")),
         Column("outcome", "outcome", cell("outcome"), kind="name"),
@@ -187,7 +187,7 @@ def audit_sheet(findings: Sequence[Finding], paper: str) -> Sheet:
         Column("kind", "kind", cell("kind"), kind="name"),
         *(Column(name, name, cell(name), kind="prose") for name in ("finding", "where")),
     )
-    header = f"{paper}: found by checks over the printed numbers; no run is needed."
+    header = f"{paper}: found by checks of the published numbers; no run is needed."
     return Sheet("audit", "Inconsistencies in the published numbers", header, columns, frame, ())
 
 

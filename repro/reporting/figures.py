@@ -111,7 +111,7 @@ def run_curves(curve: Curve, title: str) -> bytes:
 def variant_curves(series: Series) -> Figure:
     """Training and validation loss and accuracy of one variant: every run thin, and their mean."""
     runs = len(series.curves)
-    title = series.label if runs == 1 else f"{series.label}: {runs} runs and their mean while all run"
+    title = series.label if runs == 1 else f"{series.label}: {runs} runs, and their mean while all of them run"
     figure = framed(7.0, 3.0, title, top=0.62, bottom=0.72, wspace=0.22)
     axes = figure.subplots(1, 2)
     for ax, metric in zip(axes, _NAMES, strict=True):

@@ -155,11 +155,11 @@ class Setting:
         if own:
             yield f"{row.title}: declared with {', '.join(own)}"
         if any(question(run.spec) != question(row.spec) for run in self.planned[row.name]):
-            yield f"{row.title}: declared otherwise in an earlier sweep, whose runs are left out"
+            yield f"{row.title}: declared differently in an earlier sweep, whose runs are left out"
         for run in row.runs:
             record, who = run.record, f"{row.title}, seed {run.seed}"
             if (same := len(self.finished[record.key])) > 1:
-                yield f"{who}: {same} finished runs of key {record.key}; the latest, {record.run_id}, counts"
+                yield f"{who}: {same} finished runs of key {record.key}; the latest, {record.run_id}, is used"
             if record.outcome == "diverged":
                 yield f"{who}: diverged (a loss was not finite)"
             if lacking := [name for name in RESULT_METRICS if run.metric(name) is None]:

@@ -99,7 +99,7 @@ def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
     yield from _forest(f"{slug}-forest", frame, title)
     series = [one for row in table.rows if (one := _series(row, table)) is not None]
     if series:
-        caption = f"{title}: accuracy and loss over epochs, every run thin."
+        caption = f"{title}: accuracy and loss over epochs; thin lines are single runs."
         alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
         yield Picture(f"{slug}-curves", caption, alt, figures.study_curves, (series, title))
     if axis is not None and len(points := _along(table, frame)) > 1:
@@ -113,7 +113,7 @@ def _forest(slug: str, frame: pd.DataFrame, title: str, also: str = "") -> Itera
     printed = bool(rows["published_val"].notna().any())
     if printed:
         label, shown = "validation accuracy (%)", _bars(rows, "val_mean", "predicted_low", "predicted_high")
-        interval = "with the 95% prediction interval of one new run" if shown["low"].notna().any() else NO_INTERVAL
+        interval = "with the 95% prediction interval of one more run" if shown["low"].notna().any() else NO_INTERVAL
         caption = f"{title}: our mean, {interval}, and the published accuracy."
     else:
         rows = rows[rows["test_diff"].notna()]
@@ -156,7 +156,7 @@ def over_steps(name: str, points: Mapping[str, Sequence[NDArray[np.float64]]], w
     groups = [(label, pd.DataFrame(map(_latest, runs), dtype=float).T.sort_index()) for label, runs in points.items()]
     groups = [(label, runs) for label, runs in groups if runs.count().max() > 1]
     if groups:
-        caption = f"{name} over steps, every run thin{which}."
+        caption = f"{name} over steps; thin lines are single runs{which}."
         alt = f"Curves over steps, for {', '.join(label for label, _ in groups)}"
         yield Picture(f"{name}-curves", caption, alt, figures.steps, (groups, name, name))
 
@@ -177,7 +177,7 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
         if row.runs and (model := beside.architecture(row.runs[0].record)) is not None:
             layers = ", ".join(dict.fromkeys(layer.module for layer in model.layers))
             around = ", ".join(module for module, *_ in model.residual)
-            caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds an image."
+            caption = f"{row.title}: {model.parameters:,} parameters, {model.multiply_adds:,} multiply-adds per image."
             alt = f"Blocks {layers}" + f"; residual additions around {around}" * bool(around)
             yield Picture(f"{name}-architecture", caption, alt, drawing.architecture, (model, row.title))
         counts = [np.asarray(found) for run in row.runs if (found := beside.confusion(run.record)) is not None]

@@ -34,7 +34,7 @@ PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "
 """The columns that fit one column of a paper."""
 BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", "size_mib", "outcome")
 """The columns of a sweep's table and of a summary."""
-NO_INTERVAL = "without an interval, since nothing tells the spread over seeds"
+NO_INTERVAL = "without an interval, since the spread over seeds is unknown"
 _TAKEN = {"claims", "audit", "runs", "epochs"}  # names of a report's other tables
 
 
@@ -132,7 +132,7 @@ def outcome(row: Row) -> str:
 
 
 def _said_otherwise(paper: Published) -> str:
-    names = {"accuracy": "accuracy", "epochs": "epochs", "epoch_seconds": "seconds an epoch", "size": "size"}
+    names = {"accuracy": "accuracy", "epochs": "epochs", "epoch_seconds": "seconds per epoch", "size": "size"}
     said = ", ".join(f"{names[name]} {value:g}" for name, value in paper.text.items())
     return f"the paper's text gives other values: {said}" if said else ""
 
@@ -213,8 +213,8 @@ STUDY_COLUMNS = (
     Column("base", "base", cell("base_title"), "Test minus base", kind="name"),
     Column("best_epoch", "ours", cell("best_epoch", number(1)), "Best epoch", short="best epoch"),
     Column("published_epoch", "published", cell("published_epoch", number(0)), "Best epoch"),
-    Column("epoch_seconds", "ours", cell("epoch_seconds", number(2)), "Seconds an epoch", short="s/epoch"),
-    Column("published_seconds", "published", cell("published_seconds", number(2)), "Seconds an epoch"),
+    Column("epoch_seconds", "ours", cell("epoch_seconds", number(2)), "Seconds per epoch", short="s/epoch"),
+    Column("published_seconds", "published", cell("published_seconds", number(2)), "Seconds per epoch"),
     Column("size_mib", "MiB", cell("size_mib", number(2)), "Size", short="MiB"),
     Column("published_size", "published", cell("published_size", number(None)), "Size"),
     Column("size_verdict", "verdict", cell("size_verdict"), "Size", kind="verdict"),
@@ -260,9 +260,9 @@ def _header(table: Table, frame: pd.DataFrame) -> str:
     runs = [run.record for row in table.rows for run in row.runs]
     several, folded = frame["val_sd"].notna().any(), any(row.spec.data.fold is not None for row in table.rows)
     over = "folds, averaged over seeds" if folded else "runs"
-    told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run a row, so no sd."]
+    told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run per row, so no sd."]
     if (frame["verdict"] != "").any():
-        told.append("Verdict: the published accuracy against the 95% prediction interval of one new run of ours.")
+        told.append("Verdict: whether the published accuracy lies in the 95% prediction interval of one more run.")
     if frame["test_diff"].notna().any():
         bases = " or ".join(frame["base_title"].dropna().unique())
         told.append(f"Differences from {bases} on test, {intervals(frame)}.")

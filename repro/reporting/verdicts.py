@@ -29,7 +29,7 @@ class Judgement(NamedTuple):
     """A published accuracy against our runs, in percent."""
 
     predicted: Estimate | None
-    """95% prediction interval of one new run; None where nothing tells the spread."""
+    """95% prediction interval of one new run; None where the spread is unknown."""
     verdict: Verdict
     why: str
     """One line for the reader; empty where there is no published number."""
@@ -212,10 +212,10 @@ def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judg
         below = bound is None and published >= chance(row) + LEARNED
         return Judgement(found, "ours below" if below else "consistent", f"published {published:g}; {how}")
     if found is None or found.low is None or found.high is None:
-        why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and nothing tells the spread over seeds"
+        why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and the spread over seeds is unknown"
         return Judgement(None, "undecided", why)
     at_most = "at most " if bound is not None else ""
-    why = f"published {at_most}{published:g}, one more run is expected in {found.low:.2f} to {found.high:.2f} (n = {found.n})"
+    why = f"published {at_most}{published:g}, one more run is expected between {found.low:.2f} and {found.high:.2f} (n = {found.n})"
     if improving := sum(run.improving for run in row.runs):
         why += f"; {improving} of {len(row.runs)} runs still improved at the limit of epochs"
     if found.low > published:

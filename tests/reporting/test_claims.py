@@ -77,16 +77,16 @@ def test_a_contrast_is_tested_against_its_margin(second, margin, direction, verd
     assert one.high - one.low == pytest.approx(2 * 0.753, abs=0.001)
     assert (one.n, one.unit, one.margin) == (3, "points", margin)
     assert bool(one.needed) == (verdict == "undecided")
-    assert ("would tell, if the means stay" in one.why) == (verdict == "undecided")
+    assert ("would decide it if the means stay the same" in one.why) == (verdict == "undecided")
 
 
 def test_the_words_name_who_is_more_accurate_and_what_n_can_tell():
     one = judged({"says": "s", "all": [[BN, SQ]]}, store_of(ROWS | {"squeezenet": 73.4}))
     assert one.why == (
         "SqueezeNet, batchnorm is 0.40 points less accurate than SqueezeNet (95% −1.15 to +0.35, n = 3);"
-        " 11 seeds a row would tell, if the means stay"
+        " 11 seeds per row would decide it if the means stay the same"
     )
-    assert one.needed == "11 seeds a row"
+    assert one.needed == "11 seeds per row"
     assert len(one.runs) == 6
 
 
@@ -166,7 +166,7 @@ def test_a_row_that_never_learned_is_less_accurate_than_one_that_did():
 def test_equal_runs_decide_nothing():
     one = judged({"says": "s", "all": [[BN, SQ]]}, store_of(ROWS, spread=(0.0, 0.0, 0.0)))
     assert (one.verdict, one.low, one.needed) == ("undecided", None, "")
-    assert "nothing tells the spread over seeds" in one.why
+    assert "the spread over seeds is unknown" in one.why
 
 
 def test_times_are_compared_on_one_kind_of_hardware():
@@ -240,7 +240,7 @@ def test_the_papers_studies_are_those_that_it_publishes_numbers_for():
     assert not printed & {"expand_kernels", "weight_decay", "augmentation", "frontier", "demo"}
     contents = store_of(ROWS | {"squeeze_1_expand_1_5": 79.0}, "reproducibility", "expand_kernels", **SIZES)
     assert [table.study.study for table in join.tables(contents) if table.printed] == ["reproducibility"]
-    assert "Of 2 networks the best on validation: SqueezeNet, batchnorm" in answer(contents).why
+    assert "Best of 2 networks on validation: SqueezeNet, batchnorm" in answer(contents).why
 
 
 def test_a_study_of_ones_own_has_claims_in_the_same_form(tmp_path):
@@ -321,7 +321,7 @@ def test_the_headline_names_the_harder_of_validation_and_test():
         below.headline
         == "SqueezeNet is 3.4 points less accurate than the published 75.42% on validation, at 1/31 of its size"
     )
-    assert "Of 2 networks the best on validation: SqueezeNet, batchnorm" in below.why
+    assert "Best of 2 networks on validation: SqueezeNet, batchnorm" in below.why
     test_harder = answer(store_of(ROWS | {"alexnet": 77.5, "squeezenet_bn": 74.5}, **SIZES))
     assert (
         test_harder.headline == "SqueezeNet is 3.0 points less accurate than our AlexNet on test, at 1/31 of its size"
@@ -389,7 +389,7 @@ def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path,
     assert [table.study.study for table in found if table.printed] == ["reproducibility"]
     answer = headline(claims.load(), found)
     assert answer.headline.startswith("SqueezeNet is 2.0 points less accurate than our AlexNet on test")
-    assert answer.why.startswith("Of 2 networks the best on validation: SqueezeNet, batchnorm")
+    assert answer.why.startswith("Best of 2 networks on validation: SqueezeNet, batchnorm")
     judged = [one for one in judge(claims.load(), found) if one.slug != "wide_helps"]
     named = {row for one in judged for row in claims.load().claims[one.slug].rows}
     assert not {row for row in named if row.startswith(("weight_decay/", "mine/"))}

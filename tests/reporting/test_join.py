@@ -149,7 +149,9 @@ def test_a_declaration_that_changed_does_not_mix_with_the_former_one(store):
     (table,) = tables(store.contents())
     assert table.rows[0].spec.model.first_kernel == 4
     assert [run.seed for run in table.rows[0].runs] == [0]
-    assert table.notes == ("3x3 starting kernel size: declared otherwise in an earlier sweep, whose runs are left out",)
+    assert table.notes == (
+        "3x3 starting kernel size: declared differently in an earlier sweep, whose runs are left out",
+    )
 
 
 def test_what_is_unfinished_missing_or_broken_is_one_line_each(store):

@@ -113,7 +113,7 @@ def test_the_paper_s_columns_stand_beside_ours(first_table):
     assert (found["published_val"], found["verdict"], found["published_epoch"]) == ("70.76", "consistent", "30")
     assert (found["epoch_seconds"], found["published_size"], found["times_smaller"]) == ("21.00", "2.95", "30.1")
     assert re.fullmatch(r"−4\.\d\d \(−\d\.\d\d to −\d\.\d\d\)", found["test_diff"])
-    assert "the paper's text gives other values: epochs 84, seconds an epoch 25.26" in " ".join(sheet.notes)
+    assert "the paper's text gives other values: epochs 84, seconds per epoch 25.26" in " ".join(sheet.notes)
     for part in ("cifar10", "95% prediction interval", "from AlexNet or SqueezeNet", "Commit c0ffeec0f", "Test CPU"):
         assert part in sheet.header
 

@@ -48,7 +48,7 @@ def test_the_noise_is_pooled_by_family_and_the_published_number_held_against_the
     assert one.on_val.predicted.half == pytest.approx(math.sqrt(seed + image), rel=1e-5)
     assert "p(1 - p)" in one.on_val.predicted.method
     assert (one.on_val.verdict, one.val.sd) == ("consistent", pytest.approx(0.4))
-    assert one.on_val.why.startswith("published 73.72, one more run is expected in 71.")
+    assert one.on_val.why.startswith("published 73.72, one more run is expected between 71.")
     assert "no number of seeds would tell" in one.on_val.why
 
 
@@ -63,7 +63,7 @@ def test_equal_runs_decide_nothing(store):
     equal = {name: [77.02] * 3 for name in ("alexnet", "alexnet_bn", "squeezenet", "squeezenet_bn")}
     one = statistics(known(store, **equal))[BN]
     assert (one.on_val.predicted, one.val.low, one.on_val.verdict) == (None, None, "undecided")
-    assert "nothing tells the spread" in one.on_val.why
+    assert "the spread over seeds is unknown" in one.on_val.why
 
 
 def test_a_single_run_is_judged_by_the_noise_of_the_others(store):
