@@ -214,8 +214,8 @@ def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judg
     if found is None or found.low is None or found.high is None:
         why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and the spread over seeds is unknown"
         return Judgement(None, "undecided", why)
-    at_most = "at most " if bound is not None else ""
-    why = f"published {at_most}{published:g}, one more run is expected between {found.low:.2f} and {found.high:.2f} (n = {found.n})"
+    told = f"published {'at most ' if bound is not None else ''}{published:g}"
+    why = f"{told}, one more run is expected between {found.low:.2f} and {found.high:.2f} (n = {found.n})"
     if improving := sum(run.improving for run in row.runs):
         why += f"; {improving} of {len(row.runs)} runs still improved at the limit of epochs"
     if found.low > published:
