@@ -1,13 +1,15 @@
 """The read API: its names, what it costs to import, and the page that shows it, run as it stands."""
 
+import dataclasses
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import repro as package
-from repro.api import Store
+from repro.api import Store, beside
 from tests.starting import environment
 
 PROJECT = Path(__file__).parent.parent
@@ -63,3 +65,19 @@ def test_the_page_runs_as_it_stands(repro, sweep_words, tmp_path):
     assert "unknown run of the store 'none'" in done.stdout
     assert "unknown study of the store 'none'" in done.stdout
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_class_names_may_hold_what_separates_cells(tmp_path):
+    """They are those of a folder of images."""
+    from repro.execution import worker
+    from repro.records import RunResult
+
+    fields = {field.name: 0 for field in dataclasses.fields(RunResult)}
+    result = RunResult(**fields | {"confusion": ((3, 1), (0, 4))})
+    training = SimpleNamespace(
+        best_state=dict, predictions=None, data=SimpleNamespace(classes=("cats, small", 'dogs "big"'))
+    )
+    worker._keep(SimpleNamespace(folder=tmp_path, export=False), training, result)
+    content = (tmp_path / "confusion.csv").read_bytes()
+    stored = SimpleNamespace(artifact=lambda run_id, name: content)
+    assert beside(lambda: stored).confusion(SimpleNamespace(run_id="r")) == [[3, 1], [0, 4]]
