@@ -229,9 +229,10 @@ from pathlib import Path
 import torch
 from repro.execution.checkpoint import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), 0)
-print("begins", flush=True)
 for number in range(10 ** 9):
     checkpoints.save({"epochs_done": number, "model": torch.full((50_000,), float(number))})
+    if number == 1:
+        print("begins", flush=True)
 """
 
 
