@@ -18,7 +18,7 @@ all: lint types docs-check test
 setup: .venv/.ready
 
 .venv/.ready: constraints.txt pyproject.toml python_env.yaml mlruns.gitignore
-	@echo "Set-up: installs the pinned packages into .venv (torch is large: this takes minutes, once)"
+	@echo "Set-up: installing the pinned packages into .venv (once; torch is large, so this takes minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
@@ -29,8 +29,9 @@ demo: setup
 	$(BIN)/mlflow run .
 	$(BIN)/mlflow run . -e compare -P study=demo -P out=report
 	@echo
-	@echo "The tables and curves are in report/: open report/index.html."
-	@echo "The runs: start $(BIN)/mlflow ui and open the link above."
+	@echo "Tables and curves: open report/index.html"
+	@echo "Runs: start $(BIN)/mlflow ui and open"
+	@echo "http://127.0.0.1:5000/#/experiments/0/runs?workflowType=machine_learning"
 	@echo "Next, Table 1 on CIFAR-10: $(BIN)/mlflow run . -e reproducibility"
 
 test: setup

@@ -80,10 +80,10 @@ def cli(ctx: click.Context) -> None:
     """Train the variants of a published paper, track them in MLflow, and compare them with what was published.
 
     \b
-    repro demo                                      the whole pipeline in small, on an embedded data set
-    repro ablation --fire removed                   one part of the paper, on CIFAR-10
-    repro experiment --study residual --seeds 0-4   any study, also your own: --study my.yaml
-    repro compare --out report                      tables, curves and verdicts for a report
+    repro demo                          the whole pipeline, on small data
+    repro ablation --fire removed       one part of the paper, on CIFAR-10
+    repro experiment --study residual   any study, or your own: --study my.yaml
+    repro compare --out report          tables, figures and verdicts
 
     Finished runs are never retrained. `mlflow ui` shows the runs.
     """
@@ -125,7 +125,9 @@ def main(args: list[str] | None = None) -> int:
         return 0
     except OSError as error:  # a full disk, a folder that is gone: what was recorded stays readable
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; nothing recorded is lost, the same command goes on", 1)
+        return _fail(
+            f"{where}{error.strerror or error}; nothing recorded is lost; rerun the same command to continue", 1
+        )
 
 
 def _check_names(args: Sequence[str]) -> None:
@@ -136,7 +138,7 @@ def _check_names(args: Sequence[str]) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{name!a}: is not UTF-8; use a folder and files of another name") from None
+            raise InputError(f"{name!a}: is not valid UTF-8; rename the file or folder") from None
 
 
 def _fail(message: str, code: int) -> int:

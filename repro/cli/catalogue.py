@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from repro.cli import options
 
-if TYPE_CHECKING:
-    from repro.training.catalogue import ModelRow
+_WIDE = 110
+"""Columns of a terminal that shows everything."""
 
 
 @click.command()
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
 @options.as_json()
 def models(study: str, as_json: bool) -> None:
-    """Every declared variant: parameters, multiply-adds, saved size in both of torch's formats, the published size.
+    """List the declared variants and their sizes. Shows parameters, multiply-adds, saved and published size.
 
     \b
     repro models --study residual
@@ -35,40 +34,37 @@ def models(study: str, as_json: bool) -> None:
     if as_json:
         options.echo_json([asdict(row) for row in rows])
         return
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    wide = console.width >= _WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "variant"):
-        table.add_column(name)
-    for name in ("parameters", "multiply-adds", "zip MiB", "legacy MiB", "published", "difference"):
-        table.add_column(name, justify="right")
+    for name in ("study", "variant") if wide else ("variant",):
+        table.add_column(name, overflow="fold")
+    for name in ("parameters", "multiply-adds", *(("zip MiB", "legacy MiB") if wide else ("MiB",)), "published"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("fits")
     for row in rows:
         table.add_row(
-            row.study,
+            *((row.study,) if wide else ()),
             row.variant,
             f"{row.parameters:,}",
             f"{row.multiply_adds:,}",
-            f"{row.size_mib:.3f}",
+            *((f"{row.size_mib:.3f}",) if wide else ()),
             f"{row.size_legacy_mib:.3f}",
             "" if row.published is None else f"{row.published:g}",
-            "" if row.difference is None else f"{row.difference:+.3f}",
-            _fits(row),
+            {None: "", True: "yes", False: "no"}[row.fits],
         )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _fits(row: ModelRow) -> str:
-    """Whether the model has the published size, and why not."""
-    if row.fits is None:
-        return ""
-    return ("yes" if row.fits else "no") + (f": {row.note}" if row.note else "")
+    console.print(table)
+    for row in rows:
+        if row.note and row.fits is not None:
+            click.echo(f"{row.study}/{row.variant}: {row.note}")
 
 
 @click.command()
 @click.option("--dataset", default="cifar10", show_default=True, help=options.DATASET)
 @options.data_dir()
-@click.option("--set", "overrides", default="", help="data.image_size=64: side of the images of a folder.")
+@click.option("--set", "overrides", default="", help="For a folder of images: data.image_size=64.")
 def data(dataset: str, data_dir: str, overrides: str) -> None:
-    """Get a data set, check it, and write the cache file that all runs of a machine share.
+    """Download, verify and cache a data set. All runs on a machine share the cache file.
 
     \b
     repro data --dataset cifar10 --data-dir data
@@ -83,7 +79,7 @@ def data(dataset: str, data_dir: str, overrides: str) -> None:
 
     given = declarations.parse_overrides(overrides)
     if other := sorted(set(given) - {"data.image_size"}):
-        raise InputError(f"set: {other[0]} is not set here (allowed: data.image_size)")
+        raise InputError(f"set: {other[0]} cannot be set here (allowed: data.image_size)")
     with prepared.progress_bar("decoding") as told:
         cache = prepare(dataset, Path(data_dir), prepared.side(given), told)
     known = prepared.known(dataset, cache)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.runs_dir()
 @options.as_json()
 def status(runs_dir: str, as_json: bool) -> None:
-    """How far each run is, from the journals alone: its state, epochs, accuracy, time left, and where it is trained.
+    """Show the progress of each run. Reads only the journals: state, epochs, accuracy, time left, and where it is trained.
 
     \b
     repro status
@@ -40,7 +40,7 @@ def status(runs_dir: str, as_json: bool) -> None:
         return
     width = max((len(one.name) for one in found), default=0)
     for one in found:
-        best = "" if one.best_val_accuracy is None else f", validation {one.best_val_accuracy:.2%} at best"
+        best = "" if one.best_val_accuracy is None else f", best validation accuracy {one.best_val_accuracy:.2%}"
         left = ""
         if one.seconds_left is not None and one.likely_seconds_left is not None:
             left = f", about {duration(one.likely_seconds_left)}, at most {duration(one.seconds_left)} left"
@@ -58,10 +58,10 @@ def status(runs_dir: str, as_json: bool) -> None:
 @click.argument("out")
 @options.runs_dir()
 def archive(out: str, runs_dir: str) -> None:
-    """Write all finished runs to one zip file, without weights: what anybody needs to make the same report.
+    """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.
 
-    It holds each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
-    every file. `repro sync out.zip` checks it and brings it into a store.
+    It contains each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
+    every file. `repro sync out.zip` verifies it and imports it into a store.
 
     \b
     repro archive results/runs.zip
@@ -74,7 +74,7 @@ def archive(out: str, runs_dir: str) -> None:
     size = Path(out).stat().st_size / 2**20
     click.echo(
         f"{out}: {counted(count, 'run')} and the plans of {counted(len(asked), 'sweep')},"
-        f" {size:.2f} MiB; `repro sync {out}` reads it"
+        f" {size:.2f} MiB; `repro sync {out}` imports it"
     )
 
 
@@ -88,11 +88,11 @@ def archive(out: str, runs_dir: str) -> None:
 def sync(
     folder: str, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
 ) -> None:
-    """Bring journals into the store: what a server missed, what was trained with --offline, or a file of `repro archive`.
+    """Publish journals to the store. Use it after --offline, after a server was away, or for a file of `repro archive`.
 
-    May be repeated: a point is never stored twice, and each keeps the time it was recorded at. What `repro prune` has
-    removed, from --runs-dir or from the folder itself, is not brought back. A finished run of an earlier version gets its
-    predictions.npz from its weights, where its data set is in --data-dir.
+    Can be repeated: no point is stored twice, and each keeps the time at which it was recorded. Runs that `repro prune`
+    removed, from --runs-dir or from the folder itself, are not restored. A finished run of an earlier version gets its
+    predictions.npz from its weights if its data set is in --data-dir.
 
     \b
     repro sync
@@ -113,7 +113,7 @@ def sync(
         return
     if not Path(folder).is_dir():
         raise InputError(
-            f"{folder}: no such folder or archive (a folder holds one folder a run, each with a {journal.NAME})"
+            f"{folder}: no such folder or archive (a folder has one folder per run, each with a {journal.NAME})"
         )
     writer = Writer.opened(tracking_uri, click.echo, experiment or None)
     pruned = marks(Path(runs_dir), Path(folder))
@@ -169,13 +169,13 @@ def _bring(
     if contents is not None and ships:
         for line in logged.ship(writer, contents.runs, with_model, folder, models):
             click.echo(line)
-    lost = f", {files} files that the store had lost" if files else ""
+    lost = f", {counted(files, 'lost file')} restored" if files else ""
     added = 0 if contents is None else _add_sweeps(writer, plans, contents)
-    brought = f", {counted(added, 'sweep')} brought in" if added else ""
-    brought += f"; {counted(passed, 'run')} passed over, for `repro prune` has removed them" if passed else ""
-    click.echo(f"{runs} runs in step with the store, {points} points brought in{lost}{brought}")
+    brought = f", {counted(added, 'sweep')} added" if added else ""
+    brought += f"; {counted(passed, 'run')} skipped because `repro prune` removed them" if passed else ""
+    click.echo(f"{counted(runs, 'run')} up to date in the store, {counted(points, 'point')} added{lost}{brought}")
     if broken:
-        raise ReproError(f"{broken} journals could not be published; the lines above say why")
+        raise ReproError(f"{counted(broken, 'journal')} could not be published; see the lines above")
 
 
 def _add_sweeps(writer: Writer, plans: Iterable[Plan], contents: Contents) -> int:

@@ -61,7 +61,7 @@ class Nearest:
         """The same on one line."""
         found = self.to(spec)
         if found is None:
-            return "new: there is no run yet"
+            return "new: no run exists yet"
         told = [
             f"{name} {'-' if theirs is None else theirs} -> {'-' if ours is None else ours}"
             for name, (theirs, ours) in found["differs"].items()

@@ -68,7 +68,10 @@ def training(
         setting("--dataset", dataset, "cifar10", DATASET),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
         click.option(
-            "--folds", type=_Number(), default=None, help="Folds of a cross-validation.  [default: the study's]"
+            "--folds",
+            type=_Number(),
+            default=None,
+            help="Number of folds for cross-validation.  [default: the study's]",
         ),
         setting("--epochs", epochs, 100, "Maximum epochs per run."),
         setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
@@ -93,14 +96,14 @@ def running() -> Callable[[_Command], _Command]:
             "--executor",
             default="local",
             show_default=True,
-            help="local, slurm, or an entry of executors.toml: where the runs are computed.",
+            help="Where to compute the runs: local, slurm, or an entry of executors.toml.",
         ),
-        switch("--wait", True, "Follow the runs; false ends when their Slurm jobs are submitted."),
+        switch("--wait", True, "Wait for the runs; false exits once their Slurm jobs are submitted."),
         click.option("--threads", default=1, show_default=True, help="Threads per run."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-        switch("--deterministic", True, "Bit-identical on CUDA, too."),
+        switch("--deterministic", True, "Bit-identical results on CUDA."),
         switch("--fresh", False, "Retrain runs that already have results."),
-        switch("--offline", False, "Train without MLflow; bring the runs in later with `repro sync`."),
+        switch("--offline", False, "Train without MLflow; publish the runs later with `repro sync`."),
         click.option(
             "--checkpoint-seconds", default=30.0, show_default=True, help="Minimum seconds between checkpoints."
         ),
@@ -135,7 +138,7 @@ def runs_dir() -> Callable[[_Command], _Command]:
 def experiment() -> Callable[[_Command], _Command]:
     """Where new runs go."""
     return click.option(
-        "--experiment", default=None, help="MLflow's experiment.  [default: $MLFLOW_EXPERIMENT_NAME, squeezenet-repro]"
+        "--experiment", default=None, help="MLflow experiment.  [default: $MLFLOW_EXPERIMENT_NAME, or squeezenet-repro]"
     )
 
 
@@ -147,14 +150,14 @@ def models() -> Callable[[_Command], _Command]:
         default="best",
         envvar="REPRO_MODELS",
         show_default=True,
-        help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [or $REPRO_MODELS].",
+        help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [env: $REPRO_MODELS].",
     )
 
 
 def tracking_uri() -> Callable[[_Command], _Command]:
     """Which store is meant."""
     return click.option(
-        "--tracking-uri", default=None, help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, mlflow.db]"
+        "--tracking-uri", default=None, help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, or mlflow.db]"
     )
 
 
@@ -197,21 +200,25 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
 
     executor = chosen(asked["executor"])
     if executor is None and not asked["wait"]:
-        raise InputError("wait: false needs jobs that outlive the sweep (allowed: true, or --executor slurm)")
+        raise InputError(
+            "wait: false needs an executor whose jobs outlive the sweep (allowed: true, or --executor slurm)"
+        )
     if executor is not None and shutil.which("sbatch") is None:
-        raise InputError("executor: slurm needs the command sbatch (start it on a login node of the cluster)")
+        raise InputError("executor: slurm needs the command sbatch (run this on a login node of the cluster)")
     workers = asked["workers"]
     if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= 1024):
-        raise InputError(f"workers: {workers!r} is not a number of runs at a time (allowed: auto, 1 to 1024)")
+        raise InputError(f"workers: {workers!r} is not a number of concurrent runs (allowed: auto, 1 to 1024)")
     if not 1 <= asked["threads"] <= 1024:
         raise InputError(f"threads: {asked['threads']} is out of range (allowed: 1 to 1024)")
     device = asked["device"]
     if device not in {"cpu", "cuda"} and not (device.startswith("cuda:") and device[5:].isdecimal()):
         raise InputError(f"device: {device!r} is not known (allowed: cpu, cuda, cuda:0, cuda:1 ...)")
     if not asked["checkpoint_seconds"] >= 0:
-        raise InputError(f"checkpoint-seconds: {asked['checkpoint_seconds']} is not a time (allowed: 0 and more)")
+        raise InputError(
+            f"checkpoint-seconds: {asked['checkpoint_seconds']} is not a number of seconds (allowed: 0 or more)"
+        )
     if not asked["store_patience"] >= 0:
-        raise InputError(f"store-patience: {asked['store_patience']} is not a time (allowed: 0 and more)")
+        raise InputError(f"store-patience: {asked['store_patience']} is not a number of seconds (allowed: 0 or more)")
     return Settings(
         cache=prepared.cache_of(plan.runs[0].spec.data, Path(asked["data_dir"])),
         runs=Path(asked["runs_dir"]),
@@ -233,7 +240,7 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
 
 def as_json() -> Callable[[_Command], _Command]:
     """Whether a program reads what is said."""
-    text = "Print one JSON document instead."
+    text = "Print JSON instead."
     return click.option("--json", "as_json", type=bool, is_flag=False, flag_value=True, default=False, help=text)
 
 

@@ -65,7 +65,7 @@ def known(dataset: str, cache: Path) -> datasets.KnownData:
     """What is known of the data set whose cache file was prepared."""
     found = datasets.DATASETS.get(dataset) or datasets.read(cache.with_suffix(".json"))
     if found is None:
-        raise InputError(f"{cache.with_suffix('.json')}: is missing; delete {cache.name}, and it is prepared again")
+        raise InputError(f"{cache.with_suffix('.json')}: is missing; delete {cache.name} to prepare the data set again")
     return found
 
 
@@ -74,8 +74,7 @@ def unreadable(data: datasets.KnownData) -> str:
     count = len(data.unreadable)
     if not count:
         return ""
-    what = "file is no image" if count == 1 else "files are no images"
-    return f"{count} {what} that can be read: {few(data.unreadable, _NAMED)}"
+    return f"{count} file{'s' * (count > 1)} cannot be read as images: {few(data.unreadable, _NAMED)}"
 
 
 def side(settings: Mapping[str, Any]) -> int:

@@ -95,7 +95,7 @@ class Progress:
                     self._active.pop(run.key, None)
                 else:
                     self._remove(run)
-                self._say(f"{run.name}: failed ({message}){'; it is tried once more' if again else ''}")
+                self._say(f"{run.name}: failed ({message}){'; retrying once' if again else ''}")
             case Waiting(run):
                 self._say(f"{run.name}: being trained by another process; waiting for its result")
             case Notice(text):
@@ -182,13 +182,13 @@ class Progress:
 
     def _say(self, text: str) -> None:
         if self._live is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(text, highlight=False, markup=False, soft_wrap="://" in text)  # a link stays whole
         else:
             try:
                 click.echo(text)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                click.echo("repro: the output was closed by its reader; training goes on", err=True)
+                click.echo("repro: the output was closed by its reader; training continues", err=True)
 
 
 def shortened(name: str, width: int) -> str:
@@ -219,14 +219,14 @@ def counted(number: int, noun: str) -> str:
 
 def _announcement(event: Planned, left: Left | None) -> str:
     """What the sweep will do, how long that takes and how to make it shorter."""
-    text = f"{event.name}: {counted(event.rows, 'row')}; reused {len(event.reused)}, trains {len(event.trains)}"
+    text = f"{event.name}: {counted(event.rows, 'row')}; {len(event.reused)} reused, {len(event.trains)} to train"
     if not event.trains:
         return text
     text += f", {event.workers} concurrent" if event.workers > 1 else ", one at a time"
     if left is None:
-        text += "; no earlier run here to estimate the time from"
+        text += "; no earlier run on this machine to estimate the time from"
     else:
-        text += f"; {_told(left).rstrip(',')} by earlier runs here"
+        text += f"; {_told(left).rstrip(',')} estimated from earlier runs"
     epochs, seeds = event.trains[0].spec.training.epochs, {run.seed for run in event.trains}
     shorter = [f"--epochs {max(1, epochs // 5)}"] if epochs > 5 else []
     shorter += [f"--seeds {min(seeds)}"] if len(seeds) > 1 else []
@@ -234,8 +234,9 @@ def _announcement(event: Planned, left: Left | None) -> str:
 
 
 def _outcome(run: PlannedRun, result: RunResult) -> str:
-    said = {"finished": "", "diverged": ", diverged", "chance": ", never left chance"}[result.outcome]
+    said = {"finished": "", "diverged": ", diverged", "chance": ", stayed at chance"}[result.outcome]
     return (
-        f"{run.name}: ended after {result.epochs_run} epochs{said}; best validation accuracy {result.best_val_accuracy:.2%}"
-        f" in epoch {result.best_epoch}, test accuracy {result.test_accuracy:.2%}, {result.model_size_legacy_mib:.2f} MiB"
+        f"{run.name}: ended after {counted(result.epochs_run, 'epoch')}{said}; best validation accuracy"
+        f" {result.best_val_accuracy:.2%} in epoch {result.best_epoch}, test accuracy {result.test_accuracy:.2%},"
+        f" {result.model_size_legacy_mib:.2f} MiB"
     )

@@ -16,14 +16,14 @@ _STATES = ("stopped", "failed", "ended", "broken")
 @click.command()
 @click.argument("run", nargs=-1)
 @click.option("--states", default="", help=f"All runs in these states, comma-separated: {', '.join(_STATES)}.")
-@options.switch("--apply", False, "Remove them; else only say which.")
+@options.switch("--apply", False, "Remove the runs instead of only listing them.")
 @options.runs_dir()
 @options.tracking_uri()
 def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, tracking_uri: str | None) -> None:
-    """Remove runs, by their keys or states: folders and weights, and their runs in the store. Says only which, without --apply.
+    """Remove runs by key or state. Removes their folders and their runs in the store; without --apply, only lists them.
 
-    `repro sync` does not bring a pruned run back from a copy of its journal, and the same settings may be trained anew. In
-    MLflow the runs are deleted as its own pages do it: `mlflow gc` frees their space, `mlflow runs restore` undoes it.
+    `repro sync` does not restore a pruned run from a copy of its journal; the same settings can be trained again. In
+    MLflow the runs are marked as deleted: `mlflow gc` frees their space, `mlflow runs restore` restores them.
 
     \b
     repro prune 0f3c9a
@@ -38,7 +38,7 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
     if wrong := [state for state in wanted if state not in _STATES]:
         raise unknown("state", wrong[0], _STATES)
     if not run and not wanted:
-        raise InputError("prune: names no run (allowed: keys, or --states failed,stopped)")
+        raise InputError("prune: no run was given (allowed: keys, or --states failed,stopped)")
     runs = Path(runs_dir)
     chosen = pruning.chosen(status.read(runs), run, wanted)
     sizes = {
@@ -54,7 +54,7 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
         )
     total = f"{counted(len(chosen), 'run')}, {sum(sizes.values()) / 2**20:.2f} MiB"
     if not apply:
-        click.echo(f"{total}; nothing was removed, --apply does")
+        click.echo(f"{total}; nothing was removed; add --apply to remove them")
         return
     click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
 

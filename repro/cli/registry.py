@@ -9,13 +9,15 @@ from repro.errors import InputError
 
 
 @click.command()
-@click.option("--study", required=True, help="A study of the store.")
-@click.option("--variant", default="all", show_default=True, help="A variant of it; all: whichever is best.")
-@click.option("--alias", default="champion", show_default=True, help="Alias that the version gets, and others lose.")
+@click.option("--study", required=True, help="A study in the store.")
+@click.option(
+    "--variant", default="all", show_default=True, help="A variant of the study, or all for the best of them."
+)
+@click.option("--alias", default="champion", show_default=True, help="Alias to assign to the registered version.")
 @click.option("--name", default=None, help="Name of the registered model.  [default: the study's]")
 @options.tracking_uri()
 def register(study: str, variant: str, alias: str, name: str | None, tracking_uri: str | None) -> None:
-    """Register the model of a study's best run in MLflow: the one with the best validation accuracy.
+    """Register the best model of a study in MLflow. It is that of the run with the best validation accuracy.
 
     \b
     repro register --study best --alias champion
@@ -36,11 +38,11 @@ def register(study: str, variant: str, alias: str, name: str | None, tracking_ur
     keys = {run.key for run in planned if variant in {"all", run.variant}}
     rows = [row for row in contents.runs if row.key in keys and "best_val_accuracy" in row.metrics]
     if not rows:
-        raise InputError(f"--study {study!r}: no run of it has come to its end; the command that trains it goes on")
+        raise InputError(f"--study {study!r}: it has no finished run yet; rerun the command that trains it")
     best = max(rows, key=lambda row: (row.metrics["best_val_accuracy"], -row.seed))
     version, new = models.register(Writer(connect(tracking_uri)), best, name or study, alias)
     click.echo(
-        f"{name or study} version {version}{'' if new else ' (known already)'}, alias {alias}: {best.variant} seed"
+        f"{name or study} version {version}{'' if new else ' (already registered)'}, alias {alias}: {best.variant} seed"
         f" {best.seed}, validation accuracy {best.metrics['best_val_accuracy']:.2%}, run {best.run_id}"
     )
     click.echo(f"serve it: mlflow models serve -m 'models:/{name or study}@{alias}' --env-manager local")

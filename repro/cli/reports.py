@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--study", default="all", show_default=True, help="Studies of the store, comma-separated, or all.")
+@click.option("--study", default="all", show_default=True, help="Studies in the store, comma-separated, or all.")
 @click.option(
     "--out",
     type=options.Folder(),
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for tables, figures and index.html.",
 )
-@click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest that has runs]")
+@click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest with finished runs]")
 @click.option("--figures", type=bool, default=True, show_default=True, help="Also draw figures.")
-@click.option("--ui-url", default=None, help="Address of `mlflow ui`, to link the runs to.")
+@click.option("--ui-url", default=None, help="Address of `mlflow ui`, for links to the runs.")
 @click.option("--columns", default=None, help="Columns of the LaTeX tables, comma-separated.  [default: by --preset]")
 @click.option(
     "--preset", type=click.Choice(["paper", "full"]), default="paper", show_default=True,
@@ -58,11 +58,11 @@ def compare(
     data_dir: str,
     tracking_uri: str | None,
 ) -> None:
-    """Tables, figures, verdicts and one page, from what the store holds; nothing is trained.
+    """Write tables, figures and a page of results. Uses the finished runs in the store; nothing is trained.
 
     \b
     repro compare
-    repro compare --study ablation,residual --out report --ui-url http://127.0.0.1:5000
+    repro compare --study ablation,residual --ui-url http://127.0.0.1:5000
     """
     from repro import api
     from repro.execution import environment
@@ -110,7 +110,7 @@ def compare(
 @options.switch("--details", False, "Also show where each finding is, and the printed and computed values.")
 @click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
 def audit(as_json: bool, details: bool, study: str | None) -> None:
-    """Check the published numbers against each other and against the declared models; nothing is trained.
+    """Check the published numbers for inconsistencies. Compares them with each other and with the declared models.
 
     \b
     repro audit
@@ -147,14 +147,16 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 
 @click.command()
 @options.experiment()
-@click.option("--by", required=True, help="Columns that make a group, comma-separated: params.model,params.lr.")
+@click.option("--by", required=True, help="Columns to group by, comma-separated: params.model,params.lr.")
 @click.option(
     "--metric", required=True, help="NAME[:last|max|min|at=STEP], comma-separated; :min means lower is better."
 )
-@click.option("--seed", default=None, help="Column in which the runs of a group differ: params.seed.")
-@click.option("--baseline", default="", help="The group to compare with: params.model=resnet18; others stay the same.")
-@options.switch("--paired", False, "Compare runs of one seed.")
-@click.option("--filter", "condition", default="", help="Runs, in MLflow's search language: params.data = 'cifar10'.")
+@click.option("--seed", default=None, help="Column with the seed of a run: params.seed.")
+@click.option("--baseline", default="", help="Group to compare with: params.model=resnet18; other columns are matched.")
+@options.switch("--paired", False, "Compare runs with the same seed.")
+@click.option(
+    "--filter", "condition", default="", help="Runs to read, in MLflow's search syntax: params.data = 'cifar10'."
+)
 @click.option("--where", default="", help="Rows of the table: n >= 3 and val_acc_mean > 0.9.")
 @click.option(
     "--out", type=options.Folder(), default=None, help="Folder for tables, figures and index.html.  [default: none]"
@@ -165,11 +167,11 @@ def tabulate(
     experiment: str | None, by: str, metric: str, seed: str | None, baseline: str, paired: bool, condition: str, where: str,
     out: str | None, as_json: bool, tracking_uri: str | None,
 ) -> None:  # fmt: skip
-    """Means over seeds with intervals, for the runs of any MLflow experiment, whoever logged them.
+    """Summarize the runs of any MLflow experiment. Shows means over seeds with intervals, whatever code logged the runs.
 
     \b
-    repro tabulate --experiment mine --by params.model,params.lr --seed params.seed --metric val_acc:max
-    repro tabulate --experiment mine --by params.model --metric loss:min --baseline params.model=vit --out report
+    repro tabulate --by params.lr --seed params.seed --metric val_acc:max
+    repro tabulate --by params.model --metric loss:min --baseline params.model=vit
     """
     from repro.execution import environment
     from repro.reporting import conditions, tabulate

@@ -21,18 +21,18 @@ _FEWEST_DIGITS = 4  # by which a run may be named
 
 @click.command()
 @click.argument("run", nargs=-1)
-@options.switch("--packages", False, "Versions of the installed packages, too.")
+@options.switch("--packages", False, "Also show the versions of installed packages.")
 @options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
 def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tracking_uri: str | None) -> None:
-    """What is recorded of a run, or what differs between two: by MLflow's run id or by key, or the first digits of them.
+    """Show a run, or how two runs differ. Give MLflow's run id or the key, or the first digits of either.
 
-    Settings that are not the defaults come first. The id of a sweep shows its table.
+    Settings that differ from the defaults come first. The id of a sweep shows its table.
 
     \b
     repro show 0f3c9a         one run: settings, environment, result
-    repro show 0f3c9a 77aa01  two runs: what is not the same
+    repro show 0f3c9a 77aa01  two runs: what differs
     """
     if not 1 <= len(run) <= 2:
         raise InputError(
@@ -65,12 +65,12 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
 
 @click.command()
 @click.argument("run")
-@click.option("--epochs", type=int, default=None, help="Verify the first epochs only.  [default: the whole run]")
+@click.option("--epochs", type=int, default=None, help="Verify only the first epochs.  [default: the whole run]")
 @options.data_dir()
 @options.runs_dir()
 @options.tracking_uri()
 def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_uri: str | None) -> int:
-    """Train a recorded run again and say whether it comes out bit-identical; exit code 1 if it does not.
+    """Retrain a run and check that it is bit-identical. The exit code is 1 if it is not.
 
     \b
     repro verify 0f3c9a --epochs 2
@@ -117,11 +117,12 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 @options.runs_dir()
 @options.tracking_uri()
 def reap(runs_dir: str, tracking_uri: str | None) -> None:
-    """Close the runs in the store whose process is gone. Every sweep does so at its start.
+    """Close runs in the store whose process is gone. Every sweep does this when it starts.
 
     \b
     repro reap
     """
+    from repro.cli.progress import counted
     from repro.execution.publisher import draw
     from repro.tracking import reap as reaping
     from repro.tracking.writer import Writer
@@ -130,9 +131,9 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     for line in closed:
         click.echo(line)
     left = sum(bool(one.problem) for one in closed)
-    click.echo(f"{len(closed) - left} runs closed")
+    click.echo(f"{counted(len(closed) - left, 'run')} closed")
     if left:
-        raise ReproError(f"{left} runs could not be closed; the lines above say why")
+        raise ReproError(f"{counted(left, 'run')} could not be closed; see the lines above")
 
 
 class _Recorded:
@@ -157,7 +158,7 @@ class _Recorded:
         found = [folder.name for folder in journal.find(self._runs) if folder.name.startswith(run)]
         found = found or self._store.beginning(run)
         if len(found) > 1:
-            raise InputError(f"{run} begins the names of {len(found)} runs ({', '.join(found[:5])}); give more digits")
+            raise InputError(f"{run} matches {len(found)} runs ({', '.join(found[:5])}); give more digits")
         return found[0] if found else run
 
     def sweep(self, run: str) -> str | None:
@@ -188,7 +189,7 @@ class _Recorded:
             id = tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL))
             known = next((one for place in places if (one := journal.read(place)) and one.id == id), None)
             if known is None:
-                raise InputError(f"{run}: has no {journal.NAME} in the store, nor is its folder here")
+                raise InputError(f"{run}: its {journal.NAME} is neither in the store nor in --runs-dir")
         if known is None:
             raise InputError(f"{run}: its journal is empty")
         return known

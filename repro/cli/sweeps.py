@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.training(dataset="digits", seeds="0", epochs=8)
 @options.running()
 def demo(**asked: Any) -> None:
-    """The whole pipeline in small: both networks, an ablation and a residual variant on the embedded digits.
+    """Run the whole pipeline on the embedded digits. Trains both networks, an ablation and a residual variant.
 
     \b
     repro demo
@@ -34,7 +34,7 @@ def demo(**asked: Any) -> None:
 @options.training()
 @options.running()
 def paper(**asked: Any) -> None:
-    """Everything that the paper reports, and what it left for later: every declared study.
+    """Train every declared study. They cover everything that the paper reports, and what it left for later.
 
     \b
     repro paper --seeds 0
@@ -51,7 +51,7 @@ def paper(**asked: Any) -> None:
 @options.training()
 @options.running()
 def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
-    """Table 1: AlexNet and SqueezeNet, with and without batch normalization.
+    """Train AlexNet and SqueezeNet (Table 1). Each is trained with and without batch normalization.
 
     \b
     repro reproducibility --model squeezenet --batchnorm on
@@ -65,7 +65,7 @@ def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
 @options.training()
 @options.running()
 def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
-    """Table 2: Fire modules added and removed. Only the rows asked for are trained.
+    """Train the ablation of Fire modules (Table 2). Modules are added or removed; options select the rows.
 
     \b
     repro ablation --fire removed
@@ -80,7 +80,7 @@ def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
 @options.training()
 @options.running()
 def experiment(study: str, variant: str, **asked: Any) -> None:
-    """Any study: residual, squeeze_ratio, expand_3x3, first_kernel, learning_rate ..., or a YAML file of your own.
+    """Train any study, or a YAML file of your own. Studies: residual, squeeze_ratio, first_kernel, learning_rate and others.
 
     \b
     repro experiment --study residual --variant residual_2_removed
@@ -94,14 +94,14 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
 @options.data_dir()
-@options.switch("--explain", False, "Say of each new run which settings differ from the nearest run that exists.")
+@options.switch("--explain", False, "For each new run, show which settings differ from the nearest existing run.")
 @options.as_json()
 @options.runs_dir()
 @options.tracking_uri()
 def plan(
     study: str, variant: str, explain: bool, as_json: bool, runs_dir: str, tracking_uri: str | None, **asked: Any
 ) -> None:
-    """Say which runs a study asks for, with their keys, and which of them are finished already; train nothing.
+    """List the runs of a study and train nothing. Shows the key of each run, and whether it is finished.
 
     \b
     repro plan --study ablation --seeds 0
@@ -195,6 +195,8 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
         for event in events:
             progress.show(event)
     if progress.failed:
-        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; the same command tries them again")
+        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; rerun the same command to retry them")
     if progress.unpublished:
-        raise ReproError(f"the tracking store lacks {progress.unpublished} runs; bring them in with: repro sync")
+        raise ReproError(
+            f"{progress.unpublished} runs are missing from the tracking store; publish them with: repro sync"
+        )

@@ -81,12 +81,11 @@ class Publisher:
 
     @property
     def link(self) -> str:
-        """Where MLflow's UI shows the runs; and how it is started, where the store is a file."""
+        """Where MLflow's UI shows the runs, on a line of its own; and how it is started, where the store is a file."""
         store = self._writer.store
-        if store.database is None:
-            return store.link
         flags = "" if store.uri == resolve(DEFAULT_URI) else f" --backend-store-uri {store.uri}"
-        return f"{store.link} (once `mlflow ui{flags}` is started)"
+        start = "" if store.database is None else f", once `mlflow ui{flags}` is running"
+        return f"runs in MLflow{start}:\n{store.link}"
 
     def start(self) -> None:
         """Begins to publish."""

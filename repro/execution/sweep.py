@@ -120,7 +120,7 @@ class _Sweep:
                     yield from self._submit()
                     return
                 if self.publisher is not None:
-                    yield Notice(f"runs in MLflow: {self.publisher.link}")
+                    yield Notice(self.publisher.link)
                     self.publisher.start()
                 yield from self._train()
                 yield from self._finish()
@@ -320,7 +320,7 @@ class _Sweep:
             if self.stopping and not self.publisher.closed:
                 raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
             parent, table = self.publisher.parent, self.publisher.table
-            yield Notice(f"runs in MLflow: {self.publisher.link}")
+            yield Notice(self.publisher.link)
         yield Finished(parent, tuple(self.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(

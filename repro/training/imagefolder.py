@@ -172,7 +172,7 @@ def _check(source: Path, classes: Sequence[str], read: set[int], unreadable: Seq
     named = few(unreadable, 5)
     if len(unreadable) * 100 > files:
         raise InputError(
-            f"{source}: {len(unreadable)} of {files} files are no images that can be read (allowed: 1%): {named}; repair"
+            f"{source}: {len(unreadable)} of {files} files cannot be read as images (allowed: 1%): {named}; repair"
             " or delete them"
         )
     if lacking := [slug for label, slug in enumerate(classes) if label not in read]:

@@ -172,12 +172,12 @@ def test_files_that_are_no_images_are_named_and_counted_and_refused_beyond_a_hun
     done = repro("plan", "--study", "demo", "--variant", "alexnet", "--dataset", "imagefolder:photos", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[")
-    assert done.stderr.splitlines()[-1] == "2 files are no images that can be read: cat/007.png, dog/list.txt"
+    assert done.stderr.splitlines()[-1] == "2 files cannot be read as images: cat/007.png, dog/list.txt"
     assert repro("data", "--dataset", "imagefolder:photos").stdout.splitlines()[1] == done.stderr.splitlines()[-1]
 
     truncate(photos / "dog" / "050.png")
     assert refused(repro, tmp_path, *PHOTOS) == (
-        f"{photos}: 3 of 202 files are no images that can be read (allowed: 1%): cat/007.png, dog/050.png, dog/list.txt;"
+        f"{photos}: 3 of 202 files cannot be read as images (allowed: 1%): cat/007.png, dog/050.png, dog/list.txt;"
         " repair or delete them\n"
     )
 

@@ -177,7 +177,7 @@ def test_a_project_from_git_leaves_nothing_in_its_temporary_clone(
     here = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{source}.insteadOf", "GIT_CONFIG_VALUE_0": url}
     asked = given("model=squeezenet", "batchnorm=on", "epochs=1", "dataset=digits", "seeds=0")
     words = [MLFLOW, "run", url, "--env-manager", "local", "-e", "reproducibility", *asked]
-    for trains in ("trains 1", "reused 1"):
+    for trains in ("1 to train", "1 reused"):
         done = subprocess.run(
             words, cwd=home, env=linked | here | {"TMPDIR": str(temporary)}, capture_output=True, text=True, check=False
         )

@@ -41,7 +41,7 @@ def test_a_sweep_whose_output_was_closed_trains_on(tmp_path: Path, sweep_words: 
         assert sweep.stdout is not None and sweep.stderr is not None
         sweep.stdout.close()
         said = sweep.stderr.read()
-    assert said == "repro: the output was closed by its reader; training goes on\n"
+    assert said == "repro: the output was closed by its reader; training continues\n"
     assert sweep.returncode == 0
     assert len(list(tmp_path.glob("runs/*/model.pt"))) == 2
 

@@ -33,7 +33,7 @@ def test_the_nearest_run_has_the_most_settings_in_common() -> None:
     rates = dict.fromkeys(["lr", "final_lr", "beta1", "beta2", "gamma", "eps", "weight_decay"], 0.3)
     other = resolve({"model.name": "alexnet"} | {f"optimizer.{name}": rate for name, rate in rates.items()}, "test")
     assert known.words(other).endswith("optimizer.weight_decay 0.0 -> 0.3 and 2 more")
-    assert Nearest({}).words(new) == "new: there is no run yet"
+    assert Nearest({}).words(new) == "new: no run exists yet"
 
 
 def test_a_field_that_one_of_the_two_lacks_is_shown() -> None:

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from repro.cli import main, options, progress
+from repro.cli import catalogue, cli, main, options, progress
 
 
 def test_repro_alone_prints_its_help(repro) -> None:
@@ -39,7 +39,7 @@ def test_a_switch_may_stand_alone_or_have_a_value(words, value) -> None:
 def test_a_sweep_takes_a_switch_without_a_value(repro, sweep_words, tmp_path) -> None:
     trained = repro(*sweep_words, "--variant", "narrow", "--offline")
     assert trained.returncode == 0, trained.stderr
-    assert "1 row; reused 0, trains 1" in trained.stdout
+    assert "1 row; 0 reused, 1 to train" in trained.stdout
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -56,3 +56,17 @@ def test_another_system_is_refused_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert main(["models"]) == 2
     assert "runs on Linux (this is darwin)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", *cli.list_commands(click.Context(cli))])
+def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing(name):
+    shown = CliRunner().invoke(cli, [*filter(None, [name]), "--help"], prog_name="repro", terminal_width=80).output
+    assert [line for line in shown.splitlines()[1:] if len(line) > 80 or line.endswith("...")] == []
+
+
+def test_the_models_fit_a_terminal_of_80_columns_with_their_notes_below(monkeypatch):
+    monkeypatch.setattr(catalogue, "_WIDE", 999)
+    shown = CliRunner().invoke(cli, ["models", "--study", "residual"]).output.splitlines()
+    assert max(len(line.rstrip()) for line in shown[:7]) <= 80
+    assert "137,854" in "\n".join(shown[:7])
+    assert shown[7].startswith("residual/residual: every other row of the paper implies 2.90")

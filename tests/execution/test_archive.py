@@ -45,8 +45,8 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
     for sweeps in (1, 0):
         synced = repro("sync", "runs.zip", *other)
         assert synced.returncode == 0, synced.stderr
-        assert "2 runs in step with the store" in synced.stdout
-        assert ("1 sweep brought in" in synced.stdout) == (sweeps == 1)
+        assert "2 runs up to date in the store" in synced.stdout
+        assert ("1 sweep added" in synced.stdout) == (sweeps == 1)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mlflow.db").write_bytes((tmp_path / "other.db").read_bytes())
     assert points(tmp_path / "there") == points(tmp_path)
@@ -58,7 +58,7 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
     assert compared.returncode == 0, compared.stderr
     assert tables(tmp_path / "after") == tables(tmp_path / "before")
     again = repro(*sweep_words, *other, "--runs-dir", "none")
-    assert "reused 2, trains 0" in again.stdout, again.stderr
+    assert "2 reused, 0 to train" in again.stdout, again.stderr
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_the_file_is_optional(tmp_path: Path) -> None:
 def test_a_sweep_of_this_machine_waits(repro, sweep_words) -> None:
     done = repro(*sweep_words, "--wait", "false")
     assert done.returncode == 2
-    assert "wait: false needs jobs that outlive the sweep" in done.stderr
+    assert "wait: false needs an executor whose jobs outlive the sweep" in done.stderr
 
 
 def batch(jobs: list[Job], folder: Path, timeouts: int) -> subprocess.Popen[bytes]:

@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_twice_is_reported_and_the_others_go_on(start, l
         workers_of(process.pid)[0].kill()
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 1, output
-    assert "killed by SIGKILL); it is tried once more" in output
+    assert "killed by SIGKILL); retrying once" in output
     assert "failed (killed by SIGKILL)\n" in output
     assert "1 of 2 runs failed" in output
     assert statuses(tmp_path) == {"tiny": "FAILED", "narrow seed 0": "FAILED", "wide seed 0": "FINISHED"}

@@ -34,10 +34,10 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     assert active(tmp_path) == 2
     again = repro("sync", "all.zip")
     assert again.returncode == 0, again.stderr
-    assert "1 runs in step with the store" in again.stdout
-    assert "1 run passed over, for `repro prune` has removed them" in again.stdout
+    assert "1 run up to date in the store" in again.stdout
+    assert "1 run skipped because `repro prune` removed them" in again.stdout
     assert active(tmp_path) == 2
-    assert "reused 1, trains 1" in repro(*sweep_words).stdout
+    assert "1 reused, 1 to train" in repro(*sweep_words).stdout
     assert active(tmp_path) == 4, "the run, trained anew, and the second sweep"
 
 

@@ -96,7 +96,7 @@ def test_a_sweep_whose_server_never_comes_back_ends_and_says_what_it_lacks(
     server.stop()
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 1
-    assert "the tracking store lacks 2 runs; bring them in with: repro sync" in output
+    assert "2 runs are missing from the tracking store; publish them with: repro sync" in output
     assert "Traceback" not in output
     _brought_in(repro, tmp_path)
 
@@ -112,7 +112,7 @@ def _brought_in(repro, folder: Path) -> None:
             "narrow seed 0": "FINISHED",
             "wide seed 0": "FINISHED",
         }
-    assert "0 points brought in" in synced.stdout
+    assert "0 points added" in synced.stdout
 
 
 def test_no_part_of_a_credential_is_left_anywhere(server, repro, sweep_words, tmp_path: Path) -> None:

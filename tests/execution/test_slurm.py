@@ -102,7 +102,7 @@ def test_a_sweep_that_does_not_wait_submits_and_ends(cluster: Cluster, repro, sw
     assert {one["state"] for one in waits} <= {"waiting", "running", "ended"}
     assert all(one["job"] for one in waits)
     again = repro(*words, env=cluster.variables)
-    assert again.stdout.count("goes on as job") + again.stdout.count("reused 2") >= 1, "nothing is submitted twice"
+    assert again.stdout.count("goes on as job") + again.stdout.count("2 reused") >= 1, "nothing is submitted twice"
     wait_for(lambda: all((known := journal.read(one)) is not None and known.result for one in folders))
     assert {one["state"] for one in json.loads(repro("status", "--json").stdout)} == {"ended"}
     assert repro("sync").returncode == 0

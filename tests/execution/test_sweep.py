@@ -26,7 +26,7 @@ from tests.starting import command, environment
 def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Path) -> None:
     first = repro(*sweep_words)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "reused 0, trains 2" in first.stdout
+    assert "0 reused, 2 to train" in first.stdout
     assert "| Narrow" in first.stdout, "the sweep ends with its table"
     assert statuses(tmp_path) == {"tiny": "FINISHED", "narrow seed 0": "FINISHED", "wide seed 0": "FINISHED"}
     before = points(tmp_path)
@@ -43,11 +43,11 @@ def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Pat
 
     again = repro(*sweep_words)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "reused 2, trains 0" in again.stdout
+    assert "2 reused, 0 to train" in again.stdout
     assert points(tmp_path) == before
 
     fresh = repro(*sweep_words, "--fresh", "true")
-    assert "reused 0, trains 2" in fresh.stdout
+    assert "0 reused, 2 to train" in fresh.stdout
     assert len(journal.find(tmp_path / "runs")) == 4, "the former journals are kept"
     values = {(name, metric, step): set() for name, metric, step, _ in before}
     for name, metric, step, value in points(tmp_path):
@@ -72,7 +72,7 @@ def test_offline_journals_are_synced_later_with_their_own_times(repro, sweep_wor
     assert statuses(tmp_path)["tiny"] == "FINISHED", "the sweep is known, too, and is brought in once"
     compared = repro("compare", "--study", "tiny", "--figures", "false")
     assert compared.returncode == 0 and "| Narrow" in compared.stdout
-    assert "reused 2, trains 0" in repro(*sweep_words).stdout
+    assert "2 reused, 0 to train" in repro(*sweep_words).stdout
 
 
 def test_sync_gives_a_finished_run_the_predictions_that_it_lacks(repro, sweep_words, digits, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_killed_worker_fails_its_run_alone_and_is_retried_once(start, sweep_wo
     workers_of(process.pid)[0].kill()
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0, output
-    assert "killed by SIGKILL); it is tried once more" in output
+    assert "killed by SIGKILL); retrying once" in output
     assert set(statuses(tmp_path).values()) == {"FINISHED"}
 
 
@@ -178,10 +178,10 @@ def test_runs_are_reused_from_anywhere(repro, sweep_words, tmp_path: Path) -> No
     assert repro(*words, env={"MLFLOW_EXPERIMENT_NAME": "elsewhere"}).returncode == 0
     before = points(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "moved")
-    assert "reused 2, trains 0" in repro(*words).stdout, "another experiment of the store, without the journals"
+    assert "2 reused, 0 to train" in repro(*words).stdout, "another experiment of the store, without the journals"
     assert points(tmp_path) == before
     other = ["--tracking-uri", "sqlite:///other.db", "--runs-dir", "moved"]
-    assert "reused 2, trains 0" in repro(*words, *other).stdout, "journals that this store does not have"
+    assert "2 reused, 0 to train" in repro(*words, *other).stdout, "journals that this store does not have"
     assert rows(tmp_path / "other.db", "SELECT count(*) FROM metrics WHERE key = 'val_loss'") == [(2,)]
 
 
@@ -257,7 +257,7 @@ def test_a_run_that_fails_twice_is_reported_and_the_others_go_on(repro, sweep_wo
     failed = repro(*sweep_words)
     assert failed.returncode == 1
     assert "1 of 2 runs failed" in failed.stderr
-    assert "tried once more" in failed.stdout
+    assert "retrying once" in failed.stdout
     assert statuses(tmp_path)["wide seed 0"] == "FINISHED"
 
 
@@ -271,7 +271,7 @@ def test_a_run_that_cannot_be_trained_is_not_tried_again(repro, sweep_words, dig
     assert failed.returncode == 1
     assert "2 of 2 runs failed" in failed.stderr
     assert "failed (damaged/digits-" in failed.stdout.replace(f"{tmp_path}/", "")
-    assert "tried once more" not in failed.stdout
+    assert "retrying once" not in failed.stdout
 
 
 def _plan_words(words: list[str]) -> list[str]:

@@ -134,7 +134,7 @@ def test_a_teams_server_with_logins_over_postgresql(team: Team, repro, sweep_wor
     done = repro(*words, env=LOGIN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| Narrow | 1 |" in done.stdout
-    assert "reused 1, trains 0" in repro(*words, env=LOGIN).stdout
+    assert "1 reused, 0 to train" in repro(*words, env=LOGIN).stdout
     compared = repro("compare", "--tracking-uri", team.uri, "--out", "report", "--figures", "false", env=LOGIN)
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "report" / "index.html").is_file()

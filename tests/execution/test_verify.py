@@ -162,7 +162,7 @@ def test_digits_that_begin_several_runs_are_not_enough(repro, tmp_path: Path) ->
         (tmp_path / "runs" / name / journal.NAME).write_text("")
     found = repro("show", "abcd")
     assert found.returncode == 2
-    assert "abcd begins the names of 2 runs (abcd011111111111, abcd022222222222); give more digits" in found.stderr
+    assert "abcd matches 2 runs (abcd011111111111, abcd022222222222); give more digits" in found.stderr
 
 
 def test_a_plan_says_what_is_finished_and_where(repro, tracked: Path, run_id: str, tmp_path: Path) -> None:

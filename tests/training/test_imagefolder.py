@@ -147,9 +147,7 @@ def test_one_unreadable_file_in_a_hundred_is_named_and_left_out(tmp_path):
 def test_more_than_that_is_refused_and_leaves_nothing(tmp_path):
     folder = photos(tmp_path / "photos", 50)
     truncated(folder, 2)
-    with pytest.raises(
-        InputError, match=r"2 of 100 files are no images that can be read \(allowed: 1%\): cat/0.png, cat/1"
-    ):
+    with pytest.raises(InputError, match=r"2 of 100 files cannot be read as images \(allowed: 1%\): cat/0.png, cat/1"):
         prepared(folder, tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == [LOCK]
 

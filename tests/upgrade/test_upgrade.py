@@ -69,7 +69,7 @@ def test_its_journals_are_read(former: Path) -> None:
 def test_its_finished_runs_are_reused(former: Path, repro: Repro, words: Callable[..., list[str]]) -> None:
     done = repro(*words("--seeds", "0", "--epochs", "3"))
     assert done.returncode == 0, done.stderr
-    assert "reused 2, trains 0" in done.stdout
+    assert "2 reused, 0 to train" in done.stdout
     assert "| 55.00 |" in done.stdout
     assert len(journal.find(former / "runs")) == 4
 
@@ -94,7 +94,7 @@ def test_its_journals_are_published(former: Path, repro: Repro) -> None:
     for brought in (points, 0):
         done = repro("sync")
         assert done.returncode == 0, done.stderr
-        assert f"4 runs in step with the store, {brought} points brought in" in done.stdout
+        assert f"4 runs up to date in the store, {brought} points added" in done.stdout
     (stored,) = [run for run in reader.read(f"sqlite:///{former}/mlflow.db").runs if run.key == _OFFLINE]
     assert (stored.variant, stored.seed) == ("narrow", 2)
 
