@@ -37,7 +37,7 @@ def write(out: Path, runs: Path, asked: Collection[str]) -> int:
     """
     finished = [folder for folder in journal.find(runs) if folders.ended(folder)]
     if not finished:
-        raise InputError(f"{runs}: holds no finished run to archive; name the folder of the journals with --runs-dir")
+        raise InputError(f"{runs}: holds no finished run to archive; give the folder of the journals with --runs-dir")
     files = {
         f"runs/{folder.name}/{name}": (folder / name).read_bytes()
         for folder in finished
@@ -77,14 +77,18 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise InputError(f"{archive}: is no archive of runs ({error}); `repro archive out.zip` writes one") from None
+        raise InputError(
+            f"{archive}: is not an archive of runs ({error}); `repro archive out.zip` writes one"
+        ) from None
     if not isinstance(digests, dict) or found != digests:
         told = digests if isinstance(digests, dict) else {}
         wrong = next((name for name in sorted({*told, *found}) if found.get(name) != told.get(name)), DIGESTS)
-        raise InputError(f"{archive}: {wrong} is not as it was archived; nothing was taken from it, get it again")
+        raise InputError(
+            f"{archive}: {wrong} differs from what was archived; nothing was imported, get the archive again"
+        )
     for name, content in files.items():
         if not _MEMBER.fullmatch(name):
-            raise InputError(f"{archive}: {name!r} has no place in an archive of runs; nothing was taken from it")
+            raise InputError(f"{archive}: {name!r} does not belong in an archive of runs; nothing was imported")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return [content.decode() for name, content in sorted(files.items()) if name.startswith(f"{plans.FOLDER}/")]

@@ -16,7 +16,7 @@ from repro.execution import disk
 
 NAME = "checkpoint.pt"
 _PAUSES = (0.2, 1.0, 3.0)  # seconds after which a checkpoint that could not be read is read again
-_STAYS = "the run does not start over for that, the same command goes on from it when it can be read"
+_STAYS = "the run does not start over; rerun the same command when the checkpoint can be read"
 
 
 class Checkpoints:

@@ -45,7 +45,7 @@ def code(project: Path = _PROJECT) -> Code:
         untracked = _git(project, "ls-files", "--others", "--exclude-standard", "--", "*.py", "repro", "experiments")
     except (OSError, subprocess.SubprocessError) as error:
         problem = " ".join(str(getattr(error, "stderr", None) or error).split())
-        return Code(commit, f"what is not committed could not be read: {problem}\n", problem)
+        return Code(commit, f"uncommitted changes could not be read: {problem}\n", problem)
     branch = remote = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no branch is checked out, or there is no remote
         branch = _git(project, "branch", "--show-current").strip()

@@ -52,7 +52,7 @@ def set_aside(folder: Path) -> Path | None:
                 journal.sync(folder.parent)
                 return kept
         if time.monotonic() > deadline:
-            raise ReproError(f"{folder}: another process holds it; try again when that has ended")
+            raise ReproError(f"{folder}: another process uses it; try again when that process has ended")
     return None
 
 
@@ -65,6 +65,8 @@ def writable(runs: Path) -> None:
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{runs}: cannot be made ({error.strerror}); choose another folder with --runs-dir") from None
+        raise InputError(
+            f"{runs}: cannot be created ({error.strerror}); choose another folder with --runs-dir"
+        ) from None
     if not os.access(runs, os.W_OK | os.X_OK):
         raise InputError(f"{runs}: cannot be written; choose another folder with --runs-dir")

@@ -56,8 +56,8 @@ class Followed:
                     yield Epoch(self.run, entry.record)
                 case journal.Difference(epoch, metric, recorded, retrained):
                     yield Notice(
-                        f"{self.run.name}: epoch {epoch} was trained again and its {metric} is {retrained!r}, not"
-                        f" {recorded!r} as recorded: this machine does not repeat the run bit for bit"
+                        f"{self.run.name}: epoch {epoch}was retrained and its {metric} is {retrained!r}, not"
+                        f" {recorded!r} as recorded: this machine does not reproduce the run bit for bit"
                     )
                 case RunResult():
                     self.ended = True

@@ -33,7 +33,7 @@ def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str])
     for name in names:
         meant = [one for one in found if one.key == name] or [one for one in found if one.key.startswith(name)]
         if len(meant) != 1:
-            raise InputError(f"{name}: begins the keys of {len(meant)} runs (allowed: one; `repro status` lists them)")
+            raise InputError(f"{name}: matches {len(meant)} runs (allowed: one; `repro status` lists them)")
         if meant[0].state in {"running", "waiting"}:
             how = f"`scancel {meant[0].job}` ends its job" if meant[0].job else "stop its sweep first"
             raise InputError(f"{name}: is {meant[0].state} (allowed: runs that are not; {how})")
@@ -56,7 +56,7 @@ def prune(folder: Path, forget: Callable[[str], int]) -> int:
     """
     lock = journal.claim(folder)
     if lock is None:
-        raise ReproError(f"{folder}: another process holds it; try again when that has ended")
+        raise ReproError(f"{folder}: another process uses it; try again when that process has ended")
     with lock:
         try:
             known = journal.read(folder)

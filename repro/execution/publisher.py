@@ -141,12 +141,14 @@ class Publisher:
                     self.closed = True
                     return
                 if self._away:
-                    self._say("the tracking store is back; what was waiting is published")
+                    self._say("the tracking store is back; the waiting data is published")
                 self._away = 0
             except Exception as error:  # whatever the store does, training goes on
                 self._away += 1
                 if self._away == 1:
-                    self._say(f"{_line(error)}; training goes on, its journals keep everything until the store is back")
+                    self._say(
+                        f"{_line(error)}; training continues, and the journals keep everything until the store is back"
+                    )
             finally:
                 self._trying = False
             spent = time.thread_time() - began

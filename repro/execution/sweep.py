@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from repro.execution.publisher import Publisher
 
 _LEFT = {
-    False: "the runs that were training can be resumed by the same command",
-    True: "its jobs go on, the same command follows them",
+    False: "rerun the same command to resume the runs that were training",
+    True: "its jobs continue; rerun the same command to follow them",
 }
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
@@ -95,7 +95,7 @@ class _Sweep:
         )
         self.states = {(self.env.commit, self.env.diff_digest)}
         if problem := environment.code().problem:
-            self.notices.put(f"git does not tell which code this is, the runs record that: {problem}")
+            self.notices.put(f"git cannot identify this code, and the runs record that: {problem}")
 
     def work(self) -> Iterator[Event]:
         """The sweep from its plan to its table."""
@@ -195,7 +195,7 @@ class _Sweep:
             try:
                 if (former := self._attached(run)) is not None:
                     self.active.append(former)
-                    yield Notice(f"{run.name}: goes on as job {former.handle.id}")
+                    yield Notice(f"{run.name}: continues as job {former.handle.id}")
                     continue
                 if journal.held(self._folder(run)):
                     self.waiting.append(run)
@@ -318,13 +318,15 @@ class _Sweep:
             )
             yield from self._notices()
             if self.stopping and not self.publisher.closed:
-                raise Interrupted(f"stopped; the store lacks {unpublished} runs, `repro sync` brings them in")
+                raise Interrupted(
+                    f"stopped; {unpublished} runs are missing from the store, `repro sync` publishes them"
+                )
             parent, table = self.publisher.parent, self.publisher.table
             yield Notice(self.publisher.link)
         yield Finished(parent, tuple(self.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(
-                "the store was away at the end: it has all runs, but not the table; the same command adds it"
+                "the store was unavailable at the end: it has all runs but not the table; rerun the same command to add it"
             )
 
     def _folder(self, run: PlannedRun) -> Path:

@@ -63,7 +63,7 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
     if not known or (epochs is not None and not 1 <= epochs <= len(known)):
         raise InputError(f"epochs: {epochs} cannot be verified; the run has recorded {len(known)}")
     if epochs is None and recorded.result is None:
-        raise InputError(f"the run is not at its end; verify its {len(known)} epochs with --epochs {len(known)}")
+        raise InputError(f"the run is not finished; verify its {len(known)} epochs with --epochs {len(known)}")
     before = recorded.attempts[-1].environment
     attempt = recorded.attempts[0]
     with tempfile.TemporaryDirectory(prefix="repro-verify-") as name:
@@ -101,7 +101,7 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
                     break
                 time.sleep(_POLL_SECONDS)
             if code != Exit.DONE or again is None:
-                raise ReproError(f"the run could not be trained again: {process.last_words()}")
+                raise ReproError(f"the run could not be retrained: {process.last_words()}")
         finally:
             process.kill()
         if epochs is not None or recorded.result is None or again.result is None:

@@ -89,7 +89,7 @@ def test_a_name_that_is_not_utf_8_is_refused(capsys, here: Path, monkeypatch: py
     Path(odd).mkdir()
     monkeypatch.chdir(odd)
     assert main(["audit"]) == 2
-    assert capsys.readouterr().err.count("is not UTF-8") == 2
+    assert capsys.readouterr().err.count("is not valid UTF-8") == 2
 
 
 @pytest.fixture

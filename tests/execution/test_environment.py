@@ -126,7 +126,7 @@ def test_a_repository_without_a_commit_says_that_it_knows_nothing(tmp_path):
     found = code(tmp_path)
     assert found.commit == "unknown"
     assert "HEAD" in found.problem
-    assert found.diff == f"what is not committed could not be read: {found.problem}\n"
+    assert found.diff == f"uncommitted changes could not be read: {found.problem}\n"
 
 
 def test_a_repository_without_git_is_not_taken_for_a_clean_state(repository, monkeypatch):
@@ -160,7 +160,7 @@ def test_a_diff_that_cannot_be_read_is_not_taken_for_a_clean_state(repository, m
     found = code(repository)
     assert found.commit == git(repository, "rev-parse", "HEAD")
     assert "timed out after 20 seconds" in found.problem
-    assert found.diff == f"what is not committed could not be read: {found.problem}\n"
+    assert found.diff == f"uncommitted changes could not be read: {found.problem}\n"
 
 
 def gathered(**given):

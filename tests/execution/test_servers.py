@@ -83,7 +83,7 @@ def test_what_a_server_that_is_gone_lacks_is_brought_into_another_store(
     output = process.communicate(timeout=20)[0]
     assert time.monotonic() - asked < 2.5
     assert process.returncode == 130
-    assert "the store lacks 2 runs, `repro sync` brings them in" in output
+    assert "2 runs are missing from the store, `repro sync` publishes them" in output
     _brought_in(repro, tmp_path)
 
 

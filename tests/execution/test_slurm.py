@@ -73,7 +73,7 @@ def test_a_disturbed_sweep_on_slurm_ends_as_an_undisturbed_one_here(
     cluster.ask("scancel", "--signal=USR2", "--batch", warned)  # as before its time limit
     output = sweep.communicate(timeout=300)[0]
     assert sweep.returncode == 0, output
-    assert f"goes on as job {running[0]}/" in output
+    assert f"continues as job {running[0]}/" in output
     assert Ledger.read(there / "runs" / "slurm" / f"{warned}.json").timeouts == 1
 
     undisturbed = repro_in(here, start, words)
@@ -102,7 +102,7 @@ def test_a_sweep_that_does_not_wait_submits_and_ends(cluster: Cluster, repro, sw
     assert {one["state"] for one in waits} <= {"waiting", "running", "ended"}
     assert all(one["job"] for one in waits)
     again = repro(*words, env=cluster.variables)
-    assert again.stdout.count("goes on as job") + again.stdout.count("2 reused") >= 1, "nothing is submitted twice"
+    assert again.stdout.count("continues as job") + again.stdout.count("2 reused") >= 1, "nothing is submitted twice"
     wait_for(lambda: all((known := journal.read(one)) is not None and known.result for one in folders))
     assert {one["state"] for one in json.loads(repro("status", "--json").stdout)} == {"ended"}
     assert repro("sync").returncode == 0
@@ -115,7 +115,7 @@ def test_a_sweep_that_is_told_to_stop_leaves_its_jobs(cluster: Cluster, start, l
     sweep.send_signal(signal.SIGTERM)
     output = sweep.communicate(timeout=10)[0]
     assert sweep.returncode == 130
-    assert "its jobs go on, the same command follows them" in output
+    assert "its jobs continue; rerun the same command to follow them" in output
     training = workers(tmp_path / "runs")
     assert training
     jobs = {json.loads(path.read_text())["id"].partition("/")[0] for path in (tmp_path / "runs").glob("*/job.json")}

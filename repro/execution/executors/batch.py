@@ -70,7 +70,7 @@ def main() -> int:
                 subprocess.run(["scontrol", "requeue", job_id], check=False)
                 return Exit.STOPPED
             code = Exit.REFUSED
-            words = f"the job has come to its time limit {ledger.timeouts} times; set more `minutes` or `timeouts`"
+            words = f"the job reached its time limit {ledger.timeouts} times; increase `minutes` or `timeouts`"
         ledger.ends[key] = (code, words)
         ledger.write(path)
         if words:
