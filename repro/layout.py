@@ -52,7 +52,7 @@ def _fire_shape(spec: SqueezeNetSpec, name: str, index: int) -> FireShape:
     large = round(spec.expand_3x3 * expand)
     if squeeze == 0:
         raise InputError(
-            f"model.squeeze_ratio: {spec.squeeze_ratio} of the {expand} expand filters of {name} is no filter"
+            f"model.squeeze_ratio: {spec.squeeze_ratio} of the {expand} expand filters of {name} is less than one filter"
             f" (allowed: from {0.5 / expand:.2g}, or a larger model.base_e)"
         )
     if 0 < spec.expand_3x3 < 1 and large in {0, expand}:

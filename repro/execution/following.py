@@ -69,8 +69,8 @@ class Followed:
         if (there.commit, there.diff_digest) not in states:
             states.add((there.commit, there.diff_digest))
             yield Notice(
-                f"{self.run.name}: the code has changed since the sweep began; this run and those after it are trained"
-                f" with commit {environment.state(there.commit, there.diff_digest)}, as each records"
+                f"{self.run.name}: the code has changed since the sweep started; this run and later ones are trained"
+                f" with commit {environment.state(there.commit, there.diff_digest)}; each run records its commit"
             )
 
 
@@ -81,5 +81,5 @@ def why(handle: Handle, code: int) -> tuple[str, str]:
         name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
         return f"killed by {name}", words
     if code == Exit.STOPPED:
-        return "somebody stopped its process", words
+        return "its process was stopped", words
     return words.rpartition("\n")[2] or f"exit code {code}", words

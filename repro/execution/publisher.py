@@ -22,6 +22,7 @@ from repro.tracking import models, reader, system
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import DEFAULT_URI, resolve
 from repro.tracking.sweeps import Status
+from repro.tracking.views import LINK
 from repro.tracking.writer import FORKED, State, Writer
 
 _SHARE = 0.01
@@ -81,11 +82,11 @@ class Publisher:
 
     @property
     def link(self) -> str:
-        """Where MLflow's UI shows the runs, on a line of its own; and how it is started, where the store is a file."""
+        """Where MLflow's UI shows the runs and their curves, each on a line, and how it is started for a store in a file."""
         store = self._writer.store
         flags = "" if store.uri == resolve(DEFAULT_URI) else f" --backend-store-uri {store.uri}"
         start = "" if store.database is None else f", once `mlflow ui{flags}` is running"
-        return f"runs in MLflow{start}:\n{store.link}"
+        return f"runs in MLflow{start}:\n{store.link}\nloss and accuracy over epochs:\n{store.link}{LINK}"
 
     def start(self) -> None:
         """Begins to publish."""

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from repro import locks
 from repro.errors import InputError
+from repro.tracking import views
 from repro.tracking.credentials import link, shown
 from repro.tracking.failures import TrackingError, errors
 from repro.tracking.places import Moved, moved, quoted
@@ -37,7 +38,7 @@ PROBE_SECONDS = 8
 _EXPERIMENT_TAGS = {
     "mlflow.note.content": "Variants of a published comparison of SqueezeNet and AlexNet, trained by `repro`: a parent run"
     " for each sweep, a child for each variant and seed. To compare, group by `repro.variant` and `repro.setting`.",
-    "mlflow.experimentKind": "custom_model_development",  # so that MLflow's UI opens on the runs
+    **views.TAGS,
 }
 
 _SETTINGS = {

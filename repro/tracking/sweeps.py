@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from repro import owner, studies
 from repro.records import Environment
 from repro.studies import Plan
-from repro.tracking import api, entries, notes, stored
+from repro.tracking import api, entries, notes, stored, views
 from repro.tracking.names import SCHEMA, Tag
 from repro.tracking.runs import MADE_UP, NO_SUCH_RUN, Runs, cut
 from repro.tracking.store import Store
@@ -66,6 +66,7 @@ class Sweeps(Runs):
             **(entries.computed(environment) if environment else {}),
         }
         with self.store.errors():
+            views.offer(self.store.client, self.store.experiment_id)
             given, run_id = self._given(), self._sweeps.get(content)
             if run_id is None and given is not None and self._may_take(given, content):
                 run_id = given.info.run_id

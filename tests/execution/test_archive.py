@@ -117,15 +117,15 @@ JOURNAL = f"runs/{'a' * 16}/{journal.NAME}"
         (lambda files: files.update({JOURNAL: files[JOURNAL].replace(b"1.25", b"1.35")}), "is not as it was archived"),
         (lambda files: files.pop(JOURNAL), "is not as it was archived"),
         (lambda files: files.update({"runs/more": b""}), "runs/more is not as it was archived"),
-        (lambda files: files.pop("digests.json"), "is no archive of runs"),
+        (lambda files: files.pop("digests.json"), "is not an archive of runs"),
         (lambda files: files.update({"digests.json": b"[]"}), "is not as it was archived"),
-        (lambda files: files.update({"digests.json": b"{"}), "is no archive of runs"),
+        (lambda files: files.update({"digests.json": b"{"}), "is not an archive of runs"),
         (
             lambda files: files.update(
                 {"digests.json": json.dumps({**json.loads(files["digests.json"]), "../x": "e3b0c44298fc1c149afbf4c8996fb"
                  "92427ae41e4649b934ca495991b7852b855"}).encode(), "../x": b""}
             ),
-            "has no place in an archive",
+            "does not belong in an archive",
         ),
     ],
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_what_is_no_archive_is_one_line(repro, tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("text")
     done = repro("sync", "text.zip")
     assert done.returncode == 2
-    assert "text.zip: is no archive of runs" in done.stderr
+    assert "text.zip: is not an archive of runs" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

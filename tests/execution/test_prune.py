@@ -24,7 +24,7 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     folder = next(one for one in journal.find(tmp_path / "runs") if journal.read(one).attempts[0].variant == "wide")
     asked = repro("prune", folder.name[:6])
     assert asked.returncode == 0, asked.stderr
-    assert "nothing was removed, --apply does" in asked.stdout
+    assert "nothing was removed; add --apply to remove them" in asked.stdout
     assert folder.exists()
     assert active(tmp_path) == 3
     done = repro("prune", folder.name[:6], "--apply")
@@ -66,7 +66,7 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [([], "names no run (allowed: keys, or --states"), (["--states", "endet"], "did you mean 'ended'?")],
+    [([], "no run was given (allowed: keys, or --states"), (["--states", "endet"], "did you mean 'ended'?")],
 )
 def test_what_is_not_meant_is_one_line(repro, words, line) -> None:
     done = repro("prune", *words)

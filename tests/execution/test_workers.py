@@ -105,7 +105,7 @@ def test_each_worker_records_the_code_that_it_runs_and_the_sweep_says_that_it_ch
     loop.write_text(loop.read_text() + "# changed\n")
     output = sweep.communicate(timeout=200)[0]
     assert sweep.returncode == 0, output
-    assert output.count("the code has changed since the sweep began") == 1
+    assert output.count("the code has changed since the sweep started") == 1
     first, second = sorted(
         (journal.read(folder) for folder in journal.find(tmp_path / "runs")), key=lambda one: one.entries[0].time_ms
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repro.errors import InputError
-from repro.tracking import store
+from repro.tracking import store, views
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import EXPERIMENT, connect, resolve
 
@@ -38,6 +38,7 @@ def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
     assert experiment.name == EXPERIMENT == "squeezenet-repro"
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert "repro.variant" in experiment.tags["mlflow.note.content"]
+    assert '"metricKey": "val_accuracy"' in experiment.tags["mlflow.sharedViewState.curves"]
     assert connect().experiment_id == opened.experiment_id
     assert (
         opened.link == f"http://127.0.0.1:5000/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning"
@@ -46,6 +47,16 @@ def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
     with pytest.raises(InputError, match="mlflow experiments restore"):
         connect()
     assert connect(experiment="mine").experiment_id == other.experiment_id != opened.experiment_id
+
+
+def test_any_experiment_of_a_sweep_opens_on_its_runs_unless_its_user_has_chosen_otherwise(here: Path) -> None:
+    opened = connect(experiment="mine")
+    views.offer(opened.client, opened.experiment_id)
+    tags = opened.client.get_experiment(opened.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    opened.client.set_experiment_tag(opened.experiment_id, "mlflow.experimentKind", "genai_development")
+    views.offer(opened.client, opened.experiment_id)
+    assert opened.client.get_experiment(opened.experiment_id).tags["mlflow.experimentKind"] == "genai_development"
 
 
 def test_an_experiment_that_is_given_goes_before_the_environments_but_not_before_mlflow_runs(
