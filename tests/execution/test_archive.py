@@ -114,11 +114,11 @@ JOURNAL = f"runs/{'a' * 16}/{journal.NAME}"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda files: files.update({JOURNAL: files[JOURNAL].replace(b"1.25", b"1.35")}), "is not as it was archived"),
-        (lambda files: files.pop(JOURNAL), "is not as it was archived"),
-        (lambda files: files.update({"runs/more": b""}), "runs/more is not as it was archived"),
+        (lambda files: files.update({JOURNAL: files[JOURNAL].replace(b"1.25", b"1.35")}), "differs from what was archived"),
+        (lambda files: files.pop(JOURNAL), "differs from what was archived"),
+        (lambda files: files.update({"runs/more": b""}), "runs/more differs from what was archived"),
         (lambda files: files.pop("digests.json"), "is not an archive of runs"),
-        (lambda files: files.update({"digests.json": b"[]"}), "is not as it was archived"),
+        (lambda files: files.update({"digests.json": b"[]"}), "differs from what was archived"),
         (lambda files: files.update({"digests.json": b"{"}), "is not an archive of runs"),
         (
             lambda files: files.update(
