@@ -235,7 +235,7 @@ def test_a_job_at_its_time_limit_goes_on_bit_for_bit_and_so_often_only(slurm: Pa
     code, words = Ledger.read(runs / "slurm" / "17.json").ends[jobs[1].folder.name]
     if code != Exit.DONE:  # it was not faster
         assert code == Exit.REFUSED, "the sweep does not try it again"
-        assert "has come to its time limit 2 times; set more `minutes` or `timeouts`" in words
+        assert "reached its time limit 2 times; increase `minutes` or `timeouts`" in words
 
     (runs / "slurm" / "17.json").unlink()
     assert batch(jobs, runs / "slurm", 1).wait(100) == Exit.DONE

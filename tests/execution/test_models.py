@@ -126,7 +126,7 @@ def test_a_better_seed_takes_the_mark_and_the_alias_and_the_former_keeps_its_pla
 ) -> None:
     registered = repro(project, "register", "--study", "tiny", "--variant", "narrow", "--alias", "champion")
     assert registered.startswith("tiny version 1, alias champion: narrow seed ")
-    assert "known already" in repro(project, "register", "--study", "tiny", "--variant", "narrow")
+    assert "already registered" in repro(project, "register", "--study", "tiny", "--variant", "narrow")
     (former,) = logged(client)["narrow"]
     repro(project, "register", "--study", "tiny", "--variant", "narrow", "--name", "other")
     for name, version in (("tiny", "1"), ("other", "1")):  # the column of MLflow's Models tab

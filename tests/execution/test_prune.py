@@ -57,7 +57,7 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=line):
             keys([name])
     asked: list[str] = []
-    with journal.claim(tmp_path / "bb"), pytest.raises(ReproError, match="another process holds it"):
+    with journal.claim(tmp_path / "bb"), pytest.raises(ReproError, match="another process uses it"):
         prune.prune(tmp_path / "bb", asked.index)
     assert prune.prune(tmp_path / "bb", lambda id: asked.append(id) or 3) == 3
     assert prune.marks(tmp_path) == {*asked}

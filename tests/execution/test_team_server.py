@@ -154,7 +154,7 @@ def test_four_sweeps_at_once_lose_and_double_nothing_while_server_and_database_r
     team.start()
     outputs = [sweep.communicate(timeout=500)[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0] * 4, "\n".join(outputs)
-    assert all("its journals keep everything until the store is back" in output for output in outputs)
+    assert all("the journals keep everything until the store is back" in output for output in outputs)
     assert sorted(team.rows(POINTS.replace("%", "%%"))) == said(tmp_path / "runs"), "nothing is lost or doubled"
     names = [f"{variant} seed {seed}" for seed in range(4) for variant in ("narrow", "wide")]
     assert sorted(team.rows("SELECT name, status FROM runs")) == sorted(

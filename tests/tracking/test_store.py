@@ -49,7 +49,7 @@ def test_the_experiment_is_one_of_the_projects_own(here: Path) -> None:
     assert connect(experiment="mine").experiment_id == other.experiment_id != opened.experiment_id
 
 
-def test_any_experiment_of_a_sweep_opens_on_its_runs_unless_its_user_has_chosen_otherwise(here: Path) -> None:
+def test_any_experiment_of_a_sweep_is_tagged_unless_its_user_has_chosen_otherwise(here: Path) -> None:
     opened = connect(experiment="mine")
     views.offer(opened.client, opened.experiment_id)
     tags = opened.client.get_experiment(opened.experiment_id).tags
