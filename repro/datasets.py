@@ -112,7 +112,7 @@ class DataSpec(Strict):
     dataset: Annotated[str, BeforeValidator(_data_set)] = "cifar10"
     """Name of the data set; `imagefolder:` with the folder's own name for a folder of images."""
     digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of all images and labels; of a folder of images, of its files and the size asked for."""
+    """SHA-256 of all images and labels; of a folder of images, of its files and the image size."""
     split_digest: str = Field("", pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the indices of the training, validation and test split, without folds."""
     image_size: int = Field(32, ge=8, le=1024)

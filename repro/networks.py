@@ -46,7 +46,7 @@ class _Network(Strict):
 
     name: str
     classes: int = Field(10, ge=2, le=100_000)
-    """Number of classes the network tells apart."""
+    """Number of classes."""
     input_size: int = Field(32, ge=8, le=1024)
     """Height and width of the input images in pixels."""
 
@@ -70,11 +70,11 @@ class SqueezeNetSpec(_Declared):
     name: Literal["squeezenet"]
     """Network: `squeezenet`, `alexnet`, `torchvision` (one of torchvision's) or `python` (a function of your own)."""
     fire_modules: int = Field(8, ge=1, le=64)
-    """Number of Fire modules before replication and removal; they are called fire2, fire3, ..."""
+    """Number of Fire modules before replication and removal; their names are fire2, fire3, ..."""
     base_e: int = Field(128, ge=1, le=4096)
     """Expand width (channels) of the first Fire modules."""
     incr_e: int = Field(128, ge=0, le=4096)
-    """Channels that the expand width grows by after every `model.freq` modules."""
+    """Channels added to the expand width after every `model.freq` modules."""
     freq: int = Field(2, ge=1, le=64)
     """Number of successive Fire modules of one width."""
     squeeze_ratio: float = Field(0.125, gt=0, le=1)
@@ -94,15 +94,15 @@ class SqueezeNetSpec(_Declared):
     first_padding: int = Field(0, ge=0, le=15)
     """Padding of the first convolution, in pixels a side."""
     pools: Layers = ("conv1", "fire4", "fire8")
-    """Layers that a 3x3 max pool of stride 2 (ceil mode) follows; one with no Fire module behind it is omitted."""
+    """Layers followed by a 3x3 max pool of stride 2 (ceil mode); a pool with no Fire module after it is omitted."""
     replicated: Repeated = ()
-    """Fire modules with a replica of the same width right behind them; a name given twice gives two replicas."""
+    """Fire modules followed by a replica of the same width; a name given twice gives two replicas."""
     removed: Layers = ()
-    """Fire modules that are dropped; a pool after one of them stays where it was."""
+    """Fire modules that are removed; a pool after one of them stays in place."""
     residual: Literal["none", "simple", "complex"] = "none"
     """Additions around Fire modules: `none`, `simple` (identity, where widths agree) or `complex` (1x1 convolutions too)."""
     batch_norm: Literal["none", "fire", "outside", "all"] = "none"
-    """Where batch normalization stands: `none`, `fire`, `outside` or `all`."""
+    """Where batch normalization is applied: `none`, `fire`, `outside` or `all`."""
     head_relu: bool = False
     """Whether a ReLU follows the last convolution, as in the first SqueezeNet release."""
 
@@ -184,7 +184,7 @@ class _Foreign(_Network):
     """A network whose code is not the project's: it is called with `args`."""
 
     args: Annotated[Mapping[str, Any], AfterValidator(_arguments)] = Field(default_factory=dict)
-    """Arguments of the architecture or function by name, each a setting of its own: `model.args.width`."""
+    """Arguments of the architecture or function by name, each a separate setting: `model.args.width`."""
 
     def __hash__(self) -> int:
         return hash((type(self), *(tuple(value.items()) if isinstance(value, Mapping) else value for _, value in self)))

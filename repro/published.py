@@ -110,21 +110,21 @@ class Claim(Strict):
     """
 
     says: str = Field(min_length=1)
-    """The sentence in the words of whoever declares it."""
+    """The claim in words."""
     section: str = ""
-    """Where the paper says it; empty for a question of one's own."""
+    """The section of the paper; empty for your own claim."""
     metric: Metric = "test"
     """What is compared: `test`, `val`, `gap`, `size`, `best_epoch`, `epoch_seconds` or `training_seconds`."""
     direction: Literal["higher", "lower", "alike"] = "higher"
-    """`higher`, `lower` or `alike`, of the first row, seen from the second; alike: closer than the margin."""
+    """`higher`, `lower` or `alike`: the first row relative to the second; alike means closer than the margin."""
     margin: float = 0.0
-    """The first row is ahead by more than this, in the metric's unit: -1 allows it to be up to one point behind."""
+    """The least lead of the first row, in the metric's unit; -1 allows it to be up to one point behind."""
     slack: float = Field(0.0, ge=0)
     """Of `ordered`: by how much a row may fall behind the one before it."""
     all: _Pairs | None = None
-    """Pairs of rows (first, second), for every one of which it holds."""
+    """Pairs of rows (first, second); the claim must hold for every pair."""
     any: _Pairs | None = None
-    """Pairs of rows, for at least one of which it holds."""
+    """Pairs of rows; the claim must hold for at least one pair."""
     best: str | None = None
     """One row, which is compared with each of `than`."""
     than: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -181,18 +181,18 @@ class Protocol(Strict):
     """How published accuracies are said to have come about."""
 
     seeds: int = Field(ge=1)
-    """Runs that each accuracy is said to be a mean of."""
+    """Number of runs that each accuracy is said to average."""
     images: int = Field(ge=1)
-    """Images that one accuracy is counted on."""
+    """Number of images that each accuracy is measured on."""
 
 
 class Claimed(Strict):
     """What is published about some rows beside the numbers of each."""
 
     claims: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")], Claim] = Field(default_factory=dict)
-    """What runs shall confirm or contradict, over rows `study/variant`."""
+    """Claims that are tested on the runs; rows are `study/variant`."""
     protocol: Protocol | None = None
-    """How the published accuracies came about; `repro audit` checks them by it."""
+    """How the published accuracies were obtained; used by `repro audit`."""
 
     @property
     def claimed(self) -> tuple[tuple[str, str], ...]:

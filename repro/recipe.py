@@ -50,7 +50,7 @@ class _Moments(_Scheduled):
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
     eps: float = Field(1e-8, gt=0, le=1, description="Term added to the denominator.")
-    weight_decay: float = Field(0.0, ge=0, le=10, description="L2 penalty (with AdamW: decay apart from the gradient).")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="L2 penalty (with AdamW: decoupled weight decay).")
 
 
 class AdaBoundSpec(_Moments):
@@ -92,14 +92,14 @@ OptimizerSpec: TypeAlias = AdaBoundSpec | AdamSpec | AdamWSpec | SGDSpec
 class TrainingSpec(Strict):
     """How long, in what batches, in which arithmetic."""
 
-    epochs: int = Field(100, ge=1, le=100_000, description="Epochs at most.")
+    epochs: int = Field(100, ge=1, le=100_000, description="Maximum number of epochs.")
     patience: int = Field(
         15,
         ge=1,
         le=100_000,
-        description="Epochs without a better validation accuracy after which training stops.",
+        description="Early stopping: epochs without a better validation accuracy.",
     )
-    batch_size: int = Field(50, ge=1, le=100_000, description="Images a step.")
+    batch_size: int = Field(50, ge=1, le=100_000, description="Batch size.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Arithmetic of convolutions and linear layers, `fp32` or `bf16` as under autocast; weights and optimizer"

@@ -18,24 +18,24 @@ class Variant(Strict):
     """One row of a study."""
 
     title: str = Field(min_length=1)
-    """What stands in the table."""
+    """Its label in the table."""
     base: str | None = None
-    """The variant this one differs from, where it is not the study's own base."""
+    """The variant that it is based on, if that is not the study's base."""
     set: Mapping[str, Any] = Field(default_factory=dict)
     """Dotted settings that differ from the base's."""
     labels: Mapping[str, str] = Field(default_factory=dict)
-    """Names that entry points choose by, as `fire: removed`."""
+    """Labels by which entry points select variants, such as `fire: removed`."""
     published: Published = Published()
     """The numbers published for this row."""
     note: str = ""
-    """Why a published number cannot be met, or what of the declaration is our reading; shown beside the row."""
+    """Shown beside the row: why a published number cannot be met, or what in the declaration is an interpretation."""
 
 
 class Elsewhere(Strict):
     """A model that others published on the same data set, for the figure of accuracy against size."""
 
     title: str = Field(min_length=1)
-    """How the figure names it."""
+    """Its label in the figure."""
     year: int = Field(ge=1950, le=2100)
     """The year of its publication, shown beside the title."""
     parameters: int = Field(ge=1)
@@ -52,29 +52,29 @@ class Study(Claimed):
     title: str = Field(min_length=1)
     """The heading of its table."""
     question: str = Field(min_length=1)
-    """What its table answers."""
+    """The question that its table answers."""
     section: str = ""
     """The section of the paper that reports it."""
     table: int | None = None
-    """The number of the paper's table; without one it stands in the text only."""
+    """The number of the paper's table; absent if only the text reports it."""
     base: str | None = None
-    """Base of every variant that names none: a variant of this study or `study/variant`."""
+    """Base of the variants that name none: a variant of this study, or `study/variant`."""
     against: str | None = None
-    """The variant that all rows are compared with where it is not their base: of this study or `study/variant`."""
+    """The variant that all rows are compared with, if it is not their base: of this study, or `study/variant`."""
     axis: str | None = None
-    """The swept hyperparameter as a dotted name, for the studies that sweep one."""
+    """The swept hyperparameter as a dotted name, if the study sweeps one."""
     include_base: bool = True
-    """Whether a study of one's own trains and shows its base as the first row, where it is not one of its variants."""
+    """Whether your own study trains its base and shows it as the first row, if it is not one of its variants."""
     folds: int | None = Field(None, ge=2, le=1000)
     """Number of folds of a cross-validation: each row is trained once for each fold and seed."""
     grid: Mapping[str, Any] = Field(default_factory=dict)
     """Fields with lists of values: every combination is a variant, and every field a column of the table."""
     zip: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields with lists of values of one length, which go side by side; each combination with one of the grid's."""
+    """Fields with lists of equal length, combined element by element; each is combined with every point of the grid."""
     elsewhere: Annotated[tuple[Elsewhere, ...], Field(strict=False)] = ()
-    """Models of others on the same data set, shown in the figure of accuracy against size and judged nowhere."""
+    """Other published models on the same data set, shown only in the figure of accuracy against size."""
     variants: Mapping[Slug, Variant] = Field(min_length=1)
-    """Its rows by name; not needed beside `grid` or `zip`."""
+    """Its rows by name; optional with `grid` or `zip`."""
 
     @model_validator(mode="before")
     @classmethod

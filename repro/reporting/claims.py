@@ -65,7 +65,7 @@ class Judged:
     slug: str
     says: str
     section: str
-    """Where the paper says it; empty for a question of one's own."""
+    """The section of the paper; empty for your own claim."""
     verdict: Decision
     why: str
     """One line: the differences with their intervals, n, and what n can tell."""
