@@ -202,8 +202,8 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     if found is None:
         return _Step(f"no {claim.metric} of {first.title} or {second.title}")
     why = _told(first, second, found, claim.metric)
-    if claim.metric in _TIMES and len({(run.record.hardware, run.record.side_by_side)
-                                       for row in (first, second) for run in row.runs}) > 1:  # fmt: skip
+    machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
+    if claim.metric in _TIMES and len(machines) > 1:
         return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
     if claim.direction == "alike":
         support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
@@ -211,7 +211,6 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     else:
         support, against = found.p_beyond(sign * margin, sign), found.p_beyond(sign * margin, -sign)
         ahead = sign * found.estimate - margin
-    # of folds their number decides, not that of seeds
     needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
     return _Step(
         why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
@@ -319,10 +318,9 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     if number is not None and expected.low is not None and expected.high is not None:
         moved = (expected.estimate - number, expected.low - number, expected.high - number)
         against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
-        why.append(
-            f"On validation one more run is expected between {expected.low:.2f} and {expected.high:.2f}%, against {number:g}%."
-        )
-    why.append(f"A match may be at most {parity:g} points behind in both.")
+        between = f"between {expected.low:.2f} and {expected.high:.2f}%"
+        why.append(f"On validation one more run is expected {between}, against {number:g}%.")
+    why.append(f"A match may be at most {parity:g} point{'s' * (parity != 1)} behind in both.")
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
         off, what = min(below)

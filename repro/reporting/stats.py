@@ -2,9 +2,9 @@
 
     pool (noise over seeds) ─► mean, difference, dunnett (over seeds) and prediction (over seeds and images)
 
-Every interval is a 95% one. Runs are independent samples: two runs of one seed share the order of their images and nothing
-else, so nothing is paired by seed. Where the noise is not known (no row has two runs, or all values are equal) there is no
-interval and no p value. Values and noise are in one unit, whatever it is; docs/statistics.md has the formulas.
+Every interval is a 95% one. Runs of one seed share the order of their images and nothing else: runs are independent samples.
+Where the noise is unknown (no row has two runs, or all values are equal) there is no interval and no p value. Values and
+noise are in one unit, whatever it is; docs/statistics.md has the formulas.
 """
 
 from __future__ import annotations
@@ -276,10 +276,7 @@ def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = Non
 
 
 def runs_to_exclude(distance: float, accuracy: float, noise: Noise | None, images: Images) -> int | None:
-    """The fewest runs whose `prediction` has a half-width below `distance`; None: unknown noise, or no number of runs.
-
-    There may be none since the new run's own seed and images stay.
-    """
+    """The fewest runs whose `prediction` is narrower than `distance` to each side; None: unknown noise, or no such number."""
     return _fewest(lambda n: prediction(np.full(n, accuracy), _known(noise, n), images), distance)
 
 
