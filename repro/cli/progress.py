@@ -226,7 +226,7 @@ def _announcement(event: Planned, left: Left | None) -> str:
     if left is None:
         text += "; no earlier run on this machine to estimate the time from"
     else:
-        text += f"; {_told(left).rstrip(',')} estimated from earlier runs"
+        text += f"; {_told(left).rstrip(',')}, estimated from earlier runs"
     epochs, seeds = event.trains[0].spec.training.epochs, {run.seed for run in event.trains}
     shorter = [f"--epochs {max(1, epochs // 5)}"] if epochs > 5 else []
     shorter += [f"--seeds {min(seeds)}"] if len(seeds) > 1 else []
