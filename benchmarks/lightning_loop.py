@@ -15,7 +15,6 @@ from benchmarks import asked, peer_data  # loads torchvision in the way it needs
 from benchmarks.stopwatch import Stopwatch, say
 from benchmarks.usual_loop import optimizer_for
 from repro.spec import RunSpec
-from repro.training.models import build
 
 # isort: split
 import lightning
@@ -28,7 +27,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.model = build(spec.model)
+        self.model = peer_data.network(spec.model)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         """The loss of a batch."""

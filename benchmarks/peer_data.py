@@ -1,4 +1,4 @@
-"""The data as the peers read it: torchvision's data set with ToTensor and Normalize, behind a DataLoader."""
+"""What the peers train: the network in torch's own layout, and torchvision's data set behind a DataLoader."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from repro.datasets import DataSpec
+from repro.networks import ModelSpec
 from repro.training.data import load
+from repro.training.models import build
 from repro.training.prepare import prepare
 from repro.training.torchvision_shim import import_torchvision
 
@@ -26,6 +29,11 @@ STATISTICS = {
     "digits": ((0.30370163917541504,) * 3, (0.3754793703556061,) * 3),
 }
 """Mean and standard deviation of each channel over the training images, as such programs carry them along."""
+
+
+def network(spec: ModelSpec) -> nn.Module:
+    """The network as torch makes it, its filters contiguous; those of our own programs lie channels last."""
+    return build(spec).to(memory_format=torch.contiguous_format)
 
 
 class Digits(Dataset):

@@ -16,7 +16,6 @@ from benchmarks import asked, peer_data
 from benchmarks.stopwatch import Stopwatch, say
 from repro.recipe import AdaBoundSpec
 from repro.spec import flatten
-from repro.training.models import build
 
 
 def optimizer_for(model: nn.Module, spec: AdaBoundSpec) -> AdaBound:
@@ -66,7 +65,7 @@ def main() -> None:
     spec = given.spec
     watch = Stopwatch(given.warmup, given.steps, say)
     torch.manual_seed(spec.seed)
-    model = build(spec.model)
+    model = peer_data.network(spec.model)
     optimizer = optimizer_for(model, spec.optimizer)
     train_loader, val_loader = peer_data.loaders(given.dataset, given.data_dir, spec.training.batch_size, given.workers)
     with mlflow.start_run():

@@ -63,11 +63,10 @@ def one_thread():
 @pytest.mark.parametrize(("model", "comparable"), [("alexnet", STEPS), ("squeezenet_bn", 1)])
 def test_the_usual_loop_computes_the_same(model, comparable, folder, one_thread):
     from benchmarks import peer_data, usual_loop
-    from repro.training.models import build
 
     asked, weights, batches, logits = _first_steps(model, folder)
     torch.manual_seed(asked.seed)
-    peer = build(asked.model)
+    peer = peer_data.network(asked.model)
     state = peer.state_dict()
     assert state.keys() == weights.keys()
     assert all(torch.equal(state[name], weights[name]) for name in state)
@@ -415,3 +414,10 @@ def test_the_memory_of_a_folder_of_images_is_seen(folder):
 @pytest.mark.slow
 def test_the_first_step_of_a_sweep_is_seen(folder, tmp_path):
     assert start.first_step_seconds(tmp_path, "digits", folder, sides=1) > 0
+
+
+def test_peers_train_in_torchs_own_layout():
+    from benchmarks import peer_data
+
+    network = peer_data.network(spec("squeezenet_bn").model)
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
