@@ -124,7 +124,7 @@ def outcome(row: Row) -> str:
         f"{n} {word}" for word in ("diverged", "chance") if (n := sum(run.record.outcome == word for run in row.runs))
     ]
     if still := sum(run.improving for run in row.runs):
-        ends.append("still improving" if still == len(row.runs) else f"{still} still improving")
+        ends.append("epoch limit" if still == len(row.runs) else f"{still} epoch limit")
     if row.missing:
         total = len(row.runs) + len(row.missing)
         ends.append(f"{len(row.runs)} of {total} runs" if row.runs else "no run yet")

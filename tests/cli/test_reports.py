@@ -225,7 +225,7 @@ def test_a_terminal_shows_whole_words_and_numbers(
     ]
     frame = pd.DataFrame({"title": titles, "n": [3, 3, 10]})
     frame = frame.assign(val_mean=71.354, val_sd=0.661, published_val=73.72, verdict="ours below", test_mean=70.551)
-    frame = frame.assign(test_sd=0.524, best_epoch=71.5, size_mib=2.902, outcome="1 chance, 2 still improving")
+    frame = frame.assign(test_sd=0.524, best_epoch=71.5, size_mib=2.902, outcome="1 chance, 2 epoch limit")
     frame = frame.assign(at_most=False, marks="")
     columns = tuple(column for column in tables.STUDY_COLUMNS if column.name in tables.BRIEF)
     monkeypatch.setenv("COLUMNS", str(width))

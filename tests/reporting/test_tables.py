@@ -154,7 +154,7 @@ def test_what_is_missing_or_went_wrong_is_said_and_breaks_nothing(store):
 
 def test_a_run_that_the_limit_of_epochs_ended_is_marked(store):
     table = join.tables(store.sweep("best", epochs=100).contents())[0]
-    assert shown(sheet_of(table), 0)["outcome"] == "still improving"
+    assert shown(sheet_of(table), 0)["outcome"] == "epoch limit"
 
 
 def test_without_a_run_of_alexnet_sizes_are_compared_with_the_published_one(store):
