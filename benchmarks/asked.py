@@ -26,7 +26,7 @@ class Asked:
     workers: int
     """Processes that load data, for the programs that have such."""
     device: str = "cpu"
-    """"cuda" for our own program: warm-up and steps are whole epochs then."""
+    """On "cuda" warm-up and steps are whole epochs."""
     deterministic: bool = True
     """On a GPU: take only algorithms that give the same bits each time."""
 

@@ -221,21 +221,24 @@ def _gpu(records: Sequence[Record]) -> str:
     record, found = newest(records, "gpu")
     if record is None:
         return ""
-    settings = sorted({(not one["deterministic"], one["processes"]) for one in found})
+    asked = [(one["program"], not one["deterministic"], one["processes"]) for one in found]
+    settings = sorted(set(asked))
     rows = []
     for model, precision in _COMPARED:
         cells = []
-        for fast, count in settings:
+        for setting in settings:
             # side by side, that many epochs are done in the time of one
             seconds = [
-                statistics.fmean(one["epoch_seconds"]) / count
-                for one in found
-                if (one["model"], one["precision"], one["deterministic"], one["processes"])
-                == (model, precision, not fast, count)
+                statistics.fmean(one["epoch_seconds"]) / one["processes"]
+                for one, its in zip(found, asked, strict=True)
+                if (its, one["model"], one["precision"]) == (setting, model, precision)
             ]
             cells.append(f"{statistics.median(seconds):.2f}" if seconds else "")
         rows.append([f"{MODELS[model]}, {precision}", *cells])
-    head = [f"{count} concurrent{', not deterministic' if fast else ''}" for fast, count in settings]
+    head = [
+        f"{count} concurrent{', not deterministic' if fast else ''}" if program == "ours" else "the usual loop"
+        for program, fast, count in settings
+    ]
     head = ["seconds per epoch of a run, in effect", *head]
     return f"{_measured(record, found, found[0]['hardware'])}\n\n{_table(head, rows)}"
 

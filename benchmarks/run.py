@@ -157,7 +157,7 @@ def flat(options: Options, number: int) -> Iterator[Measurement]:
 
 
 def gpu(options: Options, number: int) -> Iterator[Measurement]:
-    """Seconds of an epoch on a GPU, for some runs side by side, and for one that need not be repeatable.
+    """Seconds of an epoch on a GPU: of some runs side by side, of one that need not be repeatable, and of the usual loop.
 
     Raises:
         ReproError: there is no CUDA device, and nothing else is asked for.
@@ -169,19 +169,21 @@ def gpu(options: Options, number: int) -> Iterator[Measurement]:
             raise ReproError("--only gpu: there is no CUDA device here")
         return
     card = environment.gather(device="cuda", threads=1, side_by_side=1, deterministic=True).hardware
-    settings = [*((count, True) for count in GPU_RUNS), (1, False)]
+    settings = [*(("ours", count, True) for count in GPU_RUNS), ("ours", 1, False)]
     for model in MODELS:
         for precision in ("fp32", "bf16"):
-            for count, deterministic in settings:
+            peers = [("usual_loop", 1, False)] if precision == "fp32" else []
+            for program, count, deterministic in [*settings, *peers]:
                 asked = replace(
-                    options.asked(model, precision),
+                    options.asked(model, precision, workers=2),
                     **{"device": "cuda", "deterministic": deterministic, "warmup": 1, "steps": GPU_EPOCHS},
                 )
-                reports, _ = processes.timed("ours", asked.words(), count=count, threads=1)
+                reports, _ = processes.timed(program, asked.words(), count=count, threads=1)
                 yield {
                     "part": "gpu",
                     "round": number,
                     "hardware": card,
+                    "program": program,
                     "model": model,
                     "precision": precision,
                     "deterministic": deterministic,

@@ -244,27 +244,29 @@ def test_no_record_is_said_so():
 
 
 def test_a_gpu_is_a_machine_of_its_own(made):
-    def epochs(count, deterministic, *seconds):
+    def epochs(count, deterministic, *seconds, program="ours", precision="bf16"):
         return {
             "part": "gpu",
+            "program": program,
             "round": 1,
             "hardware": "NVIDIA X1",
             "model": "squeezenet_bn",
-            "precision": "bf16",
+            "precision": precision,
             "deterministic": deterministic,
             "processes": count,
             "epoch_seconds": list(seconds),
         }
 
     found = [epochs(1, True, 1.5), epochs(2, True, 2.0, 2.4), epochs(1, False, 1.25)]
+    found.append(epochs(1, False, 9.0, program="usual_loop", precision="fp32"))
     there = made | {"machine": made["machine"] | {"hardware": "its host, 16 cores"}, "measurements": found}
     shown = run.markdown([made, there]).splitlines()
     assert "| SqueezeNet, batchnorm, fp32 | 2.50 |  |" in shown
     assert (
-        "| seconds per epoch of a run, in effect | 1 concurrent | 2 concurrent | 1 concurrent, not deterministic |"
-        in shown
+        "| seconds per epoch of a run, in effect | 1 concurrent | 2 concurrent | 1 concurrent, not deterministic"
+        " | the usual loop |" in shown
     )
-    assert "| SqueezeNet, batchnorm, bf16 | 1.50 | 1.10 | 1.25 |" in shown
+    assert "| SqueezeNet, batchnorm, bf16 | 1.50 | 1.10 | 1.25 |  |" in shown
     assert any("on NVIDIA X1, Python" in line for line in shown)
 
 
@@ -335,8 +337,8 @@ def test_a_gpu_is_measured_where_there_is_one(folder, monkeypatch, capsys):
     if torch.cuda.is_available():
         assert code == 0
         assert (
-            "| seconds per epoch of a run, in effect | 1 concurrent | 2 concurrent | 1 concurrent, not deterministic |"
-            in shown.out
+            "| seconds per epoch of a run, in effect | 1 concurrent | 2 concurrent | 1 concurrent, not deterministic"
+            " | the usual loop |" in shown.out
         )
     else:
         assert code != 0
