@@ -25,7 +25,7 @@ from repro.reporting.claims import DECISIONS, Judged
 from repro.reporting.frame import Answer, Row, Run
 from repro.reporting.join import Table
 from repro.reporting.sheets import Column, Sheet, latex_text, records
-from repro.reporting.tables import cell, number, probability, provenance
+from repro.reporting.tables import cell, epoch, number, probability, provenance
 from repro.rows import RunRow
 from repro.spec import flatten
 
@@ -54,7 +54,7 @@ _QUANTITIES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "diff_low": ("test_diff_low", _SIGNED), "diff_high": ("test_diff_high", _SIGNED),
     "diff_p": ("test_diff_p", probability), "base": ("base_title", str), "size": ("size_mib", _TWO),
     "size_verdict": ("size_verdict", str), "smaller": ("times_smaller", number(1)), "parameters": ("parameters", _WHOLE),
-    "multiply_adds": ("multiply_adds", _WHOLE), "best_epoch": ("best_epoch", number(1)),
+    "multiply_adds": ("multiply_adds", _WHOLE), "best_epoch": ("best_epoch", epoch),
     "epoch_seconds": ("epoch_seconds", _TWO), "title": ("title", str), "changed": ("changed", str),
 }  # fmt: skip
 """Quantity of a variant -> the frame's column and how a text shows it."""

@@ -158,6 +158,11 @@ def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) ->
     return shown
 
 
+def epoch(value: Any) -> str:
+    """A mean of epochs to one decimal; a whole one as such."""
+    return number(1)(value).removesuffix(".0")
+
+
 def probability(p: Any) -> str:
     """A p value to three decimals."""
     return "< 0.001" if p < 0.0005 else number(3)(p)
@@ -211,7 +216,7 @@ STUDY_COLUMNS = (
     Column("test_diff", "points (95%)", difference("test_diff"), "Test minus base", short="diff."),
     Column("test_diff_p", "p", cell("test_diff_p", probability), "Test minus base"),
     Column("base", "base", cell("base_title"), "Test minus base", kind="name"),
-    Column("best_epoch", "ours", cell("best_epoch", number(1)), "Best epoch", short="best epoch"),
+    Column("best_epoch", "ours", cell("best_epoch", epoch), "Best epoch", short="best epoch"),
     Column("published_epoch", "published", cell("published_epoch", number(0)), "Best epoch"),
     Column("epoch_seconds", "ours", cell("epoch_seconds", number(2)), "Seconds per epoch", short="s/epoch"),
     Column("published_seconds", "published", cell("published_seconds", number(2)), "Seconds per epoch"),

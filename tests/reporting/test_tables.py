@@ -300,3 +300,7 @@ def test_the_fields_of_a_grid_are_columns_of_their_own(store):
     assert sheet_of(table, "n", "val").cells[0][0].alone == "first kernel"
     assert "changed" not in {column.name for column in sheet_of(table).cells[0]}, "the page has a column a field"
     assert tables.study_frame(table)["changed"].str.contains("final lr 0.1").any(), "the CSV has both"
+
+
+def test_an_epoch_has_a_decimal_only_where_it_is_a_mean_of_several():
+    assert [tables.epoch(value) for value in (91.0, 45.5, 100 / 3, None)] == ["91", "45.5", "33.3", ""]
