@@ -73,7 +73,7 @@ def experiment(tmp_path: Path, digits: Path, text: str) -> list[str]:
             "on 2 images of 32x32 in fp32: returned the shape (2, 7) (allowed: (2, 10), a logit a class)",
         ),
         ("my_nets:map_of_logits", "returned the shape (2, 10, 30, 30) (allowed: (2, 10), a logit a class)"),
-        ("my_nets:for_other_sizes", "mat1 and mat2 shapes cannot be multiplied (2x3072 and 100x10)"),
+        ("my_nets:for_other_sizes", "mat1 and mat2 shapes cannot be multiplied (1x3072 and 100x10)"),
         ("my_nets:fails", "my_nets:fails: ValueError: two lines"),
     ],
 )

@@ -127,7 +127,7 @@ def test_no_part_of_a_credential_is_left_anywhere(server, repro, sweep_words, tm
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files}
     assert {".tex", ".html", ".jsonl", ".json", ".csv", ".db", ".png", ".md"} <= kinds
-    assert f" {server.uri}/#/experiments/" in trained.stdout, "a link has no user part"
+    assert f"{server.uri}/#/experiments/" in trained.stdout, "a link has no user part"
     for secret in ("s3%40cr", "s3@cr", "%2Fet", "s3%2540"):
         assert secret not in said
         assert not [path for path in files if secret.encode() in path.read_bytes()]
