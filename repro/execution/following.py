@@ -56,7 +56,7 @@ class Followed:
                     yield Epoch(self.run, entry.record)
                 case journal.Difference(epoch, metric, recorded, retrained):
                     yield Notice(
-                        f"{self.run.name}: epoch {epoch}was retrained and its {metric} is {retrained!r}, not"
+                        f"{self.run.name}: epoch {epoch} was retrained and its {metric} is {retrained!r}, not"
                         f" {recorded!r} as recorded: this machine does not reproduce the run bit for bit"
                     )
                 case RunResult():

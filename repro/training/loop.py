@@ -209,8 +209,9 @@ class Training:
         self._at = _Position(**{name: copy.copy(snapshot[name]) for name in _Position.__slots__})
         self._sums.copy_(snapshot["sums"])
         self._load_state(snapshot["model"])
-        for name, buffer in self._unsaved().items():
-            buffer.copy_(snapshot["buffers"][name])
+        unsaved = self._unsaved()
+        for name, buffer in snapshot.get("buffers", {}).items():  # which snapshots of former versions do not have
+            unsaved[name].copy_(buffer)
         self.optimizer.load_state_dict(snapshot["optimizer"])
         best = snapshot["best"]
         self._best = None if best is None else {name: tensor.to(self._device) for name, tensor in best.items()}

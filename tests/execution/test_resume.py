@@ -79,7 +79,7 @@ def test_a_retrained_epoch_that_differs_is_reported(repro, words, stopped, tmp_p
     journals.write(path, records)
     done = repro(*words)
     assert done.returncode == 0, done.stderr
-    assert f"epoch 2was retrained and its val_loss is {trained!r}, not 0.5 as recorded" in done.stdout
+    assert f"epoch 2 was retrained and its val_loss is {trained!r}, not 0.5 as recorded" in done.stdout
     assert journal.read(stopped).differences == (journal.Difference(2, "val_loss", 0.5, trained),)
     assert rows(tmp_path / "mlflow.db", "SELECT value FROM tags WHERE key = 'repro.differences'") == [("1",)]
 
