@@ -137,6 +137,7 @@ def test_a_submission_that_is_refused_is_made_again_when_a_job_has_ended(
     )
     wrapped.chmod(0o755)
     path = {"PATH": f"{wrapped.parent}:{cluster.variables['PATH']}"}
+    wait_for(lambda: not cluster.ask("squeue", "--noheader"), 60)
     done = repro(*sweep_words, "--executor", "slurm", "--offline", "true", env={**cluster.variables, **path})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("sbatch: error: job submit limit (asked for with --cpus-per-task=1; ") == 1
