@@ -40,10 +40,11 @@ def layers(network: nn.Module, images: Tensor) -> list[tuple[str, Layer, Tensor]
     def keep(layer: Any, inputs: Results, _: Tensor) -> None:
         found.setdefault((layer.weight.shape, inputs[0].shape), (names[layer], layer, inputs[0]))
 
-    for module in names:
-        module.register_forward_hook(keep)
+    hooks = [module.register_forward_hook(keep) for module in names]
     with torch.no_grad():
         network(images)
+    for hook in hooks:  # the fast passes cover no layer that has one
+        hook.remove()
     return list(found.values())
 
 

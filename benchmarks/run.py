@@ -229,18 +229,27 @@ def parse(words: list[str]) -> Options:
 def measure(options: Options) -> record.Record:
     """Measures all that is asked for, round by round, and says each figure as it comes.
 
+    A part whose program fails is said and left out from there on; what is measured by then is kept.
+
     Raises:
-        ReproError: the data set is not there, or a program under measurement failed.
+        ReproError: the data set is not there, or the first program under measurement failed.
     """
     _prepare(options)
     measurements: list[Measurement] = []
     load = []
+    failed: set[str] = set()
     for number in range(1, options.rounds + 1):
         load.append(os.getloadavg()[0])
-        for part in options.parts:
-            for found in PARTS[part](options, number):
-                measurements.append(found)
-                print(_line(found), file=sys.stderr, flush=True)
+        for part in (part for part in options.parts if part not in failed):
+            try:
+                for found in PARTS[part](options, number):
+                    measurements.append(found)
+                    print(_line(found), file=sys.stderr, flush=True)
+            except ReproError as error:
+                if not measurements:
+                    raise
+                failed.add(part)
+                print(f"benchmarks: {part} is left out: {error}", file=sys.stderr, flush=True)
     asked = {"dataset": options.dataset, "rounds": options.rounds, "steps": options.steps, "quick": options.quick}
     return record.make(asked, load, measurements)
 

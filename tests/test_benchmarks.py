@@ -1,5 +1,6 @@
 """The benchmark compares programs that compute the same, and reckons right; how fast they are is not tested."""
 
+import dataclasses
 import os
 import sys
 from importlib.util import find_spec
@@ -388,10 +389,31 @@ def test_a_step_is_compared_with_the_bare_passes(folder):
     assert {"step_ms", "bare_ms"} < found.keys()
 
 
-def test_layers_are_compared_that_compute_the_same(folder):
-    asked = Asked("squeezenet_bn", "fp32", "digits", folder, 0, 1, 0)
+def test_what_was_measured_before_a_program_failed_is_kept(folder, monkeypatch, capsys):
+    def fails(_, number):
+        if number == 2:
+            raise ReproError("benchmarks.step ended with code 1")
+        yield {"part": "step", "ratio": 1.0}
+
+    monkeypatch.setitem(run.PARTS, "step", fails)
+    monkeypatch.setitem(run.PARTS, "tracking", lambda _, number: [{"part": "tracking", "round": number}])
+    options = run.parse(["--dataset", "digits", "--data-dir", str(folder)])
+    made = run.measure(dataclasses.replace(options, parts=("step", "tracking")))
+    assert [one["part"] for one in made.measurements] == ["step", *["tracking"] * 3]
+    assert "step is left out: benchmarks.step ended with code 1" in capsys.readouterr().err
+    monkeypatch.setitem(run.PARTS, "step", lambda *_: fails(_, 2))
+    with pytest.raises(ReproError, match="ended with code 1"):
+        run.measure(dataclasses.replace(options, parts=("step",)))
+
+
+@pytest.mark.parametrize(
+    ("model", "first"), [("squeezenet_bn", ["fire2.expand_large.conv", "fire4.expand_large.conv"]), ("alexnet", [])]
+)
+def test_layers_are_compared_that_compute_the_same(folder, model, first):
+    asked = Asked(model, "fp32", "digits", folder, 0, 1, 0)
     found = processes.values("products", asked.words(), threads=1)
-    assert [one["layer"] for one in found][:2] == ["fire2.expand_large.conv", "fire4.expand_large.conv"]
+    assert [one["layer"] for one in found][: len(first)] == first
+    assert found
     for one in found:
         assert one["torch_ms"] > 0 < one["ours_ms"]
         assert 0 < one["torch_error"] < 3e-6 > one["ours_error"] > 0

@@ -34,6 +34,8 @@ def status(runs_dir: str, as_json: bool) -> None:
     from repro.cli.progress import duration
     from repro.execution import status as states
 
+    if not Path(runs_dir).is_dir():
+        raise InputError(f"{runs_dir}: no such folder; runs are stored in ./runs, or in the --runs-dir they were trained with")
     found = states.read(Path(runs_dir))
     if as_json:
         options.echo_json([asdict(one) for one in found])
@@ -47,7 +49,7 @@ def status(runs_dir: str, as_json: bool) -> None:
         where = f", on {one.host} (process {one.pid})" if one.state == "running" else ""
         where += f", job {one.job}" if one.job and one.state in {"running", "waiting"} else ""
         said = f": {one.message}" if one.message else ""
-        click.echo(
+        options.echo_line(
             f"{one.key}  {one.name:{width}}  {one.state:8}  epoch {one.epoch}/{one.epochs}{best}{left}{where}{said}"
         )
     counts = {state: sum(one.state == state for one in found) for state in states.STATES}

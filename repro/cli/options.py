@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -242,6 +244,12 @@ def as_json() -> Callable[[_Command], _Command]:
     """Whether a program reads what is said."""
     text = "Print JSON instead."
     return click.option("--json", "as_json", type=bool, is_flag=False, flag_value=True, default=False, help=text)
+
+
+def echo_line(text: str) -> None:
+    """Prints a line; on a terminal that is too narrow for it, it continues indented, with no word cut."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(text) + 1
+    click.echo(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
 def echo_json(value: object) -> None:

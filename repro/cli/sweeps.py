@@ -144,11 +144,11 @@ def plan(
         }
         rows.append(row)
         if not as_json:
-            click.echo(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
+            options.echo_line(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
         if nearest is not None and not row["finished"] and known is None:
             row["nearest"] = nearest.to(run.spec)
             if not as_json:
-                click.echo(f"    {nearest.words(run.spec)}")
+                options.echo_line(f"    {nearest.words(run.spec)}")
     if as_json:
         options.echo_json(rows)
         return

@@ -47,6 +47,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["ablation", "--set", "model.pools=[conv1", *DIGITS], ["model.pools"]),
         (["ablation", "--set", "seed=3", *DIGITS], ["--seeds"]),
         (["ablation", "--seeds", "a", *DIGITS], ["'a'", "0,1,2 or 0-9"]),
+        (["status", "--runs-dir", "rusn"], ["rusn: no such folder", "--runs-dir"]),
         (["ablation", "--seeds", "3-1", *DIGITS], ["3-1", "0-9"]),
         (["ablation", "--epochs", "3", "--set", "training.epochs=5", *DIGITS], ["--epochs 3", "training.epochs=5"]),
         (["ablation", "--patience", "3", "--set", "training.patience=5", *DIGITS], ["--patience 3", "patience=5"]),

@@ -52,6 +52,20 @@ def test_counts_agree_with_their_nouns() -> None:
     ]
 
 
+def test_a_line_that_is_wider_than_the_terminal_continues_indented(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    line = f"{'0' * 16}  tiny/wide  running   epoch 2/12, best validation accuracy 61.20%"
+    options.echo_line(line)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    options.echo_line(line)
+    piped, first, *others = capsys.readouterr().out.splitlines()
+    assert piped == line
+    assert others
+    assert max(map(len, (first, *others))) <= 40
+    assert all(other.startswith("    ") for other in others)
+    assert " ".join([first, *others]).split() == line.split()
+
+
 def test_another_system_is_refused_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert main(["models"]) == 2

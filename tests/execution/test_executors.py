@@ -309,6 +309,7 @@ def test_status_says_how_the_job_of_a_run_has_ended(slurm: Path, tmp_path: Path)
             "the job has come to its time limit",
         ),
         "a6": ("PENDING", (76, ""), "waiting", ""),
+        "a7": ("FAILED", None, "failed", "job 7 ended with state FAILED"),
     }
     lines = []
     (tmp_path / "slurm").mkdir()

@@ -62,10 +62,11 @@ class Submitted:
         self.stop()
 
     def last_words(self, lines: int = 1) -> str:
-        """The last lines that the run wrote, else those of the job."""
+        """The last lines that the run wrote, else those of the job, else how Slurm says that it ended."""
         _, words = self._end()
         if not words and self._log.is_file():
             words = self._log.read_text(errors="replace").strip()
+        words = words or f"job {self._job} ended with state {self._slurm.state(self._job) or 'unknown'}"
         return "\n".join(words.splitlines()[-lines:])
 
     def _end(self) -> tuple[int | None, str]:
