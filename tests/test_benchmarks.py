@@ -399,7 +399,7 @@ def test_what_was_measured_before_a_program_failed_is_kept(folder, monkeypatch, 
     monkeypatch.setitem(run.PARTS, "tracking", lambda _, number: [{"part": "tracking", "round": number}])
     options = run.parse(["--dataset", "digits", "--data-dir", str(folder)])
     made = run.measure(dataclasses.replace(options, parts=("step", "tracking")))
-    assert [one["part"] for one in made.measurements] == ["step", *["tracking"] * 3]
+    assert [one["part"] for one in made["measurements"]] == ["step", *["tracking"] * 3]
     assert "step is left out: benchmarks.step ended with code 1" in capsys.readouterr().err
     monkeypatch.setitem(run.PARTS, "step", lambda *_: fails(_, 2))
     with pytest.raises(ReproError, match="ended with code 1"):

@@ -35,7 +35,9 @@ def status(runs_dir: str, as_json: bool) -> None:
     from repro.execution import status as states
 
     if not Path(runs_dir).is_dir():
-        raise InputError(f"{runs_dir}: no such folder; runs are stored in ./runs, or in the --runs-dir they were trained with")
+        raise InputError(
+            f"{runs_dir}: no such folder; runs are stored in ./runs, or in the --runs-dir they were trained with"
+        )
     found = states.read(Path(runs_dir))
     if as_json:
         options.echo_json([asdict(one) for one in found])

@@ -276,7 +276,9 @@ def test_a_study_s_figure_is_quick(network):
         style.saved(figure, "png")
         style.saved(figure, "svg")
         seconds.append(time.process_time() - started)
-    assert min(seconds) < 1.5  # 0.25 s where nothing else runs; one of several may collect the garbage of all tests before
+    assert (
+        min(seconds) < 1.5
+    )  # 0.25 s where nothing else runs; one of several may collect the garbage of all tests before
 
 
 def test_pyplot_is_never_loaded():
