@@ -141,7 +141,7 @@ class DataSpec(Strict):
             raise ValueError(f"data.digest: is not known; `repro data --dataset {self.dataset}` prepares the data set")
         if (self.fold is None) != (self.folds is None):
             raise ValueError(
-                "data.fold: a plan sets it for each of its folds (give their number: --folds, or folds: 5)"
+                "data.fold: is set by the plan for each fold; give the number of folds instead (--folds 5, or folds: 5)"
             )
         if self.fold is not None and self.folds is not None and self.fold >= self.folds:
             raise ValueError(

@@ -88,7 +88,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
             )
         dotted = dotted.strip()
         if dotted in {"seed", "semantics"}:
-            raise InputError(f"set: {dotted} is not set here; use --seeds for seeds")
+            raise InputError(f"set: {dotted} cannot be set here; use --seeds")
         if dotted in overrides:
             raise InputError(f"set: {shown(dotted)} is given twice")
         overrides[dotted] = parse_value(value.strip(), f"set: {shown(dotted)}")

@@ -29,9 +29,9 @@ def expand(grid: Any, zipped: Any) -> dict[str, dict[str, Any]]:
     columns, rows = _lists(grid, "grid"), _lists(zipped, "zip")
     if len({len(values) for values in rows.values()}) > 1:
         lengths = ", ".join(f"{len(values)} of {name}" for name, values in rows.items())
-        raise ValueError(f"zip: its lists go side by side, so they have one length (got {lengths})")
+        raise ValueError(f"zip: its lists must have equal lengths (got {lengths})")
     if both := sorted(set(columns) & set(rows)):
-        raise ValueError(f"zip: {both[0]} stands in grid, too; give it once")
+        raise ValueError(f"zip: {both[0]} is also in grid; give it once")
     count = math.prod(map(len, columns.values())) * (len(next(iter(rows.values()))) if rows else 1)
     if count > MOST:
         raise ValueError(f"grid: asks for {count:,} variants (allowed: at most {MOST:,})")
@@ -48,11 +48,11 @@ def expand(grid: Any, zipped: Any) -> dict[str, dict[str, Any]]:
 def _lists(given: Any, where: str) -> dict[str, list[Any]]:
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"{where}: got {shown(given)} (allowed: fields with lists of values, as model.dropout: [0.2, 0.5])"
+            f"{where}: got {shown(given)} (allowed: fields with lists of values, for example model.dropout: [0.2, 0.5])"
         )
     for name, values in given.items():
         if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"{where}.{name}: got {shown(values)} (allowed: a list of values, as [0.2, 0.5])")
+            raise ValueError(f"{where}.{name}: got {shown(values)} (allowed: a list of values, for example [0.2, 0.5])")
     return {str(name): list(values) for name, values in given.items()}
 
 

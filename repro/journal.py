@@ -216,7 +216,7 @@ def of(folder: Path, raw: bytes) -> Journal | None:
     known = Journal(folder, entries, size)
     for expected, record in enumerate(known.epochs, 1):
         if record.epoch != expected:
-            raise ReproError(f"{path}: epoch {record.epoch} stands where epoch {expected} belongs")
+            raise ReproError(f"{path}: has epoch {record.epoch} where epoch {expected} is expected")
     return known
 
 
@@ -299,7 +299,7 @@ def _entry(fields: dict[str, Any], line: bytes, schema: int) -> tuple[Entry, int
     if fields.pop("crc32", None) is not None or schema > min(SCHEMAS):
         head, _, _ = line.rpartition(b',"crc32":')
         if line != head + _seal(head) + b"}\n":
-            raise ValueError("its checksum is not that of its bytes")
+            raise ValueError("its checksum does not match")
     time_ms = int(fields.pop("time_ms"))
     return Entry(time_ms, cast(Record, typed(kind, fields))), schema
 

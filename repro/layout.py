@@ -58,7 +58,7 @@ def _fire_shape(spec: SqueezeNetSpec, name: str, index: int) -> FireShape:
     if 0 < spec.expand_3x3 < 1 and large in {0, expand}:
         raise InputError(
             f"model.expand_3x3: {spec.expand_3x3} of the {expand} expand filters of {name} leaves one kind without a filter"
-            " (allowed: exactly 0 or 1 for one kind alone, a share nearer to 0.5, or a larger model.base_e)"
+            " (allowed: 0 or 1 for a single kind, a share closer to 0.5, or a larger model.base_e)"
         )
     return FireShape(squeeze, expand - large, large)
 

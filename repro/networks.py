@@ -120,7 +120,7 @@ class SqueezeNetSpec(_Declared):
                     shown = layers if field == "pools" else fires
                     raise ValueError(f"model.{field}: {unknown('layer', name, shown)}")
         if set(self.removed) >= set(fires):
-            raise ValueError("model.removed: at least one Fire module must stay")
+            raise ValueError("model.removed: at least one Fire module must remain")
         if both := sorted(set(self.removed) & set(self.replicated)):
             raise ValueError(f"model.replicated: {both[0]} is removed, so it cannot be replicated")
         return self
@@ -172,7 +172,7 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
     for name, value in given.items():
         if not name.isidentifier():
-            raise ValueError(f"model.args: {shown(name)} is no name of an argument (allowed: as width)")
+            raise ValueError(f"model.args: {shown(name)} is not the name of an argument (example: width)")
         if not all(map(plain, value if isinstance(value, list | tuple) else [value])):
             raise ValueError(
                 f"model.args.{name}: got {shown(value)} (allowed: numbers, text, true, false, null and lists of them)"
@@ -225,7 +225,9 @@ class PythonSpec(_Foreign):
     @model_validator(mode="after")
     def _names_a_function(self) -> Self:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.function):
-            raise ValueError(f"model.function: got {shown(self.function)} (allowed: module:function, as my_nets:small)")
+            raise ValueError(
+                f"model.function: got {shown(self.function)} (allowed: module:function, for example my_nets:small)"
+            )
         return self
 
     @property

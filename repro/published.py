@@ -40,7 +40,7 @@ class Published(Strict):
     def _with_a_point(cls, given: Any) -> Any:
         for name in given if isinstance(given, Mapping) else ():
             if str(name).isdecimal():  # {accuracy: 74,1}
-                raise ValueError(f"published: {name} stands alone, as after a decimal comma (allowed: 74.1)")
+                raise ValueError(f"published: {name} has no value; a decimal comma? (allowed: 74.1)")
         return given
 
     @field_validator("accuracy", "accuracy_at_most", "test_accuracy")

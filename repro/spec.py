@@ -150,7 +150,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise InputError(f"{shown(dotted)}: {shown(parent)} is a value, not a group of settings")
         if isinstance(value, Mapping):
-            raise InputError(f"{shown(dotted)}: got {shown(value)}; name settings with dots, as model.first_kernel: 5")
+            raise InputError(
+                f"{shown(dotted)}: got {shown(value)}; use dotted names, for example model.first_kernel: 5"
+            )
         if leaf in node:
             raise InputError(f"{shown(dotted)}: is set both as a value and as a group of settings")
         node[leaf] = value

@@ -144,12 +144,12 @@ def settings(study: Study, slug: str, file: str | None = None, _seen: tuple[str,
     """The dotted settings of a variant: its base's, with its own on top; an error's line begins with `file`."""
     where = f"{file or f'{study.study}.yaml'}: variants.{slug}"
     if data := sorted({*_DATA_SET, "data.fold"} & set(study.variants[slug].set)):
-        raise InputError(f"{where}.set: {data[0]} is not set here; a plan is on one data set (--dataset, --set)")
+        raise InputError(f"{where}.set: {data[0]} cannot be set here; all variants use one data set (--dataset, --set)")
     if (here := f"{study.study}/{slug}") in _seen:
-        raise InputError(f"{where}.base: goes round in a circle ({' -> '.join((*_seen, here))})")
+        raise InputError(f"{where}.base: is circular ({' -> '.join((*_seen, here))})")
     variant = study.variants[slug]
     if fixed := sorted({"seed", "semantics"} & set(variant.set)):
-        raise InputError(f"{where}.set: {fixed[0]} is not set here; a plan runs every variant under each of its seeds")
+        raise InputError(f"{where}.set: {fixed[0]} cannot be set here; every variant is run with each seed (--seeds)")
     base = based_on(study, slug)
     inherited: dict[str, Any] = {}
     if base is not None:
@@ -254,7 +254,7 @@ def plan(
     chosen = list(chosen)
     overrides = spread(overrides or {})
     if "data.fold" in overrides:
-        raise InputError("data.fold: is not set here; a plan runs every fold (--folds 5)")
+        raise InputError("data.fold: cannot be set here; every fold is run (--folds 5)")
     if data is not None:
         overrides |= {"data.dataset": data.name}
     folds = overrides.get("data.folds") or next((study.folds for study, _ in chosen if study.folds), None)

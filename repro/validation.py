@@ -27,7 +27,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{path}: there is no such user's home folder; give the path in full") from None
+        raise InputError(f"{path}: no such user; give the full path") from None
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

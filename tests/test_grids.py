@@ -57,9 +57,9 @@ def test_a_zip_goes_side_by_side_and_each_of_it_with_all_of_the_grid():
         ([1], {}, r"grid: got \[1\] \(allowed: fields with lists of values"),
         ({"model.dropout": []}, {}, r"grid.model.dropout: got \[\] \(allowed: a list of values"),
         ({"model.dropout": "0.1"}, {}, r"grid.model.dropout: got '0.1' \(allowed: a list of values"),
-        ({}, {"a": [1, 2], "b": [1]}, r"zip: its lists go side by side, .*\(got 2 of a, 1 of b\)"),
-        ({"a": [1]}, {"a": [1]}, "zip: a stands in grid, too; give it once"),
-        ({"a": list(range(5001))}, {"b": [1, 2]}, r"grid: asks for 10,002 variants \(allowed: at most 10,000\)"),
+        ({}, {"a": [1, 2], "b": [1]}, r"zip: its lists must have equal lengths .*\(got 2 of a, 1 of b\)"),
+        ({"a": [1]}, {"a": [1]}, "zip: a is also in grid; give it once"),
+        ({"a": list(range(5001))}, {"b": [1, 2]}, r"grid: has 10,002 variants \(allowed: at most 10,000\)"),
     ],
 )
 def test_what_is_no_grid_is_one_line(grid, zipped, said):

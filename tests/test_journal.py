@@ -306,9 +306,9 @@ class TestDamage:
     def test_a_changed_digit_is_noticed(self, whole, last):
         lines = self.lines(whole)[: 3 if last else None]
         lines[2] = lines[2].replace(b'"val_loss":1.25', b'"val_loss":1.35')
-        assert "line 3 is broken (its checksum is not that of its bytes)" in self.refused(whole, lines)
+        assert "line 3 is broken (its checksum does not match)" in self.refused(whole, lines)
         lines[2] = lines[2][: lines[2].index(b',"crc32"')] + b"}\n"
-        assert "line 3 is broken (its checksum is not that of its bytes)" in self.refused(whole, lines)
+        assert "line 3 is broken (its checksum does not match)" in self.refused(whole, lines)
 
     @pytest.mark.parametrize(
         ("position", "field", "value"),
@@ -338,7 +338,7 @@ class TestDamage:
         assert "does not begin with the start of a run" in self.refused(whole, self.lines(whole)[1:])
 
     @pytest.mark.parametrize(
-        ("order", "said"), [([0, 1, 1], "epoch 1 stands where epoch 2"), ([0, 2], "epoch 2 stands where")]
+        ("order", "said"), [([0, 1, 1], "has epoch 1 where epoch 2"), ([0, 2], "has epoch 2 where")]
     )
     def test_epochs_that_are_doubled_or_missing(self, whole, order, said):
         lines = self.lines(whole)

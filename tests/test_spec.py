@@ -371,7 +371,10 @@ BAD = [  # settings, what the line says
     ({"data.dataset": "imagefolder:"}, "data.dataset: unknown value 'imagefolder:'"),
     ({"data.dataset": "mnist"}, "data.digest: is not known; `repro data --dataset mnist` prepares the data set"),
     ({"data.image_size": 64}, "data.image_size: cifar10 has images of 32x32, got 64"),
-    ({"data.folds": 5}, "data.fold: a plan sets it for each of its folds (give their number: --folds, or folds: 5)"),
+    (
+        {"data.folds": 5},
+        "data.fold: is set by the plan for each fold; give the number of folds instead (--folds 5, or folds: 5 in the study)",
+    ),
     ({"data.folds": 1, "data.fold": 0}, "data.folds: got 1 (allowed: a whole number, at least 2 and at most 1000)"),
     ({"data.folds": 5, "data.fold": 5}, "data.fold: 5 is not one of 5 folds (allowed: 0 to 4)"),
     (
@@ -402,7 +405,7 @@ BAD = [  # settings, what the line says
     ({"model.fire_modules": [8]}, "model.fire_modules: got [8] (allowed: a whole number, at least 1 and at most 64)"),
     (
         {"model.fire_modules": {"x": 1}},
-        "model.fire_modules': got {'x': 1}; name settings with dots, as model.first_kernel: 5",
+        "model.fire_modules': got {'x': 1}; use dotted names, for example model.first_kernel: 5",
     ),
     ({"model.squeeze_ratio": 0}, "model.squeeze_ratio: got 0 (allowed: a number, above 0 and at most 1)"),
     ({"model.squeeze_ratio": 1.01}, "model.squeeze_ratio: got 1.01 (allowed: a number, above 0 and at most 1)"),
@@ -435,7 +438,7 @@ BAD = [  # settings, what the line says
     ({"model.replicated": ["fire10"]}, "model.replicated: unknown layer 'fire10'"),
     ({"model.replicated": ["conv1"]}, "model.replicated: unknown layer 'conv1' (allowed: fire2, fire3"),
     ({"model.removed": ["fire1"]}, "model.removed: unknown layer 'fire1'"),
-    ({"model.removed": [f"fire{i}" for i in range(2, 10)]}, "model.removed: at least one Fire module must stay"),
+    ({"model.removed": [f"fire{i}" for i in range(2, 10)]}, "model.removed: at least one Fire module must remain"),
     (
         {"model.removed": ["fire3"], "model.replicated": ["fire3"]},
         "model.replicated: fire3 is removed, so it cannot be replicated",
@@ -473,7 +476,7 @@ BAD = [  # settings, what the line says
     ({"optimizer": "adam"}, "optimizer: got 'adam' (allowed: a group of settings)"),
     (
         {"model": {"name": "alexnet"}},
-        "'model': got {'name': 'alexnet'}; name settings with dots, as model.first_kernel: 5",
+        "'model': got {'name': 'alexnet'}; use dotted names, for example model.first_kernel: 5",
     ),
     ({"model": 5}, "'model': is set both as a value and as a group of settings"),
     ({"model.name.x": 1}, "'model.name.x': 'name' is a value, not a group of settings"),

@@ -93,7 +93,7 @@ class TestInheritance:
         ],
     )
     def test_a_circle_is_named(self, declare, variants, circle):
-        assert "goes round in a circle (" in (said := refused(declare, f"variants: {variants}\n"))
+        assert "is circular (" in (said := refused(declare, f"variants: {variants}\n"))
         assert circle in said
 
     def test_a_base_of_itself_is_no_base(self, declare):
@@ -129,10 +129,10 @@ BAD = [  # what follows the head, what the line says behind the file's name
     ("variants: {row: 5}", "variants.row: got 5 (allowed: a group of settings)"),
     (ROW % ", set: 5", "variants.row.set: got 5 (allowed: a group of settings)"),
     (ROW % ", set: {5: 1}", "variants.row.set: key 5 (allowed: text, in quotes)"),
-    (ROW % ", set: {seed: 1}", "variants.row.set: seed is not set here"),
+    (ROW % ", set: {seed: 1}", "variants.row.set: seed cannot be set here"),
     (
         ROW % ", set: {model: {dropout: 0}}",
-        "variants.row: 'model': got {'dropout': 0}; name settings with dots, as model",
+        "variants.row: 'model': got {'dropout': 0}; use dotted names, for example model",
     ),
     (ROW % ", set: {model.dropuot: 0}", "variants.row: model: unknown key 'dropuot'; did you mean 'dropout'?"),
     (
@@ -332,8 +332,8 @@ class TestOverrides:
             ("model.first_kernel", "set: 'model.first_kernel' is not name=value (example: model.first_kernel=5,"),
             ("=5", "set: '=5' is not name=value"),
             ("a=1,b", "set: 'b' is not name=value"),
-            ("seed=3", "set: seed is not set here; use --seeds for seeds"),
-            ("semantics=1", "set: semantics is not set here"),
+            ("seed=3", "set: seed cannot be set here; use --seeds"),
+            ("semantics=1", "set: semantics cannot be set here"),
             ("a=1,a=2", "set: 'a' is given twice"),
             ("a=[1,2", "set: 'a': '[1,2' (examples: 5, 0.25, simple, [fire3, fire5]): not valid YAML at line 1"),
             ("a=!!python/name:os", "could not determine a constructor for the tag"),
@@ -465,7 +465,7 @@ class TestPlan:
             planned("reproducibility", overrides={"model.first_kernel": 3})
 
     def test_a_variant_names_no_data_set(self, declare):
-        assert "data.dataset is not set here; a plan is on one data set" in refused(
+        assert "data.dataset cannot be set here; all variants use one data set" in refused(
             declare, ROW % ", set: {data.dataset: digits}"
         )
 

@@ -37,7 +37,7 @@ def write(out: Path, runs: Path, asked: Collection[str]) -> int:
     """
     finished = [folder for folder in journal.find(runs) if folders.ended(folder)]
     if not finished:
-        raise InputError(f"{runs}: holds no finished run to archive; give the folder of the journals with --runs-dir")
+        raise InputError(f"{runs}: has no finished run to archive; give the folder of the journals with --runs-dir")
     files = {
         f"runs/{folder.name}/{name}": (folder / name).read_bytes()
         for folder in finished

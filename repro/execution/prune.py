@@ -36,7 +36,7 @@ def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str])
             raise InputError(f"{name}: matches {len(meant)} runs (allowed: one; `repro status` lists them)")
         if meant[0].state in {"running", "waiting"}:
             how = f"`scancel {meant[0].job}` ends its job" if meant[0].job else "stop its sweep first"
-            raise InputError(f"{name}: is {meant[0].state} (allowed: runs that are not; {how})")
+            raise InputError(f"{name}: is {meant[0].state} and cannot be removed; {how}")
         taken[meant[0].key] = meant[0]
     return list(taken.values())
 

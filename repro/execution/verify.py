@@ -61,7 +61,7 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
     """
     known = recorded.epochs
     if not known or (epochs is not None and not 1 <= epochs <= len(known)):
-        raise InputError(f"epochs: {epochs} cannot be verified; the run has recorded {len(known)}")
+        raise InputError(f"epochs: {epochs} cannot be verified; the run recorded {len(known)}")
     if epochs is None and recorded.result is None:
         raise InputError(f"the run is not finished; verify its {len(known)} epochs with --epochs {len(known)}")
     before = recorded.attempts[-1].environment

@@ -86,6 +86,6 @@ def kept(frame: pd.DataFrame, where: str, columns: Sequence[str]) -> pd.DataFram
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             said, _, name = str(error).partition("no such column: ")
             if name:
-                raise InputError(f"{unknown('column of --where', name, columns)}; text stands in quotes") from None
+                raise InputError(f"{unknown('column of --where', name, columns)}; put text in quotes") from None
             raise InputError(f"--where {where!r}: {said} (example: n >= 3 and params.model = 'resnet18')") from None
     return frame[frame.index.isin([place for (place,) in found])]

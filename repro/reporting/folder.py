@@ -71,8 +71,8 @@ def place(out: Path, files: Mapping[str, str | bytes], drawn: Sequence[Picture])
     foreign = sorted(name for name in [*files, LISTED] if name not in former and (out / name).exists())
     if foreign:
         raise InputError(
-            f"{out}: holds {few(foreign)}, which no report wrote; choose another folder with --out, or"
-            " move what is there"
+            f"{out}: contains {few(foreign)}, not written by a report; choose another folder with --out, or"
+            " move these files"
         )
     _list(out, [*files, *sorted(former - {*files, LISTED})])
     paths = [_put(out / name, content) for name, content in files.items()]

@@ -208,8 +208,8 @@ def _settings(contents: Contents, beside: Beside) -> list[Setting]:
     """The settings that a store holds, that of the latest sweep first."""
     if not contents.sweeps:
         raise InputError(
-            f"{contents.uri}: holds no sweep yet; train one first (example: mlflow run .), or repeat the command of runs"
-            " that `repro sync` brought in, which trains none of them again"
+            f"{contents.uri}: has no sweep yet; train one first (example: mlflow run .), or, for runs from"
+            " `repro sync`, rerun the command that trained them (finished runs are not retrained)"
             + "".join(f"; {note}" for note in contents.notes)
         )
     finished: dict[str, tuple[RunRow, ...]] = {}

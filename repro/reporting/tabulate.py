@@ -109,7 +109,7 @@ def tabulate(
     """
     runs = runs if isinstance(runs, pd.DataFrame) else pd.json_normalize([*runs])
     if runs.empty:
-        raise InputError("no run is there, or none that meets --filter")
+        raise InputError("no runs found, or none that match --filter")
     settings = [name for name in runs if name.startswith(("params.", "tags.")) and ".mlflow." not in name]
     for name in filter(None, [*by, seed]):
         if name not in runs:
@@ -123,7 +123,7 @@ def tabulate(
     warnings: list[str] = []
     if not every and (left := runs["status"] != "FINISHED").any():
         ends = runs["run_id"][left] + " " + runs["status"][left]
-        warnings.append(f"{len(ends)} runs are not finished and left out; --filter by status keeps them: {few(ends)}")
+        warnings.append(f"{len(ends)} unfinished runs are left out (a --filter on status keeps them): {few(ends)}")
         runs = runs[~left]
     runs = _valued(runs, histories, wanted, warnings)
     runs[[*by]] = runs[[*by]].fillna("").astype(str)
@@ -131,7 +131,7 @@ def tabulate(
     runs = runs.sort_values([*by], key=_natural, kind="stable")
     if seed and (twice := runs.duplicated(["label", "seed"]) & runs["seed"].notna()).any():
         told = runs["label"] + ", seed " + runs["seed"].astype(str) + ": " + runs["run_id"]
-        warnings.append(f"seeds are repeated; the newest run counts, left out are {few(told[twice])}")
+        warnings.append(f"repeated seeds: the newest run counts; left out: {few(told[twice])}")
         runs = runs[~twice]
     warnings += _mixed(runs, by, seed)
     for name, value in (baseline or {}).items():
@@ -141,8 +141,10 @@ def tabulate(
             raise unknown(f"value of {name}", value, runs[name].unique())
     frame, digits = _statistics(runs, [*by], wanted, baseline or {}, paired, warnings)
     words = {"last": "the last value", "max": "the maximum over steps", "min": "the minimum over steps"}
-    told = [f"{one.label}: {words.get(one.pick, f'the value at step {one.pick[3:]}')}" + ", lower is better" * one.lower
-            for one in wanted]  # fmt: skip
+    told = [
+        f"{m.label}: {words.get(m.pick, f'the value at step {m.pick[3:]}')}" + ", lower is better" * m.lower
+        for m in wanted
+    ]
     header = f"{'; '.join(told)}. ± sd over runs; intervals are 95%, from the sd pooled over groups."
     if baseline:
         how = "paired by seed, intervals and p by Bonferroni" if paired else "simultaneous intervals and p by Dunnett"
@@ -162,14 +164,12 @@ def _valued(runs: pd.DataFrame, histories: Histories, wanted: Sequence[Metric], 
         of_runs = [points[run][one.name] for run in runs["run_id"]] if one.pick != "last" else []
         made[one.column] = [*map(one.of, of_runs)] if of_runs else runs[f"metrics.{one.name}"].astype(float)
         if one.pick in {"max", "min"} and (broken := sum(not np.isfinite(found[:, 2]).all() for found in of_runs)):
-            warnings.append(f"{one.label}: points that are not finite are passed over, in {broken} runs")
+            warnings.append(f"{one.label}: points that are not finite are skipped in {broken} runs")
     made = made.where(np.isfinite(made))
     nothing = made.isna().all(axis=1)
     parents = runs["run_id"].isin(runs[_PARENT]) if _PARENT in runs else False
-    for name, missing in (
-        ("all metrics", nothing & ~parents),
-        *((one.label, made[one.column].isna() & ~nothing) for one in wanted),
-    ):
+    left_out = {"all metrics": nothing & ~parents} | {one.label: made[one.column].isna() & ~nothing for one in wanted}
+    for name, missing in left_out.items():
         if missing.any():
             warnings.append(f"{name}: missing or not finite; left out there: {few(runs['run_id'][missing])}")
     if nothing.all():
@@ -205,7 +205,7 @@ def _statistics(
     family = dict(zip(frame["label"], _labels(frame, others), strict=True))
     bases = dict(zip(frame["label"], _labels(frame.assign(**baseline), by if baseline else []), strict=True))
     if lacking := sorted({*bases.values()} - {"", *bases}):
-        warnings.append(f"no run of the baseline {few(lacking)}: nothing is compared with it")
+        warnings.append(f"the baseline {few(lacking)} has no run; nothing is compared with it")
     digits: dict[str, int] = {}
     for metric in wanted:
         name, measured = metric.label, runs[runs[metric.column].notna()]
@@ -221,7 +221,9 @@ def _statistics(
                     if len(both := seeds[[row, base]].dropna()):
                         differences[row] = stats.paired(both[row].to_numpy(), both[base].to_numpy(), len(rows))
                 if lost := [row for row in rows if (seeds[row].isna() != seeds[base].isna()).any()]:
-                    warnings.append(f"{name}: seeds that {base} has not, or has alone, make no pairs: {few(lost)}")
+                    warnings.append(
+                        f"{name}: seeds that only one of the two has are not paired ({base} with {few(lost)})"
+                    )
             else:
                 tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])
                 differences |= dict(zip(rows, tested, strict=True))
@@ -269,8 +271,7 @@ def write(out: Path, groups: Groups, experiment: str, histories: Histories, proc
 
 def _cited(groups: Groups, headline: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The values that a text may cite and how it shows them, by `<values of --by>.<metric>_<part>`."""
-    raw: dict[str, Any] = {"headline": headline}
-    shown = dict(raw)
+    raw, shown = {"headline": headline}, {"headline": headline}
     forms = {"n": str} | {f"{name}_{part}": probability if part == "diff_p" else number(digits, sign=part[:4] == "diff")
                           for name, digits in groups.digits.items() for part in PARTS}  # fmt: skip
     for place, row in enumerate(groups.frame.to_dict("records")):

@@ -291,7 +291,7 @@ def _experiment(client: MlflowClient, uri: str, given: str | None, create: bool)
 
     number, found = os.environ.get("MLFLOW_EXPERIMENT_ID"), None
     if given and os.environ.get("MLFLOW_RUN_ID"):
-        raise InputError(f"--experiment {given!r}: `mlflow run` chooses it; give it --experiment-name, and this not")
+        raise InputError(f"--experiment {given!r}: is chosen by `mlflow run`; use its --experiment-name instead")
     if number and not given and not number.isdecimal():
         raise InputError(
             f"MLFLOW_EXPERIMENT_ID: {number!r} is not the id of an experiment (allowed: a number, as MLflow's pages show"

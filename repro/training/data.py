@@ -55,12 +55,12 @@ def load(cache: Path, spec: DataSpec) -> Data:
         raise InputError(f"{cache}: cannot be read; {again} builds it") from None
     known = datasets.known(spec.dataset, spec.digest, cache.parent)
     if known is None and spec.dataset not in DATASETS:
-        raise InputError(f"{cache.with_suffix('.json')}: is missing, or of another data set; {again} builds it")
+        raise InputError(f"{cache.with_suffix('.json')}: is missing, or belongs to another data set; {again} builds it")
     expected = spec.digest if known is None else known.content or known.digest
     found = hashlib.sha256(raw.numpy().data).hexdigest()
     if known is None or found != expected:
         raise InputError(
-            f"{cache}: has SHA-256 {found[:16]}..., the run is declared on {expected[:16]}... (data.digest);"
+            f"{cache}: has SHA-256 {found[:16]}..., the run needs {expected[:16]}... (data.digest);"
             f" delete the file, {again} builds it again"
         )
     count, pixels = sum(known.images), math.prod(known.shape)
@@ -72,7 +72,7 @@ def load(cache: Path, spec: DataSpec) -> Data:
     found = split_digest((train, val, test))
     if found != spec.split_digest:
         raise InputError(
-            f"data.split_digest: the splits of {spec.dataset} have {found[:16]}..., the run is declared on"
+            f"data.split_digest: the splits of {spec.dataset} have {found[:16]}..., the run needs"
             f" {spec.split_digest[:16]}...; leave the key out to use these"
         )
     if spec.folds is not None and spec.fold is not None:

@@ -73,8 +73,8 @@ def _listed(source: Path) -> tuple[list[str], list[Listed]]:
     classes = sorted(folders[0])
     if len(classes) < 2:
         raise InputError(
-            f"{parts[0]}: has {len(classes)} class folders; put the images of each class into a folder of its own,"
-            " at least two (photos/cat/1.png, photos/dog/1.png), or these below train/ and val/"
+            f"{parts[0]}: has {len(classes)} class folders; put each class into its own folder, at least two"
+            " (photos/cat/1.png, photos/dog/1.png), or such folders below train/ and val/"
         )
     listed = []
     for place, part in enumerate(folders):
@@ -83,7 +83,7 @@ def _listed(source: Path) -> tuple[list[str], list[Listed]]:
         for label, slug in enumerate(classes):
             files = sorted(_files(part[slug], (source.resolve(), parts[place].resolve())))
             if not files:
-                raise InputError(f"{part[slug]}: holds no file; put images of the class there, or delete the folder")
+                raise InputError(f"{part[slug]}: is empty; add images of the class, or delete the folder")
             listed += [(place, label, file) for file in files]
     return [as_text(slug) for slug in classes], listed
 

@@ -65,7 +65,7 @@ def _check(network: nn.Module, images: Tensor, shape: tuple[int, int], what: str
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise InputError(f"{what}: returned {type(logits).__name__}{_of(logits)} (allowed: a tensor of logits)")
     if logits.shape != shape:
-        raise InputError(f"{what}: returned the shape {tuple(logits.shape)} (allowed: {shape}, a logit a class)")
+        raise InputError(f"{what}: returned the shape {tuple(logits.shape)} (allowed: {shape}, one logit per class)")
     if network.training and not logits.requires_grad:
         raise InputError(f"{what}: has no gradient")
 

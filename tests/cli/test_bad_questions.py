@@ -62,7 +62,7 @@ def experiment(tmp_path: Path, digits: Path, text: str) -> list[str]:
     [
         ("my_nets:smal", "unknown function of my_nets 'smal'; did you mean 'small'? (allowed: deep, "),
         ("my_net:small", "there is no module 'my_net'; did you mean 'my_nets'?"),
-        ("my_nets", "got 'my_nets' (allowed: module:function, as my_nets:small)"),
+        ("my_nets", "got 'my_nets' (allowed: module:function, for example my_nets:small)"),
         ("lacking:net", "lacking cannot be imported (ModuleNotFoundError: No module named 'no_such_package')"),
         ("broken:net", "broken cannot be imported (SyntaxError: invalid syntax (broken.py, line 1))"),
         ("script:net", "script cannot be imported (SystemExit: 3)"),
@@ -70,9 +70,9 @@ def experiment(tmp_path: Path, digits: Path, text: str) -> list[str]:
         ("my_nets:deep", "is called with classes: missing a required argument: 'depth' (it takes depth, classes)"),
         (
             "my_nets:seven",
-            "on 2 images of 32x32 in fp32: returned the shape (2, 7) (allowed: (2, 10), a logit a class)",
+            "on 2 images of 32x32 in fp32: returned the shape (2, 7) (allowed: (2, 10), one logit per class)",
         ),
-        ("my_nets:map_of_logits", "returned the shape (2, 10, 30, 30) (allowed: (2, 10), a logit a class)"),
+        ("my_nets:map_of_logits", "returned the shape (2, 10, 30, 30) (allowed: (2, 10), one logit per class)"),
         ("my_nets:for_other_sizes", "mat1 and mat2 shapes cannot be multiplied (1x3072 and 100x10)"),
         ("my_nets:fails", "my_nets:fails: ValueError: two lines"),
     ],
@@ -111,13 +111,13 @@ def test_a_network_of_ones_own(repro, digits, tmp_path, function, said):
         (
             "base: reproducibility/squeezenet\nzip: {model.dropout: [0.1, 0.2], model.base_e: [64]}",
             (),
-            "zip: its lists go side by side, so they have one length (got 2 of model.dropout, 1 of model.base_e)",
+            "zip: its lists must have equal lengths (got 2 of model.dropout, 1 of model.base_e)",
         ),
         (
             f"base: reproducibility/squeezenet\ngrid: {{training.epochs: {list(range(1, 102))},"
             f" training.batch_size: {list(range(2, 102))}}}",
             (),
-            "grid: asks for 10,100 variants (allowed: at most 10,000)",
+            "grid: has 10,100 variants (allowed: at most 10,000)",
         ),
         (
             "base: reproducibility/squeezenet\ninclude_base: false\ngrid: {model.dropout: [0.1, 0.2]}",
@@ -163,7 +163,7 @@ PHOTOS = ["experiment", "--study", "demo", "--variant", "alexnet", "--dataset", 
 def test_a_class_without_a_file(repro, photos, tmp_path):
     (photos / "bird").mkdir()
     line = refused(repro, tmp_path, *PHOTOS)
-    assert line == f"{photos / 'bird'}: holds no file; put images of the class there, or delete the folder\n"
+    assert line == f"{photos / 'bird'}: is empty; add images of the class, or delete the folder\n"
 
 
 def test_files_that_are_no_images_are_named_and_counted_and_refused_beyond_a_hundredth(repro, photos, tmp_path):

@@ -49,7 +49,7 @@ def test_a_module_in_the_working_folder_is_trained_verified_and_compared(repro, 
     edited = json.loads(repro("plan", *words, "--json").stdout)
     assert [row["finished"] for row in edited] == [False, False]
     refused = repro("verify", narrow, "--data-dir", str(digits))
-    assert "the source of my_nets:small is not the one that this run was planned with" in refused.stderr
+    assert "the source of my_nets:small has changed since this run was planned" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 

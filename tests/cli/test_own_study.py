@@ -1,10 +1,11 @@
-"""docs/own-study.md, taken literally: its files written, its commands given in its order."""
+"""docs/own-study.md, taken literally: its files written, its commands given in its order; and docs/studies.md."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,24 @@ def test_from_an_empty_folder_to_a_table(repro, tmp_path: Path) -> None:
     (claim,) = json.loads((tmp_path / "report" / "claims.json").read_text())
     assert claim["verdict"] in {"supported", "not supported", "undecided"}
     assert (tmp_path / "report" / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_studies_of_their_page_are_trained_and_compared(repro, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    budget = ["--dataset", "digits", "--seeds", "0", "--epochs", "1"]
+    for name in ("my_study.yaml", "replication.yaml"):
+        (block,) = re.findall(rf"^    # {re.escape(name)}\n((?:    .*\n|\n)+)", page, re.MULTILINE)
+        (tmp_path / name).write_text(textwrap.dedent(block).partition("\nmlflow run")[0])
+        trained = repro("experiment", "--study", name, *budget)
+        assert trained.returncode == 0, trained.stderr
+    planned = json.loads(repro("plan", "--study", "my_study.yaml", *budget, "--json").stdout)
+    assert [one["variant"] for one in planned] == ["squeezenet_bn", "filters_48", "filters_192"]
+    assert all(one["finished"] for one in planned)
+    compared = repro("compare", "--study", "my_study.yaml,replication.yaml", "--figures", "false")
+    assert compared.returncode == 0, compared.stderr
+    assert {"wide_start", "replication"} <= {path.stem for path in (tmp_path / "report" / "tables").glob("*.csv")}
+    (claim,) = json.loads((tmp_path / "report" / "claims.json").read_text())
+    assert (claim["claim"], claim["margin"]) == ("wide_helps", 0.5)
+    audited = repro("audit", "--study", "replication.yaml")
+    assert audited.returncode == 0, audited.stderr

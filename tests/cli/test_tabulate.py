@@ -76,8 +76,8 @@ def test_a_store_of_plain_mlflow_code_becomes_a_report_without_torch(theirs, tmp
     words = ["--metric", "val_acc:max,loss:last:min", "--baseline", "params.model=small", "--out", str(tmp_path)]
     done = tabulated(theirs, *words)
     assert done.returncode == 0, done.stderr
-    assert "1 runs are not finished and left out; --filter by status keeps them" in done.stdout
-    assert "val_acc: points that are not finite are passed over, in 6 runs" in done.stdout
+    assert "1 unfinished runs are left out (a --filter on status keeps them)" in done.stdout
+    assert "val_acc: points that are not finite are skipped in 6 runs" in done.stdout
     runs = list(csv.DictReader((tmp_path / "tables/runs.csv").read_text().splitlines()))
     values = {
         model: [float(run["metrics.val_acc"]) for run in runs if run["params.model"] == model]
@@ -137,7 +137,7 @@ def test_pairs_and_rows_are_asked_for(theirs, tmp_path):
     ("words", "said"),
     [
         (["--filter", "params.model ="], "--filter 'params.model ='"),
-        (["--filter", "params.model = 'none'"], "no run is there, or none that meets --filter"),
+        (["--filter", "params.model = 'none'"], "no runs found, or none that match --filter"),
         (["--experiment", "my run"], "unknown experiment of the store 'my run'; did you mean 'my runs'?"),
         (["--tracking-uri", "sqlite:///none.db"], "none.db: no such file"),
         (["--by", ""], "--by names no column"),

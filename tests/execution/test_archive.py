@@ -95,7 +95,7 @@ def test_an_archive_holds_what_is_finished_as_it_was(finished: Path, tmp_path: P
 
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no finished run"):
+    with pytest.raises(InputError, match="has no finished run"):
         archive.write(tmp_path / "out.zip", tmp_path, [])
 
 

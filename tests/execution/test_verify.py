@@ -59,7 +59,7 @@ def test_a_tracked_run_is_bit_identical(repro, tracked: Path, run_id: str, digit
     assert "bit-identical: 1 epochs" in beginning.stdout
     beyond = repro("verify", run_id, *where, "--epochs", "3")
     assert beyond.returncode == 2
-    assert "the run has recorded 2" in beyond.stderr
+    assert "the run recorded 2" in beyond.stderr
 
 
 def test_a_metric_that_was_changed_is_found_with_its_epoch(repro, tracked: Path, tmp_path: Path, digits: Path) -> None:

@@ -172,7 +172,7 @@ def test_what_is_unfinished_missing_or_broken_is_one_line_each(store):
 
 
 def test_an_empty_store_and_unknown_names_are_one_line(store):
-    with pytest.raises(InputError, match=r"sqlite:///made_up\.db: holds no sweep yet; train one first"):
+    with pytest.raises(InputError, match=r"sqlite:///made_up\.db: has no sweep yet; train one first"):
         tables(store.contents())
     contents = store.sweep("best", seeds=(0,)).contents()
     with pytest.raises(InputError, match="unknown study of the store 'besst'; did you mean 'best'"):

@@ -179,7 +179,7 @@ def test_a_file_that_no_report_wrote_is_never_overwritten(paper_contents, tmp_pa
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("index.html\nfigures/plot.png\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=f"holds {name}, which no report wrote; choose another folder with --out"):
+    with pytest.raises(InputError, match=f"contains {name}, not written by a report; choose another folder with --out"):
         report.write(tmp_path, paper_contents, PAPER, studies=["best"], with_figures=False)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -303,7 +303,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(paper_contents, tmp_path):
 
 
 def test_an_empty_store_and_an_unknown_study_are_bad_input(paper_contents, tmp_path):
-    with pytest.raises(InputError, match="holds no sweep yet"):
+    with pytest.raises(InputError, match="has no sweep yet"):
         report.write(tmp_path, Contents("sqlite:///x.db", (), (), ()), PAPER)
     with pytest.raises(InputError, match="unknown study of the store 'bests'; did you mean 'best'"):
         report.write(tmp_path, paper_contents, PAPER, studies=["bests"])

@@ -3,15 +3,18 @@
 import csv
 import html.parser
 import io
+import math
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from repro.reporting import evidence, join, page, sheets, tables
+from repro.reporting.frame import Beside, Predictions
 from repro.reporting.sheets import Column, Sheet
 from repro.study import Study
 from tests.golden import held_against
@@ -116,6 +119,25 @@ def test_the_paper_s_columns_stand_beside_ours(first_table):
     assert "the paper's text gives other values: epochs 84, seconds per epoch 25.26" in " ".join(sheet.notes)
     for part in ("cifar10", "95% prediction interval", "from AlexNet or SqueezeNet", "Commit c0ffeec0f", "Test CPU"):
         assert part in sheet.header
+
+
+def test_the_noise_over_other_images_stands_beside_a_difference(store):
+    store.sweep("reproducibility")
+    random = np.random.default_rng(0)
+    shares = {variant: random.random(5000) for variant in ("alexnet", "squeezenet")}
+
+    def predictions(run):
+        if run.variant not in shares:
+            return None
+        right = (random.random(5000) < shares[run.variant]).astype(np.int64)
+        return Predictions(right, np.ones(5000, np.int64), right, np.ones(5000, np.int64))
+
+    table = join.tables(store.contents(), beside=Beside(predictions=predictions))[0]
+    sheet = tables.study_sheet(table, tables.study_frame(table))
+    expected = 196 * math.sqrt(2 * (1 / 12) / 5000)  # two independent uniform probabilities
+    assert float(shown(sheet, 2)["image_noise"]) == pytest.approx(expected, rel=0.05)
+    assert shown(sheet, 3)["image_noise"] == ""
+    assert "| ± images |" in sheets.markdown(sheet)
 
 
 def test_published_numbers_stand_beside_rows_of_the_published_setting_alone(store):

@@ -96,7 +96,9 @@ def test_pairs_of_seeds_are_tested_together():
     alone = made(frame()[1:], baseline={"params.model": "a"}, paired=True)
     assert row(alone, "b", "0.1")["acc_diff"] == pytest.approx((ours - theirs)[1:].mean())
     (lost,) = alone.warnings
-    assert lost.startswith("acc: seeds that model=a, lr=0.1 has not, or has alone, make no pairs: model=b, lr=0.1")
+    assert lost.startswith(
+        "acc: seeds that only one of the two has are not paired (model=a, lr=0.1 with model=b, lr=0.1"
+    )
 
 
 def points(*values, steps=None):
@@ -121,7 +123,7 @@ def test_a_value_is_picked_from_a_history_with_gaps_and_broken_points(text, expe
     groups = tabulate.tabulate(runs, lambda *_: {"r": {"acc": history}}, by=["params.model"], wanted=metrics(text))
     assert groups.frame["acc_mean"].item() == expected
     assert groups.metrics[0].lower is lower
-    broken = ("acc: points that are not finite are passed over, in 1 runs",)
+    broken = ("acc: points that are not finite are skipped in 1 runs",)
     assert groups.warnings == (broken if text in {"metrics.acc:max", "acc:min"} else ())
     assert (", lower is better" in groups.header) is lower
 
@@ -155,10 +157,10 @@ def test_what_does_not_fit_is_named():
     groups = made(pd.concat([again, parent, empty, runs]), metric="acc,loss:last:min")
     told = dict(line.split(": ", 1) for line in groups.warnings)
     assert told == {
-        "1 runs are not finished and left out; --filter by status keeps them": "a0.1s2 FAILED",
+        "1 unfinished runs are left out (a --filter on status keeps them)": "a0.1s2 FAILED",
         "all metrics": "missing or not finite; left out there: empty",
         "loss": "missing or not finite; left out there: a0.1s3",
-        "seeds are repeated; the newest run counts, left out are model=a, lr=0.01, seed 1": "a0.01s1",
+        "repeated seeds: the newest run counts; left out: model=a, lr=0.01, seed 1": "a0.01s1",
         "data differs between runs of one group, in model=a, lr=0.01": "images 12ab, images 34cd",
         "params.batch differs between runs of one group, in model=a, lr=0.1": "64, 32",
         "runs of several commits": "abcdef012, 012345678",
@@ -172,7 +174,7 @@ def test_what_does_not_fit_is_named():
 def test_a_group_without_its_baseline_is_not_compared():
     runs = frame()
     groups = made(runs[~((runs["params.model"] == "a") & (runs["params.lr"] == "0.1"))], baseline={"params.model": "a"})
-    assert groups.warnings == ("no run of the baseline model=a, lr=0.1: nothing is compared with it",)
+    assert groups.warnings == ("the baseline model=a, lr=0.1 has no run; nothing is compared with it",)
     assert np.isnan(row(groups, "b", "0.1")["acc_diff"])
     assert not np.isnan(row(groups, "b", "0.01")["acc_diff"])
 

@@ -224,7 +224,7 @@ def test_the_key_is_of_the_source_and_an_edited_module_is_another_question(my_ne
     assert hash(before) == hash(python("my_nets:small", width=6))
     my_nets.write_text(MODULE + "\n# edited\n")
     assert python("my_nets:small", width=6).key != before.key
-    with pytest.raises(InputError, match="the source of my_nets:small is not the one that this run was planned with"):
+    with pytest.raises(InputError, match="the source of my_nets:small has changed since this run was planned"):
         models.build(before.model)
 
 
@@ -267,18 +267,22 @@ def test_another_function_or_architecture_drops_the_arguments_of_the_former():
             {"widht": 3},
             "got an unexpected keyword argument 'widht' (it takes classes, width, kernels)",
         ),
-        ("my_nets:Loose", {"classes": 3}, "returned the shape (2, 3) (allowed: (2, 10), a logit a class)"),
+        ("my_nets:Loose", {"classes": 3}, "returned the shape (2, 3) (allowed: (2, 10), one logit per class)"),
         ("my_nets:nothing", {}, "returned None (allowed: a torch.nn.Module)"),
         ("my_nets:frozen", {}, "the network has no parameter to train"),
         ("my_nets:broken", {}, "my_nets:broken: RuntimeError: no network today"),
         ("my_nets:small", {"width": "wide"}, "my_nets:small: TypeError"),
         ("my_nets:small", {"kernels": [40]}, "images of 32x32 in fp32: RuntimeError"),
-        ("my_nets:maps", {}, "returned the shape (2, 10, 30, 30) (allowed: (2, 10), a logit a class)"),
+        ("my_nets:maps", {}, "returned the shape (2, 10, 30, 30) (allowed: (2, 10), one logit per class)"),
         ("my_nets:pairs", {}, "returned tuple (allowed: a tensor of logits)"),
         ("my_nets:detached", {}, "has no gradient"),
         ("my_nets:gaps", {}, "the parameter weight is float32 with strides (64, 1) (allowed: float32, contiguous)"),
         ("my_nets:double", {}, "the parameter weight is float64 with strides (10, 1) (allowed: float32, contiguous)"),
-        ("my_nets:Stateful", {}, "its state holds _extra_state, which is no tensor (allowed: parameters and buffers)"),
+        (
+            "my_nets:Stateful",
+            {},
+            "its state holds _extra_state, which is not a tensor (allowed: parameters and buffers)",
+        ),
         ("my_nets:Scattered", {}, "images of 32x32 in fp32: RuntimeError"),
     ],
 )
@@ -305,13 +309,16 @@ def test_a_module_that_cannot_be_imported_is_one_line(my_nets):
         ({"model.function": "my_nets.small"}, "model.function: got 'my_nets.small' (allowed: module:function, as"),
         ({}, "model.function: is required"),
         ({"model.function": "my_nets:small", "model.args": 8}, "model.args: got 8"),
-        ({"model.function": "my_nets:small", "model.args.width": {"a": 1}}, "name settings with dots"),
+        ({"model.function": "my_nets:small", "model.args.width": {"a": 1}}, "use dotted names"),
         (
             {"model.function": "my_nets:small", "model.args.kernels": [[1]]},
             "model.args.kernels: got [[1]] (allowed: numbers,",
         ),
         ({"model.function": "my_nets:small", "model.args.width": float("nan")}, "model.args.width: got nan"),
-        ({"model.function": "my_nets:small", "model.args": {"a-b": 1}}, "model.args: 'a-b' is no name of an argument"),
+        (
+            {"model.function": "my_nets:small", "model.args": {"a-b": 1}},
+            "model.args: 'a-b' is not the name of an argument",
+        ),
         ({"model.function": "my_nets:small", "model.depth": 1}, "model: unknown key 'depth'"),
     ],
 )

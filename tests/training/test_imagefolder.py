@@ -210,9 +210,9 @@ def other_classes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (empty_class, r"owl: holds no file; put images of the class there, or delete the folder"),
-        (one_class, r"photos: has 1 class folders; put the images of each class into a folder of its own"),
-        (other_classes, r"val: its class folders differ from those of .*train \(first: b\)|a: holds no file"),
+        (empty_class, r"owl: is empty; add images of the class, or delete the folder"),
+        (one_class, r"photos: has 1 class folders; put each class into its own folder"),
+        (other_classes, r"val: its class folders differ from those of .*train \(first: b\)|a: is empty"),
         (shutil.rmtree, r"imagefolder: .*photos is not a folder"),
     ],
 )

@@ -47,7 +47,7 @@ def of_function(spec: PythonSpec) -> nn.Module:
     """
     if source_digest(spec.function) != spec.source:
         raise InputError(
-            f"model.function: the source of {spec.function} is not the one that this run was planned with; plan it anew"
+            f"model.function: the source of {spec.function} has changed since this run was planned; rerun the command"
         )
     where, (module, _, name) = f"model.function: {spec.function}", spec.function.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -91,7 +91,9 @@ def _called(function: Callable[..., Any], where: str, given: Mapping[str, Any], 
                 f"{where}: the parameter {name} is {kind} with strides {parameter.stride()} (allowed: float32, contiguous)"
             )
     if names := [name for name, value in network.state_dict().items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{where}: its state holds {names[0]}, which is no tensor (allowed: parameters and buffers)")
+        raise InputError(
+            f"{where}: its state dict contains {names[0]}, which is not a tensor (allowed: parameters and buffers)"
+        )
     return network
 
 
