@@ -34,7 +34,7 @@ def expand(grid: Any, zipped: Any) -> dict[str, dict[str, Any]]:
         raise ValueError(f"zip: {both[0]} is also in grid; give it once")
     count = math.prod(map(len, columns.values())) * (len(next(iter(rows.values()))) if rows else 1)
     if count > MOST:
-        raise ValueError(f"grid: asks for {count:,} variants (allowed: at most {MOST:,})")
+        raise ValueError(f"grid: has {count:,} variants (allowed: at most {MOST:,})")
     variants: dict[str, dict[str, Any]] = {}
     for values in _combinations(columns, rows):
         slug = _slug(values)

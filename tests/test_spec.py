@@ -373,7 +373,7 @@ BAD = [  # settings, what the line says
     ({"data.image_size": 64}, "data.image_size: cifar10 has images of 32x32, got 64"),
     (
         {"data.folds": 5},
-        "data.fold: is set by the plan for each fold; give the number of folds instead (--folds 5, or folds: 5 in the study)",
+        "data.fold: is set by the plan for each fold; give the number of folds instead (--folds 5, or folds: 5)",
     ),
     ({"data.folds": 1, "data.fold": 0}, "data.folds: got 1 (allowed: a whole number, at least 2 and at most 1000)"),
     ({"data.folds": 5, "data.fold": 5}, "data.fold: 5 is not one of 5 folds (allowed: 0 to 4)"),
@@ -394,7 +394,7 @@ BAD = [  # settings, what the line says
         {"data.augmentation": "flop"},
         "data.augmentation: unknown value 'flop'; did you mean 'flip'? (allowed: crop_flip,",
     ),
-    ({"data.fold": 1}, "data.fold: a plan sets it for each of its folds"),
+    ({"data.fold": 1}, "data.fold: is set by the plan for each fold"),
     ({"data.digest": "zz"}, "data.digest: got 'zz' (allowed: text that matches ^[0-9a-f]{64}$)"),
     ({"model.fire_modules": 0}, "model.fire_modules: got 0 (allowed: a whole number, at least 1 and at most 64)"),
     ({"model.fire_modules": 65}, "model.fire_modules: got 65 (allowed: a whole number, at least 1 and at most 64)"),

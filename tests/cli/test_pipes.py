@@ -151,5 +151,5 @@ def test_a_study_in_capital_letters_is_a_file(tmp_path: Path, tiny: Path) -> Non
 
 def test_a_decimal_comma_is_named(tiny: Path) -> None:
     tiny.write_text(tiny.read_text().replace("accuracy: 50.0", "accuracy: 50,1"))
-    with pytest.raises(InputError, match=r"published.*1 has no value; a decimal comma? \(allowed: 74\.1\)"):
+    with pytest.raises(InputError, match=r"published.*1 has no value; a decimal comma\? \(allowed: 74\.1\)"):
         load(tiny)

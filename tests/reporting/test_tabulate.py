@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_named():
         "1 unfinished runs are left out (a --filter on status keeps them)": "a0.1s2 FAILED",
         "all metrics": "missing or not finite; left out there: empty",
         "loss": "missing or not finite; left out there: a0.1s3",
-        "repeated seeds: the newest run counts; left out: model=a, lr=0.01, seed 1": "a0.01s1",
+        "repeated seeds": "the newest run counts; left out: model=a, lr=0.01, seed 1: a0.01s1",
         "data differs between runs of one group, in model=a, lr=0.01": "images 12ab, images 34cd",
         "params.batch differs between runs of one group, in model=a, lr=0.1": "64, 32",
         "runs of several commits": "abcdef012, 012345678",
@@ -233,9 +233,9 @@ def test_options_that_name_nothing():
     ):
         with pytest.raises(InputError, match=r"example: "):
             wrong()
-    with pytest.raises(InputError, match="no run is there"):
+    with pytest.raises(InputError, match="no runs found"):
         made(frame()[:0])
-    with pytest.raises(InputError, match=r"no run has a value of acc; 24 runs are not finished"):
+    with pytest.raises(InputError, match=r"no run has a value of acc; 24 unfinished runs are left out"):
         made(frame(status="RUNNING"))
 
 

@@ -281,7 +281,7 @@ def test_another_function_or_architecture_drops_the_arguments_of_the_former():
         (
             "my_nets:Stateful",
             {},
-            "its state holds _extra_state, which is not a tensor (allowed: parameters and buffers)",
+            "its state dict contains _extra_state, which is not a tensor (allowed: parameters and buffers)",
         ),
         ("my_nets:Scattered", {}, "images of 32x32 in fp32: RuntimeError"),
     ],
@@ -306,7 +306,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(my_nets):
     [
         ({"model.function": "my_net:small"}, "there is no module 'my_net'; did you mean 'my_nets'?"),
         ({"model.function": "sys:exit"}, "no module 'sys'"),
-        ({"model.function": "my_nets.small"}, "model.function: got 'my_nets.small' (allowed: module:function, as"),
+        ({"model.function": "my_nets.small"}, "model.function: got 'my_nets.small' (allowed: module:function, for"),
         ({}, "model.function: is required"),
         ({"model.function": "my_nets:small", "model.args": 8}, "model.args: got 8"),
         ({"model.function": "my_nets:small", "model.args.width": {"a": 1}}, "use dotted names"),
