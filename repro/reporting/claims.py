@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from repro import declarations, studies
-from repro.datasets import DataSpec
 from repro.errors import InputError, unknown
 from repro.published import Claim, Contrast, Ends, Metric, Paper, Ratio
 from repro.reporting import stats
@@ -288,15 +287,18 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     if reference is not None and rivals:
         return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
     best = max(rows.values(), key=_val)
-    among = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
-    return Answer(
-        f"{best.title} reaches {_val(best):.1f}% on validation{_where(lead)}", f"{among}; n = {len(best.runs)}."
-    )
+    why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
+    why += f"; n = {len(best.runs)}."
+    if reference is not None and not reference.runs:
+        why += f" There is no finished run of {reference.title} to compare with."
+    printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
+    told = f" (published: {printed:.1f}%)" if printed is not None else ""
+    return Answer(f"{best.title} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
 
 
 def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
     """The row that is best on validation against the reference, on test with intervals over all candidates."""
-    noises, where = Noises(lead.setting), _where(lead)
+    noises, where = Noises(lead.setting), lead.setting.where
     found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
     if found is None or learned.mean() < chance(reference) + LEARNED:
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
@@ -339,12 +341,3 @@ def _val(row: Row) -> float:
     values = row.values("val", learned=True)
     every = values if values.size else row.values("val")
     return float(every.mean()) if every.size else 0.0
-
-
-def _where(table: Table) -> str:
-    """The data set and the setting in words where they are not the declared ones."""
-    dataset = str(table.setting.values["data.dataset"])
-    others = [change.partition("=")[::2] for change in table.setting.changes if not change.startswith("data.dataset")]
-    words = {"training.epochs": "at most {} epochs", "training.precision": "precision {}", "data.folds": "{} folds"}
-    told = [words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value) for name, value in others]
-    return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (f" with {', '.join(told)}" if told else "")

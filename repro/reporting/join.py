@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from repro import studies as declared_studies
+from repro.datasets import DataSpec
 from repro.errors import InputError, unknown
 from repro.published import Published
 from repro.records import RESULT_METRICS
@@ -49,6 +50,16 @@ class Setting:
         self.places: dict[str, int] = {}
         """Study -> place of its latest sweep among all sweeps of the store, 0 the newest."""
         self._rows: dict[str, Row | None] = {}
+
+    @property
+    def where(self) -> str:
+        """Behind a sentence: the data set and the setting, where they are not the declared ones."""
+        words = {"training.epochs": "at most {} epochs", "training.precision": "precision {}", "data.folds": "{} folds"}
+        dataset, told = f" on {self.values['data.dataset']}", []
+        for name, _, value in (change.partition("=") for change in self.changes):
+            if not name.startswith("data.dataset"):
+                told.append(words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value))
+        return dataset * (self.values["data.dataset"] != DataSpec().dataset) + f" with {', '.join(told)}" * bool(told)
 
     @cached_property
     def planned(self) -> Mapping[str, list[PlannedRun]]:
