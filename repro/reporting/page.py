@@ -54,6 +54,8 @@ class Section:
     first: tuple[Picture, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     folded: tuple[str, ...] = ()
+    summary: str = ""
+    """What stands above the folded lines."""
     pictures: tuple[Picture, ...] = ()
     details: tuple[Picture, ...] = ()
 

@@ -150,6 +150,8 @@ def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_fig
             url=evidence.compare_url(ui_url, records) if ui_url and records else "",
             first=tuple(one for one in own if one.slug.endswith("-forest")),
             sheets=(tables.study_sheet(table, frame),),
+            folded=tuple(line for lines in frame["verdicts"] for line in lines),
+            summary="How the verdicts came about",
             pictures=tuple(one for one in own if not one.slug.endswith("-forest")),
             details=tuple(pictures.of_variants(table, beside)) if with_figures else (),
         )
@@ -162,9 +164,8 @@ def _judged(judged: Sequence[Judged], findings: Sequence[Finding], runs: pd.Data
     if judged:
         decided = [one for one in judged if one.verdict != "undecided"]
         folded = tuple(f"{one.says}: {one.why}" for one in judged if one.verdict == "undecided")
-        yield Section(
-            "claims", "Claims", sheets=(evidence.claims_sheet(decided, paper),) if decided else (), folded=folded
-        )
+        told = (evidence.claims_sheet(decided, paper),) if decided else ()
+        yield Section("claims", "Claims", sheets=told, folded=folded, summary=f"{len(folded)} undecided")
     if findings:
         yield Section("audit", "Audit of the published numbers", sheets=(evidence.audit_sheet(findings, paper),))
     yield Section("runs", "Runs", sheets=(evidence.runs_sheet(runs),))

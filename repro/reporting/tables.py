@@ -19,7 +19,7 @@ from repro.reporting import verdicts
 from repro.reporting.frame import REFERENCE, Row
 from repro.reporting.join import Table
 from repro.reporting.sheets import Column, Sheet
-from repro.reporting.verdicts import Statistics
+from repro.reporting.verdicts import Judgement, Statistics
 from repro.rows import RunRow
 from repro.spec import RunSpec, flatten
 
@@ -88,6 +88,11 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
         "notes": [note for note in (row.note, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
+        "verdicts": [
+            f"{row.title}, {where}: {one.verdict}; {one.why}"
+            for where, one in _judged(found)
+            if one.verdict not in {"", "undecided"}
+        ],
     }
 
 
@@ -138,10 +143,15 @@ def _said_otherwise(paper: Published) -> str:
     return f"the paper's text gives other values: {said}" if said else ""
 
 
+def _judged(found: Statistics) -> tuple[tuple[str, Judgement], ...]:
+    return ("validation", found.on_val), ("test", found.on_test)
+
+
 def _reasons(found: Statistics) -> list[str]:
     """Why nothing is decided."""
-    both = (found.on_val, found.on_test)
-    return list(dict.fromkeys(f"undecided: {one.why}" for one in both if one.verdict == "undecided" and one.why))
+    return list(
+        dict.fromkeys(f"undecided: {one.why}" for _, one in _judged(found) if one.verdict == "undecided" and one.why)
+    )
 
 
 # What is shown of a frame

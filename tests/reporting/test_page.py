@@ -102,6 +102,12 @@ def test_answer_then_every_study_in_one_plot_then_tables_claims_audit_and_runs(p
     assert body.index('id="figure-reproducibility-forest"') < body.index('id="table-reproducibility"')
     undecided = body.count("undecided</summary>")
     assert undecided == 1, "they are folded, a line each"
+    (told,) = re.findall(
+        r"How the verdicts came about</summary>(.*?)</details>", body[: body.index('id="study-residual"')], re.DOTALL
+    )
+    assert "<li>SqueezeNet, batchnorm, validation: " in told
+    assert "one more run is expected between" in told
+    assert "no predictions were kept, so the interval is wider than needed" in told
 
 
 def test_the_page_of_the_demo_has_at_most_400_kilobytes(store, tmp_path):
