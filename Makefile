@@ -72,5 +72,5 @@ screenshots: setup
 	$(BIN)/python docs/screenshots.py
 
 bench: setup
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target build/peers -r benchmarks/requirements.txt
+	PYTHONPATH=$(abspath build/peers) $(BIN)/python -m benchmarks.run

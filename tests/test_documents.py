@@ -87,3 +87,22 @@ def test_the_plots_of_a_page_are_drawn_from_the_tables_of_a_report(tmp_path, mon
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plot-your-own.md").read_text(), re.DOTALL)
     exec("\n".join(blocks), {})
     assert {path.name for path in tmp_path.glob("*.pdf")} == {"curves.pdf", "published.pdf"}
+
+
+@pytest.mark.slow
+def test_the_commands_that_look_at_runs_are_given_in_the_order_of_the_pages(repro, tmp_path: Path) -> None:
+    """Those that train and need no file are run by the tests of their pages."""
+    budget = ["--dataset", "digits", "--seeds", "0", "--epochs", "1", "--offline"]
+    for words in (["ablation"], ["experiment", "--study", "residual"]):
+        trained = repro(*words, *budget)
+        assert trained.returncode == 0, trained.stderr
+    looks = re.compile(r"repro (sync|compare|status|audit|reap|register)( |$)")
+    commands = dict.fromkeys(
+        command for _, command in shown() if looks.match(command) and not re.search(r"\.(yaml|zip)", command)
+    )
+    commands.pop("repro register")  # of a sentence: it needs a study
+    for command in commands:
+        done = repro(*shlex.split(command)[1:])
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert len(commands) >= 10
+    assert (tmp_path / "report" / "index.html").is_file()
