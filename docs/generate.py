@@ -172,8 +172,8 @@ def _rows() -> list[dict[str, str]]:
 def results() -> str:
     """What the runs on CIFAR-10 gave, from the tables that `compare` wrote into results/."""
     lines = [
-        "| study | | runs | validation (%) | published (%) | verdict | test (%) | MiB |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |",
+        "| study | | runs | validation (%) | one more run (95%) | published | verdict | test (%) | MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for row in _rows():
         cells = [
@@ -182,7 +182,8 @@ def results() -> str:
             row["n"],
             _percent(row["val_mean"], row["val_sd"]),
         ]
-        cells += [row["published_val"], row["verdict"], _percent(row["test_mean"], row["test_sd"])]
+        ends = [f"{float(row[name]):.1f}" for name in ("predicted_low", "predicted_high") if row[name]]
+        cells += [" to ".join(ends), row["published_val"], row["verdict"], _percent(row["test_mean"], row["test_sd"])]
         cells.append(f"{float(row['size_mib']):.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     forest = RESULTS / "figures/forest.svg"
