@@ -217,9 +217,9 @@ def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judg
     told = f"published {'at most ' if bound is not None else ''}{published:g}"
     why = f"{told}, one more run is expected between {found.low:.2f} and {found.high:.2f} (n = {found.n})"
     if found.method == stats.BINOMIAL:
-        why += "; no predictions were kept, so the interval is wider than needed"
+        why += "; wider than needed, since no such network has two runs with predictions"
     if improving := sum(run.improving for run in row.runs):
-        why += f"; {improving} of {len(row.runs)} runs still improved at the limit of epochs"
+        why += f"; {improving} of {len(row.runs)} runs ended at the limit of epochs"
     if found.low > published:
         return Judgement(found, "ours above", why)
     if found.high < published and bound is None:

@@ -106,7 +106,7 @@ def test_answer_then_every_study_in_one_plot_then_tables_claims_audit_and_runs(p
     (told,) = re.findall(r"How the verdicts came about</summary>(.*?)</details>", first, re.DOTALL)
     assert "<li>SqueezeNet, batchnorm, validation: " in told
     assert "one more run is expected between" in told
-    assert "no predictions were kept, so the interval is wider than needed" in told
+    assert "wider than needed, since no such network has two runs with predictions" in told
 
 
 def test_the_page_of_the_demo_has_at_most_400_kilobytes(store, tmp_path):
