@@ -96,13 +96,11 @@ def test_the_commands_that_look_at_runs_are_given_in_the_order_of_the_pages(repr
     for words in (["ablation"], ["experiment", "--study", "residual"]):
         trained = repro(*words, *budget)
         assert trained.returncode == 0, trained.stderr
-    looks = re.compile(r"repro (sync|compare|status|audit|reap|register)( |$)")
-    commands = dict.fromkeys(
-        command for _, command in shown() if looks.match(command) and not re.search(r"\.(yaml|zip)", command)
-    )
-    commands.pop("repro register")  # of a sentence: it needs a study
+    looks = re.compile(r"repro (sync|compare|status|audit|reap)( |$)")
+    pages = [command for page, command in shown() if page != "own-study.md" and not re.search(r"\.(yaml|zip)", command)]
+    commands = dict.fromkeys(command for command in pages if looks.match(command))
     for command in commands:
         done = repro(*shlex.split(command)[1:])
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert len(commands) >= 10
+    assert len(commands) >= 8
     assert (tmp_path / "report" / "index.html").is_file()
