@@ -88,7 +88,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
             )
         dotted = dotted.strip()
         if dotted in {"seed", "semantics"}:
-            raise InputError(f"set: {dotted} cannot be set here; use --seeds")
+            raise InputError(f"set: {dotted} cannot be set here; seeds are given with --seeds")
         if dotted in overrides:
             raise InputError(f"set: {shown(dotted)} is given twice")
         overrides[dotted] = parse_value(value.strip(), f"set: {shown(dotted)}")

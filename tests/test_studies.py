@@ -332,7 +332,7 @@ class TestOverrides:
             ("model.first_kernel", "set: 'model.first_kernel' is not name=value (example: model.first_kernel=5,"),
             ("=5", "set: '=5' is not name=value"),
             ("a=1,b", "set: 'b' is not name=value"),
-            ("seed=3", "set: seed cannot be set here; use --seeds"),
+            ("seed=3", "set: seed cannot be set here; seeds are given with --seeds"),
             ("semantics=1", "set: semantics cannot be set here"),
             ("a=1,a=2", "set: 'a' is given twice"),
             ("a=[1,2", "set: 'a': '[1,2' (examples: 5, 0.25, simple, [fire3, fire5]): not valid YAML at line 1"),

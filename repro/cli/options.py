@@ -248,8 +248,10 @@ def as_json() -> Callable[[_Command], _Command]:
 
 def echo_line(text: str) -> None:
     """Prints a line; on a terminal that is too narrow for it, it continues indented, with no word cut."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(text) + 1
-    click.echo(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    click.echo(text)
 
 
 def echo_json(value: object) -> None:

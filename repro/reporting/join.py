@@ -55,11 +55,14 @@ class Setting:
     def where(self) -> str:
         """Behind a sentence: the data set and the setting, where they are not the declared ones."""
         words = {"training.epochs": "at most {} epochs", "training.precision": "precision {}", "data.folds": "{} folds"}
-        dataset, told = f" on {self.values['data.dataset']}", []
-        for name, _, value in (change.partition("=") for change in self.changes):
-            if not name.startswith("data.dataset"):
-                told.append(words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value))
-        return dataset * (self.values["data.dataset"] != DataSpec().dataset) + f" with {', '.join(told)}" * bool(told)
+        dataset = self.values["data.dataset"]
+        others = [change.partition("=")[::2] for change in self.changes if not change.startswith("data.dataset")]
+        told = [
+            words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value) for name, value in others
+        ]
+        return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (
+            f" with {', '.join(told)}" if told else ""
+        )
 
     @cached_property
     def planned(self) -> Mapping[str, list[PlannedRun]]:

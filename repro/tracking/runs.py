@@ -47,7 +47,7 @@ class Runs:
                 if error.error_code not in NO_SUCH_RUN:
                     raise
                 raise InputError(
-                    f"{shown(self.store.uri)} has no run {run_id!r}; give a run id of MLflow's UI, or its first digits"
+                    f"{shown(self.store.uri)} has no run {run_id!r}; give a run id from MLflow's UI, or its first digits"
                 ) from None
 
     def beginning(self, digits: str) -> list[str]:
