@@ -99,9 +99,10 @@ class TestEveryParameterReachesSomething:
     """`mlflow run` puts quoted values in place of the names in a command; each changes what is trained, or how."""
 
     @pytest.fixture
-    def asked(self, monkeypatch):
+    def asked(self, monkeypatch, tmp_path):
         """What an entry point would train, and how, with these values in place of its defaults."""
         captured = []
+        monkeypatch.chdir(tmp_path)  # in the project's own folder `make demo` may have left data
         monkeypatch.setattr(prepared, "cache", lambda dataset, folder: folder / dataset)
         monkeypatch.setattr(
             sweeps, "_train", lambda plan, given: captured.append((plan.runs, options.make_settings(given, plan)))
