@@ -140,15 +140,12 @@ def tabulate(
         if value not in {*runs[name]}:
             raise unknown(f"value of {name}", value, runs[name].unique())
     frame, digits = _statistics(runs, [*by], wanted, baseline or {}, paired, warnings)
-    words = {"last": "the last value", "max": "the maximum over steps", "min": "the minimum over steps"}
-    told = [
-        f"{m.label}: {words.get(m.pick, f'the value at step {m.pick[3:]}')}" + ", lower is better" * m.lower
-        for m in wanted
-    ]
+    how = {"last": "last value", "max": "maximum over steps", "min": "minimum over steps"}
+    told = [f"{m.label}: {how.get(m.pick, 'at step ' + m.pick[3:])}" + ", lower is better" * m.lower for m in wanted]
     header = f"{'; '.join(told)}. ± sd over runs; intervals are 95%, from the sd pooled over groups."
     if baseline:
-        how = "paired by seed, intervals and p by Bonferroni" if paired else "simultaneous intervals and p by Dunnett"
-        header += f" Differences from {', '.join('='.join(one) for one in baseline.items())}: {how}."
+        test = "paired by seed, intervals and p by Bonferroni" if paired else "simultaneous intervals and p by Dunnett"
+        header += f" Differences from {', '.join('='.join(one) for one in baseline.items())}: {test}."
     groups = Groups(tuple(by), tuple(wanted), frame, runs, digits, header, tuple(warnings))
     if (shown := kept(frame, where, groups.columns)).empty:
         raise InputError(f"--where {where}: no group is left")
@@ -221,9 +218,7 @@ def _statistics(
                     if len(both := seeds[[row, base]].dropna()):
                         differences[row] = stats.paired(both[row].to_numpy(), both[base].to_numpy(), len(rows))
                 if lost := [row for row in rows if (seeds[row].isna() != seeds[base].isna()).any()]:
-                    warnings.append(
-                        f"{name}: seeds that only one of the two has are not paired ({base} with {few(lost)})"
-                    )
+                    warnings.append(f"{name}: seeds that only one of the two has are left out ({base}, {few(lost)})")
             else:
                 tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])
                 differences |= dict(zip(rows, tested, strict=True))
@@ -248,24 +243,20 @@ def write(out: Path, groups: Groups, experiment: str, histories: Histories, proc
     answer = Answer(f"{best[0]} has the best {metric.label}: {reached}", why, decided=True)
     drawn = tuple(_pictures(groups, best[:_CURVES], histories))
     folder.illustrate(out, drawn, processes)
-    sheet, brief, runs = groups.sheet(), groups.sheet(brief=True), groups.runs_sheet()
-    sections = (
-        page.Section("groups", "Groups", sheets=(sheet,), pictures=drawn),
-        page.Section("runs", "Runs", sheets=(runs,)),
-    )
+    sheet, brief = groups.sheet(), groups.sheet(brief=True)
+    sections = [page.Section("groups", "Groups", sheets=(sheet,), pictures=drawn)]
+    sections += [page.Section("runs", "Runs", sheets=(groups.runs_sheet(),))]
     facts = {"Experiment": experiment, "Runs": f"{len(groups.runs):,}", "Groups": f"{len(best):,}"}
     shown = "\n\n".join(f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in drawn)
     told = f"# {markdown_text(answer.headline)}\n\n{markdown_text(why)}\n\n{shown}\n\n"
     every = dict.fromkeys([*groups.by, "seed", "run_id", "run_name", "status", *(one.column for one in groups.metrics)])
-    json, tex = evidence.texts(*_cited(groups, answer.headline))
-    files = {
+    files: dict[str, str | bytes] = {
         "index.html": page.page("MLflow experiment", answer, facts, sections),
         "report.md": told + markdown(sheet),
         **folder.forms(sheet, groups.columns, latex(brief, "one column" if len(brief.cells[0]) < 8 else "page")),
         "tables/runs.csv": csv(groups.runs, [*every]),
-        "values.json": json,
-        "values.tex": tex,
     }
+    files["values.json"], files["values.tex"] = evidence.texts(*_cited(groups, answer.headline))
     return folder.place(out, files, drawn)
 
 
