@@ -20,7 +20,7 @@ from repro.reporting import stats
 from repro.reporting.frame import REFERENCE, Answer, Row, Run
 from repro.reporting.join import Setting, Table
 from repro.reporting.stats import TAIL, Estimate
-from repro.reporting.verdicts import LEARNED, Noises, chance, failed
+from repro.reporting.verdicts import LEARNED, Noises, against_published, chance, failed
 from repro.studies import DECLARATIONS
 from repro.validation import validated
 
@@ -287,12 +287,16 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     if reference is not None and rivals:
         return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
     best = max(rows.values(), key=_val)
+    judged = against_published(best, "val", lead.setting, Noises(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
+    if judged.predicted is not None:
+        why += f"; one more run is expected between {judged.predicted.low:.2f} and {judged.predicted.high:.2f}%"
     why += f"; n = {len(best.runs)}."
     if reference is not None and not reference.runs:
         why += f" There is no finished run of {reference.title} to compare with."
     printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
-    told = f" (published: {printed:.1f}%)" if printed is not None else ""
+    side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
+    told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
     return Answer(f"{best.title} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
 
 
@@ -314,7 +318,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         rehearsal, unclear = lead.study.study == "demo", "" if clear else f"; {seeds} cannot tell"
         headline = "A rehearsal: " * rehearsal + told.rpartition(" (")[0] + where + unclear
-        return Answer(headline, why[0], decided=clear and not rehearsal and not lead.setting.changes)
+        return Answer(headline, why[0])
     against = [(found, "our AlexNet on test")]
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
@@ -327,9 +331,9 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
         off, what = min(below)
         headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
-        return Answer(headline, " ".join(why), decided=True)
+        return Answer(headline, " ".join(why))
     if all(one.low is not None and one.low >= -parity for one, _ in against):
-        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why), decided=True)
+        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why))
     if runs := stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test")):
         why.append(f"On test, {runs} seeds per row would decide it if the means stay the same.")
     signed = f"{found.estimate:+.1f}".replace("-", "−")

@@ -203,5 +203,3 @@ class Answer:
 
     headline: str
     why: str
-    decided: bool = False
-    """Whether claims stand before tables; where nothing can be decided, the page leads with table and curves."""

@@ -240,7 +240,7 @@ def write(out: Path, groups: Groups, experiment: str, histories: Histories, proc
     why = f"The {'lowest' if metric.lower else 'highest'} mean of {len(best):,} groups; n = {row['n']}."
     if base := row[f"{metric.label}_base"]:
         why += f" Against {base}: {difference(f'{metric.label}_diff', groups.digits[metric.label])(row)}."
-    answer = Answer(f"{best[0]} has the best {metric.label}: {reached}", why, decided=True)
+    answer = Answer(f"{best[0]} has the best {metric.label}: {reached}", why)
     drawn = tuple(_pictures(groups, best[:_CURVES], histories))
     folder.illustrate(out, drawn, processes)
     sheet, brief = groups.sheet(), groups.sheet(brief=True)

@@ -139,8 +139,8 @@ def statistics(table: Table) -> dict[str, Statistics]:
         row.name: Statistics(
             val=_mean(row, "val", noises),
             test=_mean(row, "test", noises),
-            on_val=_published(row, "val", table.setting, noises),
-            on_test=_published(row, "test", table.setting, noises),
+            on_val=against_published(row, "val", table.setting, noises),
+            on_test=against_published(row, "test", table.setting, noises),
             difference=differences.get(row.name),
             image_noise=_image_noise(row, table.base(row)),
             size_verdict=_size(row),
@@ -194,7 +194,7 @@ def _over_folds(values: Sequence[float], row: Row, measure: Metric) -> Estimate:
     return stats.folds(values, 1 / (declared - 1) if measure in _HELD_OUT else 0.0)
 
 
-def _published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judgement:
+def against_published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judgement:
     """Where one more run is expected, and the published number against it, in the declared setting alone.
 
     Published numbers are of the fixed split, so a row with folds has neither.

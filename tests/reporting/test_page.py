@@ -42,7 +42,7 @@ def small(text):
     picture = Picture(text, text, text, print, (), files={"svg": SVG})
     sample = Picture("sample", text, text, print, (), files={"png": b"png"})
     section = Section(text, text, text, "http://mlflow", (picture,), (sheet,), (text,), (picture, sample), (picture,))
-    return page(text, Answer(text, text, decided=True), {text: text}, [section], [text])
+    return page(text, Answer(text, text), {text: text}, [section], [text])
 
 
 class Reader(html.parser.HTMLParser):

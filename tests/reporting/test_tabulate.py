@@ -96,9 +96,7 @@ def test_pairs_of_seeds_are_tested_together():
     alone = made(frame()[1:], baseline={"params.model": "a"}, paired=True)
     assert row(alone, "b", "0.1")["acc_diff"] == pytest.approx((ours - theirs)[1:].mean())
     (lost,) = alone.warnings
-    assert lost.startswith(
-        "acc: seeds that only one of the two has are left out (model=a, lr=0.1, model=b, lr=0.1"
-    )
+    assert lost.startswith("acc: seeds that only one of the two has are left out (model=a, lr=0.1, model=b, lr=0.1")
 
 
 def points(*values, steps=None):
