@@ -129,7 +129,7 @@ def _bring(
 ) -> None:
     from repro import datasets, journal, studies
     from repro.cli.progress import counted
-    from repro.execution import predictions, publisher
+    from repro.execution import predictions
     from repro.tracking import models as logged
     from repro.tracking import reader
     from repro.tracking.failures import TrackingError
@@ -149,7 +149,6 @@ def _bring(
             if known.id in pruned:
                 passed += 1
                 continue
-            publisher.draw(one)
             data = known.spec.data
             cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
             if predictions.lacking(known) and cache.is_file():

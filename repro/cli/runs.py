@@ -123,11 +123,10 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     repro reap
     """
     from repro.cli.progress import counted
-    from repro.execution.publisher import draw
     from repro.tracking import reap as reaping
     from repro.tracking.writer import Writer
 
-    closed = reaping.reap(Writer.opened(tracking_uri, click.echo), Path(runs_dir), draw)
+    closed = reaping.reap(Writer.opened(tracking_uri, click.echo), Path(runs_dir))
     for line in closed:
         click.echo(line)
     left = sum(bool(one.problem) for one in closed)

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro import journal
 from repro.errors import ReproError
-from repro.execution import disk
 from repro.records import Environment
-from repro.rows import Curve, RunRow
+from repro.rows import RunRow
 from repro.studies import Plan
 from repro.tracking import models, reader, system
 from repro.tracking.failures import TrackingError
@@ -184,12 +182,9 @@ class Publisher:
             self._progress = time.monotonic()
 
     def _publish(self, folder: Path, note: _Note) -> None:
-        drawn = draw(folder)
         published = self._writer.publish(folder, parent=self.parent, state=note.state, message=note.message)
         if published.forked:
             self._say(f"{folder.name} {FORKED}{published.run_id}")
-        if not drawn and draw(folder):  # it came to its end in between
-            self._writer.log_files(published.run_id, {"curves.png": folder / "curves.png"})
 
     def _conclude(self, status: Status) -> None:
         """Ends the sweep in the store, with its table."""
@@ -210,23 +205,6 @@ def conclude(writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequ
     table, figures, metrics = swept(plan, rows)
     writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, table, metrics)
     return table
-
-
-def draw(folder: Path) -> bool:
-    """Writes `curves.png` beside the journal of a run that is at its end; whether it is there now."""
-    known = journal.read(folder)
-    if known is None or known.result is None:
-        return False
-    picture = folder / "curves.png"
-    if not picture.exists():
-        from repro.reporting import figures  # matplotlib takes half a second, which a sweep's start need not wait for
-
-        title = f"{known.attempts[0].variant} seed {known.spec.seed}"
-        try:
-            disk.write(picture, figures.run_curves(Curve.of(known.epochs), title))
-        except OSError:  # a full disk: the run is published without its picture
-            return False
-    return True
 
 
 def _line(error: Exception) -> str:

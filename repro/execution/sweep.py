@@ -151,14 +151,14 @@ class _Sweep:
 
     def _connect(self) -> dict[str, str]:
         """Opens the store, closes what is dead there, and returns key -> run id of the finished runs."""
-        from repro.execution.publisher import Publisher, draw  # nothing of MLflow is imported without need
+        from repro.execution.publisher import Publisher  # nothing of MLflow is imported without need
         from repro.tracking.failures import TrackingError
         from repro.tracking.reap import reap
         from repro.tracking.writer import Writer
 
         try:
             writer = Writer.opened(self.settings.uri, self.notices.put, self.settings.experiment)
-            for closed in reap(writer, self.settings.runs, draw):
+            for closed in reap(writer, self.settings.runs):
                 self.notices.put(str(closed))
             stored = {} if self.settings.fresh else writer.finished([run.key for run in self.plan.unique])
         except TrackingError as error:

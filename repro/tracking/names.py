@@ -183,7 +183,7 @@ RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
         "diff.patch": "Uncommitted changes, if there were any.",
     }
 )
-"""Files of a run's folder that are stored when it ends; one that is not there is left out."""
+"""What is stored of a run when it ends: files of its folder, where they are there, and the picture of its curves."""
 
 SWEEP_METRICS: Mapping[str, str] = MappingProxyType(
     {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ class Reaped:
         return f"closed {self.name} ({self.run_id}) as {self.status}: its process is gone"
 
 
-def reap(writer: Writer, folder: Path, draw: Callable[[Path], object]) -> list[Reaped]:
+def reap(writer: Writer, runs: Path) -> list[Reaped]:
     """Closes the runs and sweeps of this host whose process is gone, publishing first what the journals hold.
 
     A run: the process that published it is gone, and the lock of its folder can be taken. A sweep, also one that
@@ -49,8 +48,7 @@ def reap(writer: Writer, folder: Path, draw: Callable[[Path], object]) -> list[R
 
     Args:
         writer: the store.
-        folder: where a run's folder is looked for when it is not where it was trained.
-        draw: called with the folder of a run before it is published, for the pictures of one that is at its end.
+        runs: where a run's folder is looked for when it is not where it was trained.
     """
     with writer.store.errors():
         running = list(api.search(writer.store, f"attributes.status = 'RUNNING' AND tags.`{Tag.KIND}` LIKE '%'"))
@@ -60,9 +58,7 @@ def reap(writer: Writer, folder: Path, draw: Callable[[Path], object]) -> list[R
     deadline = time.monotonic() + _SECONDS
     for run in dead:
         try:
-            closed.append(
-                _sweep(writer, run) if run.data.tags[Tag.KIND] == "sweep" else _run(writer, run, folder, draw)
-            )
+            closed.append(_sweep(writer, run) if run.data.tags[Tag.KIND] == "sweep" else _run(writer, run, runs))
         except TrackingError as error:  # it may be this run alone; one that cannot be closed is in nobody's way
             closed.append(Reaped(run.info.run_id, run.info.run_name or "", "", str(error)))
             if time.monotonic() > deadline:
@@ -81,7 +77,7 @@ def gone(known: Journal) -> bool:
     return time.time() - known.entries[-1].time_ms / 1000 > max(_SILENT_SECONDS, 10 * longest)
 
 
-def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -> Reaped | None:
+def _run(writer: Writer, run: Run, runs: Path) -> Reaped | None:
     tags = run.data.tags
     places = (Path(tags.get(Tag.FOLDER, "")), runs / tags.get(Tag.KEY, ""))
     try:
@@ -100,7 +96,6 @@ def _run(writer: Writer, run: Run, runs: Path, draw: Callable[[Path], object]) -
                 return _close(writer, run, "KILLED", "its process is gone, and its journal was replaced")
             if known.attempts[-1].environment.host != platform.node():
                 return None  # trained on another machine, whose lock may not be seen from here
-            draw(folder)
             published = writer.publish(folder, parent=None, state="killed", message="its process is gone")
         except TrackingError:
             raise

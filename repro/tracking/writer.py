@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from repro import journal, locks
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord
+from repro.rows import Curve
 from repro.tracking import api, entries, sqlite
 from repro.tracking.names import RUN_ARTIFACTS, Tag
 from repro.tracking.runs import cut
@@ -29,6 +30,7 @@ State: TypeAlias = Literal["running", "killed", "failed"]
 """What the publisher knows of a run that is not at its end."""
 
 MESSAGE_LENGTH = 2000
+_PICTURE = "curves.png"
 FORKED = "is a copy that went on apart from the journal that the store has; it is a run of its own: "
 _STATUS = {"running": "RUNNING", "killed": "KILLED", "failed": "FAILED"}
 _FEW = 20
@@ -175,8 +177,7 @@ class Writer(Sweeps):
     def _add_missing(self, known: Journal, run_id: str) -> int:
         """Stores again those files of a finished run that the store has lost; returns how many."""
         there = {file.path for file in self.store.client.list_artifacts(run_id)}
-        files = {name: known.folder / name for name in RUN_ARTIFACTS if name not in there}
-        files = {name: file for name, file in files.items() if file.is_file()}
+        files = _files(known, RUN_ARTIFACTS.keys() - there)
         self.log_files(run_id, files)
         return len(files)
 
@@ -217,10 +218,8 @@ class Writer(Sweeps):
         if not run.described:
             self.store.client.log_inputs(run.run_id, entries.datasets(known))
         if status == "FINISHED":
-            files = {name: known.folder / name for name in RUN_ARTIFACTS}
-            files = {name: file for name, file in files.items() if file.is_file()}
-            self.log_files(run.run_id, files)
-            if diff := files.get("diff.patch"):
+            self.log_files(run.run_id, _files(known, RUN_ARTIFACTS))
+            if (diff := known.folder / "diff.patch").is_file():
                 self._log(run.run_id, tags={Tag.SOURCE_DIFF: cut(diff.read_text(errors="replace"))})
         if status == "RUNNING" and (run.status != status or run.attempts != len(known.attempts)):
             self.store.client.update_run(run.run_id, status)  # also where another process has closed it since
@@ -235,6 +234,17 @@ class Writer(Sweeps):
             described=True,
             parent=run.parent or parent is not None,
         )
+
+
+def _files(known: Journal, names: Collection[str]) -> dict[str, bytes | Path]:
+    """What is stored of a run at its end, of some names: the files that its folder has, and a picture of its curves."""
+    files: dict[str, bytes | Path] = {name: file for name in names if (file := known.folder / name).is_file()}
+    if _PICTURE in names:
+        from repro.reporting import figures  # matplotlib takes half a second, which a sweep's start need not wait for
+
+        title = f"{known.attempts[0].variant} seed {known.spec.seed}"
+        files[_PICTURE] = figures.run_curves(Curve.of(known.epochs), title)
+    return files
 
 
 def _status(known: Journal, run: _Known, state: State, message: str | None) -> tuple[str, str]:

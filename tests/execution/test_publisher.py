@@ -38,7 +38,6 @@ class SlowWriter:
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`made(writer, runs)`: a publisher with as many runs to publish and no table."""
     monkeypatch.setattr(Publisher, "_conclude", lambda self, *_: self._writer.close_sweep())
-    monkeypatch.setattr("repro.execution.publisher.draw", lambda _: True)
 
     def make(writer: SlowWriter, runs: int) -> Publisher:
         publisher = Publisher(writer, None, {}, None, lambda _: None)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import platform
@@ -16,13 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from repro import journal
 from repro.cli import main
-from repro.execution.publisher import draw
 from repro.tracking import api
-from repro.tracking import reap as reaping
+from repro.tracking.reap import reap
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 
-reap = functools.partial(reaping.reap, draw=draw)
 SWEEP = """
 import sys
 from pathlib import Path
