@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.execution.executors import Needs
 from repro.execution.executors.entries import Entry
 from repro.execution.job import Job
 from repro.studies import PlannedRun
@@ -42,13 +41,6 @@ class Settings:
     """How Slurm is asked for jobs; None trains on this machine."""
     wait: bool = True
     """Follow the runs to their end; else end when they are submitted, which needs jobs that outlive the sweep."""
-
-    @property
-    def needs(self) -> Needs:
-        """What a run takes of a machine."""
-        entry = self.executor or Entry()
-        gpus = None if self.device == "cpu" else 1
-        return Needs(self.threads, gpus, entry.memory_gb, entry.minutes)
 
     def job(self, run: PlannedRun, side_by_side: int) -> Job:
         """What a worker is told of a run; `side_by_side`: so many are trained on its machine at a time."""

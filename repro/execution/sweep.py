@@ -210,7 +210,7 @@ class _Sweep:
                 yield self._lost(run, str(error))
         jobs = [self.settings.job(run, self.env.side_by_side) for run, _ in chosen]
         try:
-            handles = self.executor.submit(jobs, self.settings.needs)
+            handles = self.executor.submit(jobs)
         except ReproError as error:
             if not (self.active and self.settings.wait):
                 raise

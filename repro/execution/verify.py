@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import InputError, ReproError, shown
-from repro.execution.executors import Needs
 from repro.execution.executors.local import Local
 from repro.execution.job import Exit, Job
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
@@ -81,7 +80,7 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
             checkpoint_seconds=float("inf"),
             until=epochs,
         )
-        (process,) = Local(1, before.threads).submit([job], Needs())
+        (process,) = Local(1, before.threads).submit([job])
         try:
             told = 0
             while True:

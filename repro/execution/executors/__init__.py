@@ -6,20 +6,9 @@ Nothing is returned by value: a job is one line of JSON, and the truth about its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from repro.execution.job import Job
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What one run takes of a machine; it changes no result. What is None is left to the executor."""
-
-    cpus: int | None = None
-    gpus: int | None = None
-    memory_gb: float | None = None
-    minutes: int | None = None
 
 
 class Handle(Protocol):
@@ -58,7 +47,7 @@ class Executor(Protocol):
     def expect(self, runs: int) -> None:
         """So many runs are coming, at most: what takes time to start may start."""
 
-    def submit(self, jobs: Sequence[Job], needs: Needs) -> Sequence[Handle]:
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Handle]:
         """Takes jobs, at most `together`; returns a handle for each.
 
         Raises:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-from repro.execution.executors import Needs
 from repro.execution.job import Job
 from repro.execution.process import command, variables
 
@@ -105,7 +104,7 @@ class Local:
         while len(self._spare) < wanted:
             self._spare.append(Process(self._threads))
 
-    def submit(self, jobs: Sequence[Job], needs: Needs) -> list[Process]:  # noqa: ARG002 - it has what this machine has
+    def submit(self, jobs: Sequence[Job]) -> list[Process]:
         """Gives each job a process."""
         processes = [self._spare.pop() if self._spare else Process(self._threads) for _ in jobs]
         for process, job in zip(processes, jobs, strict=True):

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.errors import ReproError
-from repro.execution.executors import Needs
 from repro.execution.executors.batch import Ledger
 from repro.execution.executors.entries import Entry
 from repro.execution.job import Exit, Job
@@ -95,7 +94,7 @@ class Slurm:
     def expect(self, runs: int) -> None:
         """Nothing: Slurm starts what is submitted."""
 
-    def submit(self, jobs: Sequence[Job], needs: Needs) -> list[Submitted]:
+    def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
         """Submits one job for all of them."""
         if not jobs:
             return []
@@ -104,7 +103,7 @@ class Slurm:
         words = ["sbatch", "--parsable", f"--job-name={jobs[0].study}/{jobs[0].variant} seed {jobs[0].spec.seed}{more}"]
         log = str(self.folder).replace("%", "%%")  # of which sbatch would make a number or a name
         words += [f"--output={log}/%j.log", "--open-mode=append", "--requeue"]
-        options = self._options(needs, len(jobs))
+        options = self._options(jobs[0], len(jobs))
         words += [f"--signal=B:USR2@{_WARNING_SECONDS}", *options, *self._entry.options]
         batch = command("repro.execution.executors.batch", str(self.folder), str(self._entry.timeouts))
         lines = ["#!/bin/bash", *self._entry.setup, f"exec {shlex.join(batch)} <<'JOBS'", *(job.dump() for job in jobs)]
@@ -117,15 +116,16 @@ class Slurm:
         self._asked = None
         return [Submitted(self, number, job.folder.name) for job in jobs]
 
-    def _options(self, needs: Needs, runs: int) -> list[str]:
+    def _options(self, job: Job, runs: int) -> list[str]:
+        """What is asked for a job of so many runs like this one."""
         entry = self._entry
         given = {
             "partition": entry.partition,
             "account": entry.account,
-            "gres": entry.gres or (f"gpu:{needs.gpus}" if needs.gpus else None),
-            "cpus-per-task": needs.cpus,
-            "mem": f"{needs.memory_gb * 1000:.0f}M" if needs.memory_gb else None,
-            "time": needs.minutes * runs if needs.minutes else None,
+            "gres": entry.gres or (None if job.device == "cpu" else "gpu:1"),
+            "cpus-per-task": job.threads,
+            "mem": f"{entry.memory_gb * 1000:.0f}M" if entry.memory_gb else None,
+            "time": entry.minutes * runs if entry.minutes else None,
         }
         return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
