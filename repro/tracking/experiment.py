@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,12 +42,11 @@ def read(uri: str | None, name: str | None, condition: str = "") -> Experiment:
     uri = existing(uri)
     histories = None
     if (database := sqlite_path(uri)) is not None:
-        with errors(uri), sqlite.reading(database) as connection:
-            if sqlite.unknown_schema(connection) is None:
-                histories = errors(uri)(partial(sqlite.histories, database))
-                if not condition:
-                    name, number = _chosen(sqlite.experiments(connection), name)
-                    return Experiment(name, _records(uri, sqlite.runs(connection, number)), histories)
+        with errors(uri), contextlib.suppress(sqlite.UnknownSchemaError), sqlite.reading(database) as connection:
+            histories = errors(uri)(partial(sqlite.histories, database))
+            if not condition:
+                name, number = _chosen(sqlite.experiments(connection), name)
+                return Experiment(name, _records(uri, sqlite.runs(connection, number)), histories)
     from mlflow.exceptions import MlflowException
 
     store = connect(uri, create=False)

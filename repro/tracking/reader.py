@@ -51,11 +51,10 @@ def read(
     database = sqlite_path(uri)
     notes: list[str] = []
     if database is not None:
-        with errors(uri):
-            with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
-                missing = sqlite.unknown_schema(connection)
-                found = sqlite.runs(connection) if missing is None else []
-            if missing is None:
+        try:
+            with errors(uri):
+                with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
+                    found = sqlite.runs(connection)
                 misplaced = moved(database)
                 notes += [f"{uri}: {misplaced}"] if misplaced else []
                 store = cache(lambda: connect(uri, create=False))
@@ -65,7 +64,8 @@ def read(
                     lambda run_ids: sqlite.histories(database, run_ids),
                 )
                 return _contents(uri, source, plans, curves, studies, notes)
-        notes.append(f"{uri}: its schema has no {missing}; read through MLflow, which takes longer")
+        except sqlite.UnknownSchemaError as error:
+            notes.append(f"{uri}: {error}; read through MLflow, which takes longer")
     opened = connect(uri, create=False)
     with opened.errors():
         source = _Source(

@@ -1,7 +1,6 @@
 """Reads a sqlite store by SQL, without MLflow: a few statements for what its API takes a call a run and metric for.
 
-The connection is read-only. The columns that are read are checked first; a store without one of them is read through
-MLflow instead.
+The connection is read-only. A store that lacks one of the tables or columns is read through MLflow instead.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,24 +19,9 @@ import numpy as np
 from repro.records import EPOCH_METRICS
 from repro.tracking.stored import Histories, Points, StoredRun, number
 
-_COLUMNS = {
-    "experiments": {"experiment_id", "lifecycle_stage", "name"},
-    "runs": {
-        "run_uuid",
-        "name",
-        "status",
-        "start_time",
-        "end_time",
-        "lifecycle_stage",
-        "artifact_uri",
-        "experiment_id",
-    },
-    "tags": {"key", "value", "run_uuid"},
-    "params": {"key", "value", "run_uuid"},
-    "latest_metrics": {"key", "value", "is_nan", "run_uuid"},
-    "metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
-}
-
+_HISTORIES = """
+    SELECT key, step, timestamp, value, is_nan FROM metrics
+    WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))"""
 _ACTIVE = """
     CREATE TEMP TABLE ours AS
     SELECT runs.run_uuid FROM runs
@@ -47,12 +32,17 @@ _OURS = _ACTIVE + "(tags.value = 'sweep' OR tags.value = 'run' AND runs.status =
 """Ids of the sweeps, whatever became of them, and of the finished runs; in memory, not in the store."""
 
 
+class UnknownSchemaError(Exception):
+    """The store lacks a table or a column that is read here; the plain API has to do."""
+
+
 @contextlib.contextmanager
 def reading(database: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection that sees one state of the store throughout.
 
     Raises:
         sqlite3.Error: the file cannot be opened or is no database.
+        UnknownSchemaError: also for what is executed inside.
     """
     if database.with_name(f"{database.name}-journal").exists():
         # a writer that was killed in the middle has left it; only a connection that may write can take its changes back
@@ -62,16 +52,13 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(name, uri=True, timeout=20, isolation_level=None)) as connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("BEGIN")
-        yield connection
-
-
-def unknown_schema(connection: sqlite3.Connection) -> str | None:
-    """What the schema lacks of what is read here (`runs.end_time`), or None."""
-    for table, needed in _COLUMNS.items():
-        found = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
-        if missing := sorted(needed - found):
-            return f"{table}.{missing[0]}"
-    return None
+        try:
+            connection.execute(_HISTORIES, ("", "[]"))  # what is read later, when there is no way back to MLflow
+            yield connection
+        except sqlite3.OperationalError as error:
+            if re.search("no such (table|column)|not present in both tables", str(error)):
+                raise UnknownSchemaError(f"its schema is not known ({error})") from None
+            raise
 
 
 def finished(connection: sqlite3.Connection) -> dict[str, str]:
@@ -140,11 +127,7 @@ def histories(database: Path, run_ids: Collection[str], names: Collection[str] =
     with reading(database) as connection:
         for run in run_ids:
             found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
-            for key, step, timestamp, value, is_nan in connection.execute(
-                "SELECT key, step, timestamp, value, is_nan FROM metrics"
-                " WHERE run_uuid = ? AND key IN (SELECT value FROM json_each(?))",
-                (run, wanted),
-            ):
+            for key, step, timestamp, value, is_nan in connection.execute(_HISTORIES, (run, wanted)):
                 found[key].append((step, timestamp, math.nan if is_nan else number(value)))
             histories[run] = {key: np.array(points, dtype=np.float64).reshape(-1, 3) for key, points in found.items()}
     return histories

@@ -131,8 +131,8 @@ class Writer(Sweeps):
         with self.store.errors():
             found = None
             if self.store.database is not None:
-                with sqlite.reading(self.store.database) as connection:
-                    found = sqlite.finished(connection) if sqlite.unknown_schema(connection) is None else None
+                with contextlib.suppress(sqlite.UnknownSchemaError), sqlite.reading(self.store.database) as connection:
+                    found = sqlite.finished(connection)
             if found is None:
                 conditions = [api.FINISHED]
                 if len(wanted) <= _FEW:  # a small sweep in a large store

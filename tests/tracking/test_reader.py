@@ -193,9 +193,9 @@ def test_a_schema_that_is_not_known(fresh, runs, trained, monkeypatch) -> None:
     run.finish()
     Writer(connect(place.uri)).publish(run.folder, parent=None)
     by_sql = read(place.uri, curves=True)
-    monkeypatch.setitem(sqlite._COLUMNS, "runs", {"run_uuid", "colour"})  # as if a later MLflow had dropped a column
-    plain = read(place.uri, curves=True)
-    assert plain.notes == (f"{place.uri}: its schema has no runs.colour; read through MLflow, which takes longer",)
+    monkeypatch.setattr(sqlite, "_OURS", "SELECT runs.colour FROM runs")  # as if a later MLflow had dropped a column
+    plain, way = read(place.uri, curves=True), "read through MLflow, which takes longer"
+    assert plain.notes == (f"{place.uri}: its schema is not known (no such column: runs.colour); {way}",)
     assert plain.runs[0].params == by_sql.runs[0].params
     assert same(plain.runs[0].curve, by_sql.runs[0].curve)
 
@@ -244,7 +244,7 @@ def test_why_a_sweep_is_passed_over_is_said_where_none_is_left(fresh, runs, trai
 def test_a_plan_that_cannot_be_fetched_now_is_not_passed_over(fresh, runs, trained, monkeypatch) -> None:
     place, run = fresh(), trained(runs)
     Writer(connect(place.uri)).open_sweep(run.plan, reused={})
-    monkeypatch.setattr(sqlite, "unknown_schema", lambda _: "runs.end_time")  # so that it is read through MLflow
+    monkeypatch.setattr(sqlite, "_OURS", "SELECT runs.colour FROM runs")  # so that it is read through MLflow
 
     def cut_off(**_: object) -> None:
         raise ConnectionError("connection reset")
