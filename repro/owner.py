@@ -39,9 +39,9 @@ def alive(owner: str | None) -> bool | None:
     if theirs["pids"] != here["pids"]:
         return None
     started = _started(pid)
-    if started is None and _hidden(pid):
-        return None
-    return started is not None and started == fields.get("started")
+    if started is None:
+        return None if _answers(pid) else False
+    return bool(started == fields.get("started"))
 
 
 @cache
@@ -57,34 +57,21 @@ def _machine() -> dict[str, str]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks since boot; None where there is no such process."""
-    if not _PROC.is_dir():
-        return _answers(pid)
+    """When a process started, in the kernel's ticks since boot; "" for one that has ended, None where /proc has none."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
     state, *fields = stat[stat.rindex(")") + 2 :].split()  # the command's name may hold spaces and brackets
-    return None if state == "Z" else fields[18]
+    return "" if state == "Z" else fields[18]
 
 
-def _hidden(pid: int) -> bool:
-    """Whether there is a process of another user that /proc does not show (its option `hidepid`)."""
+def _answers(pid: int) -> bool:
+    """Whether there is a process that /proc does not show: that of another user (option `hidepid`), or there is no /proc."""
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        return True
     except (ProcessLookupError, OverflowError):
-        pass
-    return False
-
-
-def _answers(pid: int) -> str | None:
-    """The poorer test of a system without /proc: whether some process has the pid."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
+        return False
     except PermissionError:
         pass
-    return "unknown"
+    return True

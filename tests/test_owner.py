@@ -61,6 +61,14 @@ def test_a_process_that_is_hidden_may_live(monkeypatch: pytest.MonkeyPatch) -> N
     assert owner.alive(owner.me()) is None
 
 
+def test_without_proc_nothing_that_may_live_is_taken_for_gone(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(owner, "_PROC", tmp_path / "none")
+    monkeypatch.setattr(owner, "_machine", owner._machine.__wrapped__)
+    tag = owner.me()
+    assert owner.alive(tag) is None
+    assert owner.alive(json.dumps(json.loads(tag) | {"pid": 2**22 + 1})) is False
+
+
 def test_a_process_may_be_called_anything(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     name = tmp_path / b"caf\xe9".decode(errors="surrogateescape")
     name.symlink_to("/bin/sleep")

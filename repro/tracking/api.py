@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from repro.tracking.stored import Histories, Points, StoredRun, number
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.store.entities import PagedList
 
 FINISHED = "tags.`repro.kind` = 'run' AND attributes.status = 'FINISHED'"
 """The condition of a finished run of ours."""
@@ -25,6 +27,7 @@ _PAGE = 500
 _RUNS_A_REQUEST = 100  # what the server takes at most
 _POINTS_A_REQUEST = 25_000  # what it gives at most, without saying that there are more
 _REQUESTS = 4
+_Entity = TypeVar("_Entity")
 _BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 
@@ -32,15 +35,17 @@ class NoBulkError(Exception):
     """The server does not have the bulk call; the plain API has to do."""
 
 
+def paged(call: Callable[..., PagedList[_Entity]]) -> Iterator[_Entity]:
+    """Everything that a call of MLflow gives in pages."""
+    yield from (page := call())
+    while page.token:
+        yield from (page := call(page_token=page.token))
+
+
 def experiments(store: Store) -> dict[str, str]:
     """Name -> id of every experiment that is not deleted."""
-    names: dict[str, str] = {}
-    token: str | None = ""
-    while token is not None:
-        found = store.client.search_experiments(max_results=1000, page_token=token or None)
-        names |= {experiment.name: experiment.experiment_id for experiment in found}
-        token = found.token or None
-    return names
+    found = paged(partial(store.client.search_experiments, max_results=1000))
+    return {experiment.name: experiment.experiment_id for experiment in found}
 
 
 def search(store: Store, condition: str, within: Collection[str] | None = None) -> Iterator[Run]:
@@ -49,13 +54,9 @@ def search(store: Store, condition: str, within: Collection[str] | None = None) 
     Names of tags stand in backquotes: tags.`repro.key` = 'a'.
     """
     wanted = list(experiments(store).values() if within is None else within)
-    token: str | None = ""
-    while token is not None and wanted:
-        page = store.client.search_runs(
-            wanted, condition, max_results=_PAGE, page_token=token or None, order_by=["attributes.start_time DESC"]
-        )
-        yield from page
-        token = page.token or None
+    order = ["attributes.start_time DESC"]
+    call = partial(store.client.search_runs, wanted, condition, max_results=_PAGE, order_by=order)
+    yield from paged(call) if wanted else ()
 
 
 def forget(store: Store, journal: str) -> int:

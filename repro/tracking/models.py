@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from repro.errors import InputError
 from repro.journal import Journal
 from repro.rows import RunRow
 from repro.tracking import entries
+from repro.tracking.api import paged
 from repro.tracking.names import Tag
 from repro.tracking.runs import Runs
 
@@ -82,7 +84,7 @@ def ship(runs: Runs, rows: Iterable[RunRow], keys: Collection[str], folder: Path
 
 def find(runs: Runs, row: RunRow) -> LoggedModel | None:
     """The model of a run, complete or not; None where it has none."""
-    return next(_search(runs, {row.experiment_id}, f"source_run_id = '{row.run_id}'"), None)
+    return next(iter(_search(runs, {row.experiment_id}, f"source_run_id = '{row.run_id}'")), None)
 
 
 def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]:
@@ -128,15 +130,9 @@ def _group(row: RunRow) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _search(runs: Runs, experiments: Collection[str], condition: str) -> Iterator[LoggedModel]:
-    token: str | None = None
-    while True:
-        with runs.store.errors():
-            page = runs.store.client.search_logged_models(sorted(experiments), condition, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _search(runs: Runs, experiments: Collection[str], condition: str) -> list[LoggedModel]:
+    with runs.store.errors():
+        return list(paged(partial(runs.store.client.search_logged_models, sorted(experiments), condition)))
 
 
 def _mark(runs: Runs, group: str, ranked: list[RunRow]) -> None:
