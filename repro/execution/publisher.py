@@ -32,9 +32,8 @@ _LAST_TRY_SECONDS = 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What is known of a run; `count` tells whether it has changed since."""
+    """What is known of a run whose journal has grown."""
 
-    count: int
     state: State
     message: str | None
 
@@ -67,9 +66,8 @@ class Publisher:
         """The sweep's table in Markdown, once it is at its end in the store."""
         self.closed = False
         """Whether the store has all of the sweep, and its end."""
-        self._notes: dict[Path, _Note] = {}
-        self._published: dict[Path, int] = {}  # up to which note the store has a journal
-        self._broken: dict[Path, int] = {}  # at which note a journal could not be published, store or no store
+        self._notes: dict[Path, _Note] = {}  # what is still to be published
+        self._broken: set[Path] = set()  # the folders whose journal could not be published, store or no store
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing: Status | None = None
@@ -93,8 +91,7 @@ class Publisher:
     def note(self, folder: Path, state: State = "running", message: str | None = None) -> None:
         """Says that the journal in `folder` has grown, in which state its run is, and why it failed."""
         with self._lock:
-            former = self._notes.get(folder)
-            self._notes[folder] = _Note(former.count + 1 if former else 1, state, message)
+            self._notes[folder] = _Note(state, message)
         if state != "running":
             self._wake.set()
 
@@ -118,16 +115,8 @@ class Publisher:
             if time.monotonic() > since + patience and not going_on:
                 break
             self._thread.join(_POLL_SECONDS)
-        return len(self._left()) + len(self._broken)
-
-    def _left(self) -> dict[Path, _Note]:
-        """What is still to be published and can be."""
         with self._lock:
-            return {
-                folder: note
-                for folder, note in self._notes.items()
-                if note.count > max(self._published.get(folder, 0), self._broken.get(folder, 0))
-            }
+            return len(self._broken | self._notes.keys())
 
     def _work(self) -> None:
         while True:
@@ -135,7 +124,7 @@ class Publisher:
             self._trying = True
             try:
                 self._round()
-                if self._closing is not None and not self._left():
+                if self._closing is not None and not self._notes:
                     self._conclude(self._closing)
                     self.closed = True
                     return
@@ -166,25 +155,25 @@ class Publisher:
                 system.measure(self._writer.store, self.parent)
             except ReproError as error:
                 self._say(str(error))
-        for folder, note in self._left().items():
+        with self._lock:
+            noted = list(self._notes.items())
+        for folder, note in noted:
             try:
-                self._publish(folder, note)
+                done = self._writer.publish(folder, parent=self.parent, state=note.state, message=note.message)
+                if done.forked:
+                    self._say(f"{folder.name} {FORKED}{done.run_id}")
+                self._broken.discard(folder)
+                self._progress = time.monotonic()
             except TrackingError:
                 with self._lock:  # the next round begins with the others: it may be this run alone that fails
                     self._notes[folder] = self._notes.pop(folder)
                 raise
             except Exception as error:  # a journal that was changed by hand: the others are published
-                self._broken[folder] = note.count
+                self._broken.add(folder)
                 self._say(f"{folder.name} cannot be published: {_line(error)}")
-                continue
-            self._broken.pop(folder, None)
-            self._published[folder] = note.count
-            self._progress = time.monotonic()
-
-    def _publish(self, folder: Path, note: _Note) -> None:
-        published = self._writer.publish(folder, parent=self.parent, state=note.state, message=note.message)
-        if published.forked:
-            self._say(f"{folder.name} {FORKED}{published.run_id}")
+            with self._lock:
+                if self._notes[folder] is note:  # else it has grown meanwhile
+                    del self._notes[folder]
 
     def _conclude(self, status: Status) -> None:
         """Ends the sweep in the store, with its table."""
