@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -72,28 +71,26 @@ class KnownData(BaseModel):
         return sum(self.images) * (math.prod(self.shape) + self.label_bytes)
 
 
-DATASETS: Mapping[str, KnownData] = MappingProxyType(
-    {
-        "cifar10": KnownData(
-            name="cifar10",
-            digest="795f1793d7b8f8883c578442a02455d2469d49685325e98ea0621b15f4a88d69",
-            split_digest="50e892e7915c712b30809446b846fef4d352d3a192ee29680817c98e242440dd",
-            classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            images=(50_000, 5_000, 5_000),
-            official=(50_000, 10_000),
-            smallest=5_500,
-        ),
-        "digits": KnownData(
-            name="digits",
-            digest="d5959d0b8bfed833d936ef995040499160cfa8d61c2bb7d6be7a04c100bb7e2c",
-            split_digest="20651c3948a8432f6738de80bee8bc4be80cf7b956551fd82c0ce25a0892b946",
-            classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-            images=(1_437, 180, 180),
-            official=(1_797,),
-            smallest=156,
-        ),
-    }
-)
+DATASETS: Mapping[str, KnownData] = {
+    "cifar10": KnownData(
+        name="cifar10",
+        digest="795f1793d7b8f8883c578442a02455d2469d49685325e98ea0621b15f4a88d69",
+        split_digest="50e892e7915c712b30809446b846fef4d352d3a192ee29680817c98e242440dd",
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        images=(50_000, 5_000, 5_000),
+        official=(50_000, 10_000),
+        smallest=5_500,
+    ),
+    "digits": KnownData(
+        name="digits",
+        digest="d5959d0b8bfed833d936ef995040499160cfa8d61c2bb7d6be7a04c100bb7e2c",
+        split_digest="20651c3948a8432f6738de80bee8bc4be80cf7b956551fd82c0ce25a0892b946",
+        classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
+        images=(1_437, 180, 180),
+        official=(1_797,),
+        smallest=156,
+    ),
+}
 """The data sets whose digests are constants: their files were at hand. `repro data` checks what it reads against these."""
 
 NAMES = (*DATASETS, "cifar100", "mnist", "fashion_mnist", "svhn")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
 from pydantic import BaseModel, Field, model_validator
@@ -27,17 +26,15 @@ from repro.validation import Strict, validated
 TRAINING_SEMANTICS = 1
 """Version of what training computes. It is part of every key: raise it when the same spec would train differently."""
 
-ADDED_LATER: Mapping[str, object] = MappingProxyType(
-    {
-        "data.image_size": 32,
-        "data.folds": None,
-        "optimizer.schedule": "constant",
-        "optimizer.warmup_epochs": 0.0,
-        "optimizer.step_epochs": [],
-        "optimizer.step_factor": 0.1,
-        "training.label_smoothing": 0.0,
-    }
-)
+ADDED_LATER: Mapping[str, object] = {
+    "data.image_size": 32,
+    "data.folds": None,
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_epochs": 0.0,
+    "optimizer.step_epochs": [],
+    "optimizer.step_factor": 0.1,
+    "training.label_smoothing": 0.0,
+}
 """Dotted name -> value at which the field stays out of every hash (keys and the ids of settings), for every field added
 after the first release."""
 
@@ -214,14 +211,11 @@ _CHOICES = {
 """Field -> the fields that another value of it makes meaningless, by the beginning of their names."""
 
 
-PROTOCOL: Mapping[str, Value] = MappingProxyType(
-    {
-        f"{group}.{name}": value
-        for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
-        for name, value in flatten(defaults).items()
-    }
-    | {"semantics": TRAINING_SEMANTICS}
-)
+PROTOCOL: Mapping[str, Value] = {
+    f"{group}.{name}": value
+    for group, defaults in (("data", DataSpec()), ("training", TrainingSpec()))
+    for name, value in flatten(defaults).items()
+} | {"semantics": TRAINING_SEMANTICS}
 """Data and training as they are declared: what the rows of the paper's tables share."""
 
 

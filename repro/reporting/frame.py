@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,15 +28,13 @@ REFERENCE = "reproducibility/alexnet"
 """The row that sizes and the headline are compared with."""
 
 Split: TypeAlias = Literal["val", "test"]
-_FINAL: Mapping[Metric, tuple[str, float]] = MappingProxyType(
-    {
-        "val": ("best_val_accuracy", 100),
-        "test": ("test_accuracy", 100),
-        "size": ("model_size_legacy_mib", 1),
-        "best_epoch": ("best_epoch", 1),
-        "epoch_seconds": ("mean_epoch_seconds", 1),
-    }
-)
+_FINAL: Mapping[Metric, tuple[str, float]] = {
+    "val": ("best_val_accuracy", 100),
+    "test": ("test_accuracy", 100),
+    "size": ("model_size_legacy_mib", 1),
+    "best_epoch": ("best_epoch", 1),
+    "epoch_seconds": ("mean_epoch_seconds", 1),
+}
 """Measure -> the stored metric that it is, and the factor between them."""
 
 

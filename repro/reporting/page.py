@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,21 +24,19 @@ from repro.reporting.sheets import Sheet, plain
 if TYPE_CHECKING:
     from repro.reporting.pictures import Picture
 
-DARK: Mapping[str, str] = MappingProxyType(
-    {
-        "#1b1b1f": "#e4e5ea",
-        "#e4e4e9": "#31343c",
-        "#ffffff": "#1b1d23",
-        "#0072b2": "#56b4e9",
-        "#56b4e9": "#9ad4f5",
-        "#d55e00": "#f08a3c",
-        "#009e73": "#33c39a",
-        "#cfe3f1": "#20405a",
-        "#fbe0c4": "#5c3c1c",
-        "#d5eadf": "#1f4a38",
-        "#eeeef2": "#33363f",
-    }
-)
+DARK: Mapping[str, str] = {
+    "#1b1b1f": "#e4e5ea",
+    "#e4e4e9": "#31343c",
+    "#ffffff": "#1b1d23",
+    "#0072b2": "#56b4e9",
+    "#56b4e9": "#9ad4f5",
+    "#d55e00": "#f08a3c",
+    "#009e73": "#33c39a",
+    "#cfe3f1": "#20405a",
+    "#fbe0c4": "#5c3c1c",
+    "#d5eadf": "#1f4a38",
+    "#eeeef2": "#33363f",
+}
 """Colour of a figure on paper -> its colour on a dark screen."""
 
 

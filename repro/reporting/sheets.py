@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -119,7 +118,7 @@ def _piped(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_TEX: Mapping[str, str] = MappingProxyType(
+_TEX: Mapping[str, str] = (
     {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
         ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "×": r"$\times$",

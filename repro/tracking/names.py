@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import get_args
 
 from repro.datasets import DataSpec
@@ -66,38 +65,34 @@ TAG_LENGTH = 8000
 SCHEMA = "1"
 """Version of these names; a sweep and a run of another version are passed over with a note."""
 
-PARAMS: Mapping[str, str] = MappingProxyType(
-    {
-        **described("model", *MODELS),
-        **described("data", DataSpec),
-        **described("optimizer", *get_args(OptimizerSpec)),
-        **described("training", TrainingSpec),
-        "seed": "Seed of initialisation, dropout and order.",
-        "semantics": "Version of what training computes.",
-    }
-)
+PARAMS: Mapping[str, str] = {
+    **described("model", *MODELS),
+    **described("data", DataSpec),
+    **described("optimizer", *get_args(OptimizerSpec)),
+    **described("training", TrainingSpec),
+    "seed": "Seed of initialisation, dropout and order.",
+    "semantics": "Version of what training computes.",
+}
 """Params of a run: every field of its spec. Values that are not text are written as JSON (true, null, [1, 3])."""
 
-METRICS: Mapping[str, str] = MappingProxyType(
-    {
-        "train_loss": "Mean cross-entropy over the training split in nats, measured during the training passes.",
-        "train_accuracy": "Accuracy on the training split in the same passes (0 to 1).",
-        "val_loss": "Mean cross-entropy over the validation split in nats, after the epoch.",
-        "val_accuracy": "Accuracy on the validation split after the epoch (0 to 1).",
-        "epoch_seconds": "Seconds of training and validation of the epoch.",
-        "test_loss": "Mean cross-entropy over the test split in nats, with the best epoch's weights.",
-        "test_accuracy": "Accuracy on the test split with the best epoch's weights (0 to 1).",
-        "best_val_accuracy": "Best validation accuracy (0 to 1).",
-        "best_epoch": "First epoch that reached it; 0 if no epoch was completed.",
-        "epochs_run": "Epochs trained.",
-        "mean_epoch_seconds": "Mean of epoch_seconds.",
-        "model_size_mib": "Size of model.pt in MiB (2**20 bytes).",
-        "model_size_legacy_mib": "Size of the same weights in torch's format before 1.6, in MiB.",
-        "parameters": "Trainable parameters.",
-        "parameter_count": "`parameters` under a name that other tools use.",
-        "multiply_adds": "Multiply-adds of one image's forward pass.",
-    }
-)
+METRICS: Mapping[str, str] = {
+    "train_loss": "Mean cross-entropy over the training split in nats, measured during the training passes.",
+    "train_accuracy": "Accuracy on the training split in the same passes (0 to 1).",
+    "val_loss": "Mean cross-entropy over the validation split in nats, after the epoch.",
+    "val_accuracy": "Accuracy on the validation split after the epoch (0 to 1).",
+    "epoch_seconds": "Seconds of training and validation of the epoch.",
+    "test_loss": "Mean cross-entropy over the test split in nats, with the best epoch's weights.",
+    "test_accuracy": "Accuracy on the test split with the best epoch's weights (0 to 1).",
+    "best_val_accuracy": "Best validation accuracy (0 to 1).",
+    "best_epoch": "First epoch that reached it; 0 if no epoch was completed.",
+    "epochs_run": "Epochs trained.",
+    "mean_epoch_seconds": "Mean of epoch_seconds.",
+    "model_size_mib": "Size of model.pt in MiB (2**20 bytes).",
+    "model_size_legacy_mib": "Size of the same weights in torch's format before 1.6, in MiB.",
+    "parameters": "Trainable parameters.",
+    "parameter_count": "`parameters` under a name that other tools use.",
+    "multiply_adds": "Multiply-adds of one image's forward pass.",
+}
 """Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at step 0."""
 
 _SOURCE = {
@@ -109,104 +104,90 @@ _SOURCE = {
     Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
     Tag.SOURCE_DIRTY: "`repro.dirty` again.",
 }
-RUN_TAGS: Mapping[Tag, str] = MappingProxyType(
-    {
-        Tag.KIND: "`run`.",
-        Tag.SCHEMA: "Version of the names on this page.",
-        Tag.STUDY: "Study that the run was first trained for.",
-        Tag.VARIANT: "Variant of that study.",
-        Tag.SETTING: "How data and training differ from the declared protocol: `training.epochs=6`; else `declared`.",
-        Tag.SEED: "Seed, as the param.",
-        Tag.FOLD: "Fold of a cross-validation, as the param; absent for the fixed split.",
-        Tag.KEY: "Hash of the spec: runs with the same key have the same settings.",
-        Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (stayed at chance).",
-        Tag.JOURNAL: "Id of the journal that the run is published from.",
-        Tag.FORK_OF: "Id of the journal that this one is a copy of, if both continued separately; otherwise absent.",
-        Tag.START: "Digest of the starts of all its attempts; differs between copies of a journal that continued separately.",
-        Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
-        Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
-        Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
-        Tag.DIFFERENCES: "Number of values of retrained epochs that differ from their record; absent if none do.",
-        Tag.MESSAGE: "Why the run was killed or failed; empty once it resumes.",
-        Tag.COMMIT: "Git commit of the code, of the last attempt.",
-        Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); they are in diff.patch.",
-        Tag.HARDWARE: "Processor or GPU that computed.",
-        Tag.STEP: "How a step was computed: `fast`, `autograd` or `cuda graph`; environment.txt says why it is autograd.",
-        Tag.THREADS: "Threads the run computed on.",
-        Tag.SIDE_BY_SIDE: "Number of concurrent runs of the sweep.",
-        Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
-        Tag.NAME: "`<variant> seed <n>`, followed by `fold <n>` in a cross-validation.",
-        Tag.NOTE: "Description: title, published numbers, what differs from the base, and the command that repeats the run.",
-        **_SOURCE,
-        Tag.SOURCE_DIFF: "The uncommitted changes, cut to the length of a tag; diff.patch has all of them.",
-    }
-)
+RUN_TAGS: Mapping[Tag, str] = {
+    Tag.KIND: "`run`.",
+    Tag.SCHEMA: "Version of the names on this page.",
+    Tag.STUDY: "Study that the run was first trained for.",
+    Tag.VARIANT: "Variant of that study.",
+    Tag.SETTING: "How data and training differ from the declared protocol: `training.epochs=6`; else `declared`.",
+    Tag.SEED: "Seed, as the param.",
+    Tag.FOLD: "Fold of a cross-validation, as the param; absent for the fixed split.",
+    Tag.KEY: "Hash of the spec: runs with the same key have the same settings.",
+    Tag.OUTCOME: "How training ended: `finished`, `diverged` (a loss was not finite) or `chance` (stayed at chance).",
+    Tag.JOURNAL: "Id of the journal that the run is published from.",
+    Tag.FORK_OF: "Id of the journal that this one is a copy of, if both continued separately; otherwise absent.",
+    Tag.START: "Digest of the starts of all its attempts; differs between copies of a journal that continued separately.",
+    Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
+    Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
+    Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
+    Tag.DIFFERENCES: "Number of values of retrained epochs that differ from their record; absent if none do.",
+    Tag.MESSAGE: "Why the run was killed or failed; empty once it resumes.",
+    Tag.COMMIT: "Git commit of the code, of the last attempt.",
+    Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); they are in diff.patch.",
+    Tag.HARDWARE: "Processor or GPU that computed.",
+    Tag.STEP: "How a step was computed: `fast`, `autograd` or `cuda graph`; environment.txt says why it is autograd.",
+    Tag.THREADS: "Threads the run computed on.",
+    Tag.SIDE_BY_SIDE: "Number of concurrent runs of the sweep.",
+    Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
+    Tag.NAME: "`<variant> seed <n>`, followed by `fold <n>` in a cross-validation.",
+    Tag.NOTE: "Description: title, published numbers, what differs from the base, and the command that repeats the run.",
+    **_SOURCE,
+    Tag.SOURCE_DIFF: "The uncommitted changes, cut to the length of a tag; diff.patch has all of them.",
+}
 
-MODEL_TAGS: Mapping[Tag, str] = MappingProxyType(
-    {
-        Tag.GROUP: "The same for the models of one variant's seeds.",
-        Tag.BEST: "`true` for the seed with the best validation accuracy, otherwise `false`.",
-        Tag.KEY: "Key of the run.",
-        Tag.SEED: "Seed of the run.",
-        Tag.VERSIONS: "The registered models that it is a version of, as MLflow's Models tab shows them.",
-    }
-)
+MODEL_TAGS: Mapping[Tag, str] = {
+    Tag.GROUP: "The same for the models of one variant's seeds.",
+    Tag.BEST: "`true` for the seed with the best validation accuracy, otherwise `false`.",
+    Tag.KEY: "Key of the run.",
+    Tag.SEED: "Seed of the run.",
+    Tag.VERSIONS: "The registered models that it is a version of, as MLflow's Models tab shows them.",
+}
 
-SWEEP_TAGS: Mapping[Tag, str] = MappingProxyType(
-    {
-        Tag.KIND: "`sweep`.",
-        Tag.SCHEMA: "Version of the names on this page.",
-        Tag.STUDY: "The study, or `paper` for all of them.",
-        Tag.PLAN: "First digits of the SHA-256 of the plan: a stopped sweep resumes in the run with the same plan.",
-        Tag.OWNER: "The process that drives the sweep: host, pid, start (JSON).",
-        Tag.CLOSED: "Final status, as recorded by the sweep itself.",
-        Tag.COMMIT: "Git commit of the code.",
-        Tag.DIRTY: "Whether the working tree had changes.",
-        Tag.HARDWARE: "Processor or GPU that computed.",
-        Tag.NAME: "The sweep's name; under `mlflow run` it replaces MLflow's random name.",
-        Tag.NOTE: "Description: the planned runs and, at the end, a short result table.",
-        **_SOURCE,
-    }
-)
+SWEEP_TAGS: Mapping[Tag, str] = {
+    Tag.KIND: "`sweep`.",
+    Tag.SCHEMA: "Version of the names on this page.",
+    Tag.STUDY: "The study, or `paper` for all of them.",
+    Tag.PLAN: "First digits of the SHA-256 of the plan: a stopped sweep resumes in the run with the same plan.",
+    Tag.OWNER: "The process that drives the sweep: host, pid, start (JSON).",
+    Tag.CLOSED: "Final status, as recorded by the sweep itself.",
+    Tag.COMMIT: "Git commit of the code.",
+    Tag.DIRTY: "Whether the working tree had changes.",
+    Tag.HARDWARE: "Processor or GPU that computed.",
+    Tag.NAME: "The sweep's name; under `mlflow run` it replaces MLflow's random name.",
+    Tag.NOTE: "Description: the planned runs and, at the end, a short result table.",
+    **_SOURCE,
+}
 
-RUN_ARTIFACTS: Mapping[str, str] = MappingProxyType(
-    {
-        "spec.yaml": "The spec, fully resolved.",
-        "environment.txt": "Versions, hardware and flags that the run was computed with.",
-        "journal.jsonl": "The journal: all records of the run, with their times.",
-        "model.pt": "State dict of the best epoch's weights.",
-        "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
-        "not_exported.txt": "Why the run has no model, if torch could not export it.",
-        "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
-        "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
-        "curves.png": "Loss and accuracy over the epochs.",
-        "diff.patch": "Uncommitted changes, if there were any.",
-    }
-)
+RUN_ARTIFACTS: Mapping[str, str] = {
+    "spec.yaml": "The spec, fully resolved.",
+    "environment.txt": "Versions, hardware and flags that the run was computed with.",
+    "journal.jsonl": "The journal: all records of the run, with their times.",
+    "model.pt": "State dict of the best epoch's weights.",
+    "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
+    "not_exported.txt": "Why the run has no model, if torch could not export it.",
+    "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
+    "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
+    "curves.png": "Loss and accuracy over the epochs.",
+    "diff.patch": "Uncommitted changes, if there were any.",
+}
 """What is stored of a run when it ends: files of its folder, where they are there, and the picture of its curves."""
 
-SWEEP_METRICS: Mapping[str, str] = MappingProxyType(
-    {
-        "sweep_runs": "Number of runs in the sweep.",
-        "sweep_finished": "Number of finished runs among them, including reused ones.",
-        "sweep_best_val_accuracy": "Best validation accuracy (0 to 1) of the best variant, its mean over seeds.",
-        "sweep_best_test_accuracy": "Test accuracy of that variant.",
-    }
-)
+SWEEP_METRICS: Mapping[str, str] = {
+    "sweep_runs": "Number of runs in the sweep.",
+    "sweep_finished": "Number of finished runs among them, including reused ones.",
+    "sweep_best_val_accuracy": "Best validation accuracy (0 to 1) of the best variant, its mean over seeds.",
+    "sweep_best_test_accuracy": "Test accuracy of that variant.",
+}
 """Metrics of a sweep, once it has ended. Its params are the settings that were put on every variant."""
 
-SWEEP_ARTIFACTS: Mapping[str, str] = MappingProxyType(
-    {
-        "sweep.json": "The plan: studies, and each row's variant, title, seed, key, spec and published numbers.",
-        "reused.json": "Key and run id of every finished run that was reused instead of trained.",
-        "results.md": "The result tables, once the sweep has ended; its description has a short version.",
-        "<study>-forest.png": "Forest plot of a study: beside the published numbers, or differences from the base.",
-    }
-)
+SWEEP_ARTIFACTS: Mapping[str, str] = {
+    "sweep.json": "The plan: studies, and each row's variant, title, seed, key, spec and published numbers.",
+    "reused.json": "Key and run id of every finished run that was reused instead of trained.",
+    "results.md": "The result tables, once the sweep has ended; its description has a short version.",
+    "<study>-forest.png": "Forest plot of a study: beside the published numbers, or differences from the base.",
+}
 
-DATASET_CONTEXTS: Mapping[str, str] = MappingProxyType(
-    {"train": "training", "validation": "validation", "test": "test"}
-)
+DATASET_CONTEXTS: Mapping[str, str] = {"train": "training", "validation": "validation", "test": "test"}
 """Split -> MLflow's word for what a run uses it for."""
 
 

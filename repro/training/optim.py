@@ -17,7 +17,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -311,9 +310,12 @@ def _sqrt(square: Tensor, factor: Tensor, out: Tensor) -> Tensor:
     return torch.div(factor, torch.rsqrt(square, out=out), out=out)
 
 
-_OPTIMIZERS: Mapping[type[OptimizerSpec], type[Optimizer]] = MappingProxyType(
-    {AdaBoundSpec: AdaBound, AdamSpec: Adam, AdamWSpec: AdamW, SGDSpec: SGD}
-)
+_OPTIMIZERS: Mapping[type[OptimizerSpec], type[Optimizer]] = {
+    AdaBoundSpec: AdaBound,
+    AdamSpec: Adam,
+    AdamWSpec: AdamW,
+    SGDSpec: SGD,
+}
 
 
 def make(

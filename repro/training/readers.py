@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,16 +96,14 @@ def _svhn(data_dir: Path) -> Read:
     )
 
 
-READERS: Mapping[str, Callable[[Path], Read]] = MappingProxyType(
-    {
-        "cifar10": _cifar("CIFAR10"),
-        "cifar100": _cifar("CIFAR100"),
-        "digits": _digits,
-        "mnist": _mnist("MNIST"),
-        "fashion_mnist": _mnist("FashionMNIST"),
-        "svhn": _svhn,
-    }
-)
+READERS: Mapping[str, Callable[[Path], Read]] = {
+    "cifar10": _cifar("CIFAR10"),
+    "cifar100": _cifar("CIFAR100"),
+    "digits": _digits,
+    "mnist": _mnist("MNIST"),
+    "fashion_mnist": _mnist("FashionMNIST"),
+    "svhn": _svhn,
+}
 
 
 def _official(parts: Sequence[tuple[NDArray[np.uint8], NDArray[Any]]], classes: Sequence[str]) -> Read:
