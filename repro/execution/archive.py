@@ -24,6 +24,7 @@ DIGESTS = "digests.json"
 _KEPT = {".jsonl", ".yaml", ".txt", ".json", ".csv", ".npz", ".patch"}  # of RUN_ARTIFACTS: no weights, no pictures
 _MEMBER = re.compile(r"(runs/[0-9a-f]{16}(\.\d+)?|sweeps)/[\w][\w.-]*")
 _TIME = (1980, 1, 1, 0, 0, 0)
+_DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error)
 
 
 def write(out: Path, runs: Path, asked: Collection[str]) -> int:
@@ -66,17 +67,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
             files = {name: opened.read(name) for name in opened.namelist()}
         digests = json.loads(files.pop(DIGESTS))
         found = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OverflowError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{archive}: is not an archive of runs ({error}); `repro archive out.zip` writes one"
         ) from None

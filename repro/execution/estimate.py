@@ -66,8 +66,7 @@ class Estimate:
         self._workers = workers
         self._running: dict[str, _Running] = {}
         self._work: dict[str, int] = {}  # model -> multiply-adds of an image
-        self._exact: dict[str, list[float]] = {}
-        self._rough: dict[str, list[tuple[float, int | None]]] = {}
+        self._seconds: dict[str, list[tuple[str, float]]] = {}  # family -> model and seconds of an epoch, of each run
         self._epochs: dict[tuple[int, int], list[int]] = {}
         declared = built.known() or {}
         for run in planned:
@@ -89,11 +88,9 @@ class Estimate:
     def _learn(self, spec: RunSpec, seconds: Sequence[float], folder: Path) -> None:
         if not seconds:
             return
-        work = self._work.get(_model(spec)) or _described(folder)
-        if work:
+        if work := self._work.get(_model(spec)) or _described(folder):
             self._work[_model(spec)] = work
-        self._exact.setdefault(_cost(spec), []).append(median(seconds))
-        self._rough.setdefault(_family(spec), []).append((median(seconds), work))
+        self._seconds.setdefault(_family(spec), []).append((_model(spec), median(seconds)))
 
     def _ended(self, spec: RunSpec, epochs: int) -> None:
         self._epochs.setdefault((spec.training.epochs, spec.training.patience), []).append(epochs)
@@ -140,19 +137,17 @@ class Estimate:
         return Left(max(0.0, left.likely - spent), max(0.0, left.most - spent))
 
     def _epoch_seconds(self, spec: RunSpec) -> float | None:
-        if found := self._exact.get(_cost(spec)):
-            return median(found)
-        live = [
-            (median(at.seconds), self._work.get(_model(self._todo[key].spec)))
-            for key, at in self._running.items()
-            if at.seconds and key in self._todo and _family(self._todo[key].spec) == _family(spec)
-        ]
-        known = [*self._rough.get(_family(spec), []), *live]
-        work = self._work.get(_model(spec))
-        rates = [seconds / adds for seconds, adds in known if adds]
-        if work and rates:
-            return median(rates) * work
-        return median(seconds for seconds, _ in known) if known else None
+        model, family = _model(spec), _family(spec)
+        known = list(self._seconds.get(family, []))
+        if same := [seconds for other, seconds in known if other == model]:
+            return median(same)
+        for key, at in self._running.items():
+            if at.seconds and key in self._todo and _family(self._todo[key].spec) == family:
+                known.append((_model(self._todo[key].spec), median(at.seconds)))
+        rates = [seconds / self._work[other] for other, seconds in known if other in self._work]
+        if rates and model in self._work:
+            return median(rates) * self._work[model]
+        return median(seconds for _, seconds in known) if known else None
 
     def _shared(self, lengths: Iterable[float]) -> float:
         """Wall time of runs of these lengths: each goes to the worker that is free first, as in a sweep."""
@@ -172,11 +167,6 @@ def _described(folder: Path) -> int | None:
 
 def _model(spec: RunSpec) -> str:
     return repr([(name, value) for name, value in flatten(spec).items() if name.startswith("model.")])
-
-
-def _cost(spec: RunSpec) -> str:
-    """What the length of an epoch depends on."""
-    return f"{_model(spec)} {_family(spec)}"
 
 
 def _family(spec: RunSpec) -> str:

@@ -82,32 +82,27 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
         )
         (process,) = Local(1, before.threads).submit([job])
         try:
-            told = 0
-            while True:
+            told, first, code = 0, list[journal.Difference](), None
+            while code is None and not first:
+                time.sleep(_POLL_SECONDS)
                 code = process.exit()
                 again = journal.read(folder)
-                here = before if again is None else again.attempts[-1].environment
                 for record in again.epochs[told:] if again is not None else ():
                     told += 1
                     yield record
                     if record.epoch > len(known):
                         break  # the result says how many there were
-                    first = journal.differences(known[record.epoch - 1], record)
-                    if first:
-                        yield Verification(told, tuple(first), (), None, compare(before, here))
-                        return
-                if code is not None:
-                    break
-                time.sleep(_POLL_SECONDS)
-            if code != Exit.DONE or again is None:
+                    if first := journal.differences(known[record.epoch - 1], record):
+                        break
+            if again is None or (code != Exit.DONE and not first):
                 raise ReproError(f"the run could not be retrained: {process.last_words()}")
         finally:
             process.kill()
-        if epochs is not None or recorded.result is None or again.result is None:
-            yield Verification(told, (), (), None, compare(before, here))
-            return
-        weights = (recorded.result.weights_digest, again.result.weights_digest)
-        yield Verification(told, (), tuple(_ends(recorded.result, again.result)), weights, compare(before, here))
+        end, weights = list[str](), None
+        if not first and epochs is None and recorded.result is not None and again.result is not None:
+            end = list(_ends(recorded.result, again.result))
+            weights = (recorded.result.weights_digest, again.result.weights_digest)
+        yield Verification(told, tuple(first), tuple(end), weights, compare(before, again.attempts[-1].environment))
 
 
 def in_store(recorded: journal.Journal, points: Mapping[str, Points], metrics: Mapping[str, float]) -> Iterator[str]:

@@ -12,11 +12,11 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import yaml
 
 from repro import journal
@@ -41,19 +41,6 @@ REFUSAL = "not_exported.txt"
 _ABOUT = "extra/about.json"
 _NEEDED = ("mlflow", "numpy", "torch")
 _FLAVOR = "mlflow.pytorch"
-
-
-@dataclass(frozen=True, slots=True)
-class _About:
-    """What the archive of a program says of it."""
-
-    classes: list[str]
-    example: list[Any]
-    """Images (n, height, width, channels), 0 to 255."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.example[0]), len(self.example[0][0]), len(self.example[0][0][0])
 
 
 def ship(runs: Runs, rows: Iterable[RunRow], keys: Collection[str], folder: Path, which: Which) -> Iterator[str]:
@@ -193,14 +180,15 @@ def _assemble(folder: Path, known: Journal, model_id: str, run_id: str) -> None:
         name = next((name for name in archive.namelist() if name.endswith(_ABOUT)), None)
         if name is None:
             raise ValueError(f"{program} names no classes; it was not written by repro")
-        about = _About(**json.loads(archive.read(name)))
+        about = json.loads(archive.read(name))
+    classes, example = about["classes"], about["example"]  # images (n, height, width, channels), 0 to 255
     environment = known.attempts[-1].environment
     versions = {name: environment.packages[name] for name in _NEEDED}
     (folder / "data").mkdir()
     (folder / "data" / PROGRAM).symlink_to(program.absolute())
     files = {
-        "input_example.json": json.dumps(about.example),
-        "serving_input_example.json": json.dumps({"inputs": about.example}),
+        "input_example.json": json.dumps(example),
+        "serving_input_example.json": json.dumps({"inputs": example}),
         "requirements.txt": "".join(f"{name}=={version.partition('+')[0]}\n" for name, version in versions.items()),
         "python_env.yaml": yaml.safe_dump({"python": environment.python, "dependencies": ["-r requirements.txt"]}),
         "MLmodel": yaml.safe_dump(
@@ -216,8 +204,8 @@ def _assemble(folder: Path, known: Journal, model_id: str, run_id: str) -> None:
                     "pytorch": {"model_data": "data", "pytorch_version": versions["torch"]},
                 },
                 "signature": {
-                    "inputs": entries.tensor("uint8", -1, *about.shape),
-                    "outputs": entries.tensor("float32", -1, len(about.classes)),
+                    "inputs": entries.tensor("uint8", -1, *np.shape(example)[1:]),
+                    "outputs": entries.tensor("float32", -1, len(classes)),
                     "params": None,
                 },
                 "saved_input_example_info": {
@@ -226,7 +214,7 @@ def _assemble(folder: Path, known: Journal, model_id: str, run_id: str) -> None:
                     "type": "ndarray",
                     "format": "tf-serving",
                 },
-                "metadata": {"classes": about.classes, "key": known.spec.key},
+                "metadata": {"classes": classes, "key": known.spec.key},
                 "mlflow_version": versions["mlflow"],
                 "model_id": model_id,
                 "model_uuid": model_id,

@@ -29,16 +29,8 @@ class Process:
             # of which Linux makes a scheduling group that gets its whole share however `nice` the sweep is
             process_group=0,
         )
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._popen.pid
-
-    @property
-    def id(self) -> str:
-        """The process's id, as text."""
-        return str(self.pid)
+        self.pid = self._popen.pid
+        self.id = str(self.pid)
 
     def assign(self, job: Job) -> None:
         """Gives the worker its run; does not wait for one that is still starting, though a job may fill the pipe."""
