@@ -36,6 +36,12 @@ def shown(value: object) -> str:
         return "a huge number"
 
 
+def one_line(error: Exception) -> str:
+    """An error on one line; one that was not foreseen with its kind."""
+    text = f"{error}" if isinstance(error, (ReproError, OSError)) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not one of `allowed`: names the nearest one and lists them all."""
     names = sorted(allowed)

@@ -19,6 +19,7 @@ import os
 import time
 import uuid
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -274,6 +275,18 @@ def held(folder: Path) -> bool:
 def find(runs: Path) -> list[Path]:
     """The folders below `runs` that hold a journal, oldest name first."""
     return sorted(path.parent for path in runs.glob(f"*/{NAME}"))
+
+
+def readable(runs: Path) -> Iterator[Journal]:
+    """The journals below `runs` that can be read, and whose spec is one of this version; others are passed over."""
+    for folder in find(runs):
+        try:
+            known = read(folder)
+            if known is None or not known.spec:
+                continue
+        except ReproError:
+            continue  # it is said where the journal is used
+        yield known
 
 
 def sync(folder: Path) -> None:

@@ -22,7 +22,6 @@ class Nearest:
     def of(cls, runs: Path, uri: str | None) -> Nearest:
         """The journals below a folder, and the finished runs of a store where there is one."""
         from repro import journal
-        from repro.errors import ReproError
         from repro.tracking import reader, store
         from repro.tracking.entries import params
 
@@ -32,14 +31,9 @@ class Nearest:
                 row.key: (f"{row.study}/{row.variant} seed {row.seed}", row.params)
                 for row in reader.read(uri, plans=False).runs
             }
-        for folder in journal.find(runs):
-            try:
-                known = journal.read(folder)
-            except ReproError:
-                continue  # a journal that cannot be read is said where it is used
-            if known is not None:
-                first = known.attempts[0]
-                found[known.spec.key] = (f"{first.study}/{known.spec.run_name(first.variant)}", params(known))
+        for known in journal.readable(runs):
+            first = known.attempts[0]
+            found[known.spec.key] = (f"{first.study}/{known.spec.run_name(first.variant)}", params(known))
         return cls(found)
 
     def to(self, spec: RunSpec) -> dict[str, Any] | None:

@@ -181,12 +181,9 @@ class _Recorded:
         elif (content := self._store.artifact(run, journal.NAME)) is not None:
             known = journal.of(Path(run), content)
         else:
-            from repro.tracking.names import Tag
+            from repro.tracking.entries import journal_of
 
-            tags = self._store.run(run).tags
-            places = (Path(tags.get(Tag.FOLDER, "")), self._runs / tags.get(Tag.KEY, ""))
-            id = tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL))
-            known = next((one for place in places if (one := journal.read(place)) and one.id == id), None)
+            known = journal_of(self._store.run(run).tags, self._runs)
             if known is None:
                 raise InputError(f"{run}: its {journal.NAME} is neither in the store nor in --runs-dir")
         if known is None:

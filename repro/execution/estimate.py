@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 from repro import journal
-from repro.errors import ReproError
 from repro.recipe import TrainingSpec
 from repro.records import EpochRecord
 from repro.reporting import built
@@ -72,18 +71,12 @@ class Estimate:
         for run in planned:
             if row := declared.get((run.study, run.variant)):
                 self._work[_model(run.spec)] = row.multiply_adds
-        for folder in journal.find(runs):
-            try:
-                known = journal.read(folder)
-                if known is None:
-                    continue
-                here = known.attempts[-1].environment
-                if (here.host, here.device, here.threads) == (platform.node(), device, threads):
-                    self._learn(known.spec, [one.epoch_seconds for one in known.epochs], folder)
-                    if known.result is not None:
-                        self._ended(known.spec, known.result.epochs_run)
-            except ReproError:
-                continue  # a journal that cannot be read tells nothing of time
+        for known in journal.readable(runs):
+            here = known.attempts[-1].environment
+            if (here.host, here.device, here.threads) == (platform.node(), device, threads):
+                self._learn(known.spec, [one.epoch_seconds for one in known.epochs], known.folder)
+                if known.result is not None:
+                    self._ended(known.spec, known.result.epochs_run)
 
     def _learn(self, spec: RunSpec, seconds: Sequence[float], folder: Path) -> None:
         if not seconds:

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from repro import journal, studies
-from repro.execution import disk, folders
+from repro.execution import disk
 from repro.studies import Plan
 
 FOLDER = "sweeps"
@@ -29,7 +29,7 @@ def kept(runs: Path) -> list[str]:
     Raises:
         InputError: a file is not a plan.
     """
-    finished = {folder.name[:16] for folder in journal.find(runs) if folders.ended(folder, damaged=False)}
+    finished = {known.folder.name[:16] for known in journal.readable(runs) if known.result is not None}
     files = sorted((runs / FOLDER).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     plans = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files]
     return [text for path, text in plans if finished & {run.key for run in studies.restore(text, str(path)).runs}]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import ReproError
+from repro.errors import ReproError, one_line
 from repro.records import Environment
 from repro.rows import RunRow
 from repro.studies import Plan
@@ -135,7 +135,7 @@ class Publisher:
                 self._away += 1
                 if self._away == 1:
                     self._say(
-                        f"{_line(error)}; training continues, and the journals keep everything until the store is back"
+                        f"{one_line(error)}; training continues, and the journals keep everything until the store is back"
                     )
             finally:
                 self._trying = False
@@ -170,7 +170,7 @@ class Publisher:
                 raise
             except Exception as error:  # a journal that was changed by hand: the others are published
                 self._broken.add(folder)
-                self._say(f"{folder.name} cannot be published: {_line(error)}")
+                self._say(f"{folder.name} cannot be published: {one_line(error)}")
             with self._lock:
                 if self._notes[folder] is note:  # else it has grown meanwhile
                     del self._notes[folder]
@@ -194,9 +194,3 @@ def conclude(writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequ
     table, figures, metrics = swept(plan, rows)
     writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, table, metrics)
     return table
-
-
-def _line(error: Exception) -> str:
-    """An error on one line; one that was not foreseen with its kind."""
-    text = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,10 +59,9 @@ def read(runs: Path) -> list[Status]:
     submitted = {path.parent for path in runs.glob(f"*/{submission.NAME}")}
     folders = sorted({*journal.find(runs), *submitted})
     usual: dict[tuple[int, int], list[int]] = {}
-    for folder in folders:
-        with contextlib.suppress(ReproError):
-            if (known := journal.read(folder)) is not None and known.result is not None:
-                usual.setdefault(_limits(known), []).append(known.result.epochs_run)
+    for known in journal.readable(runs):
+        if known.result is not None:
+            usual.setdefault(_limits(known), []).append(known.result.epochs_run)
     slurm = Slurm(Entry(), runs)
     return sorted((_of(folder, usual, slurm) for folder in folders), key=lambda one: (one.name, one.key))
 

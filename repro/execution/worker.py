@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from repro import journal
-from repro.errors import InputError, ReproError
+from repro.errors import InputError, ReproError, one_line
 from repro.execution import disk, environment, predictions
 from repro.execution.beat import Beat, Pulse
 from repro.execution.checkpoint import Checkpoints
@@ -76,7 +76,7 @@ def main() -> int:
     except Exception as error:
         if not isinstance(error, (ReproError, OSError)):  # nobody foresaw it
             traceback.print_exc()
-        print(_line(error), file=sys.stderr)  # noqa: T201 - the log's last line
+        print(one_line(error), file=sys.stderr)  # noqa: T201 - the log's last line
         return Exit.REFUSED if isinstance(error, InputError) else Exit.FAILED
 
 
@@ -106,10 +106,9 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
         device=job.device, threads=job.threads, side_by_side=job.side_by_side, deterministic=job.deterministic
     )
     snapshot = checkpoints.load()  # one that cannot be read for the moment is said before anything is recorded
-    resumed, training, failure = None, None, None
+    training, failure = None, None
     try:
-        resumed = _resumed(job, snapshot, len(known))
-        training = resumed or _training(job, None)
+        training = _resumed(job, snapshot, len(known)) or _training(job, None)
         here = replace(here, step=training.way.step, step_reason=training.way.reason)
     except Exception as error:
         failure = error
@@ -120,7 +119,7 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
             study=job.study,
             variant=job.variant,
             environment=here,
-            resumed_epoch=0 if resumed is None else resumed.epochs_done,
+            resumed_epoch=0 if training is None else training.epochs_done,
             pid=os.getpid(),
             images=() if training is None else training.images,
         )
@@ -131,18 +130,13 @@ def _train(job: Job, stop: _Stop, writer: journal.Writer, known: Sequence[EpochR
         return _go_on(job, here, stop, writer, known, checkpoints, training)
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk does not take this either
-            writer.append(journal.Stop("failed", _line(error)))
+            writer.append(journal.Stop("failed", one_line(error)))
         raise
 
 
 def _training(job: Job, snapshot: Mapping[str, Any] | None) -> Training:
-    return Training(
-        job.spec,
-        load(job.cache, job.spec.data),
-        device=job.device,
-        deterministic=job.deterministic,
-        resume=snapshot,
-    )
+    data = load(job.cache, job.spec.data)
+    return Training(job.spec, data, device=job.device, deterministic=job.deterministic, resume=snapshot)
 
 
 def _resumed(job: Job, snapshot: Mapping[str, Any] | None, known: int) -> Training | None:
@@ -225,19 +219,13 @@ def _keep(job: Job, training: Training, result: RunResult) -> None:
         try:
             disk.write(folder / "model.pt2", export.exported(job.spec, state, training.data))
         except Exception as error:  # torch may trace no such network; the run is finished all the same
-            disk.write(folder / "not_exported.txt", _line(error).encode() + b"\n")
+            disk.write(folder / "not_exported.txt", one_line(error).encode() + b"\n")
     if training.predictions is not None:
         predictions.write(folder, training.predictions)
     classes, table = training.data.classes, io.StringIO()
     rows = [(name, *counts) for name, counts in zip(classes, result.confusion, strict=False)]
     csv.writer(table, lineterminator="\n").writerows([("true \\ predicted", *classes), *rows])
     disk.write(folder / "confusion.csv", table.getvalue().encode())
-
-
-def _line(error: Exception) -> str:
-    """An error on one line; one that was foreseen says itself what it is."""
-    text = f"{error}" if isinstance(error, (ReproError, OSError)) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

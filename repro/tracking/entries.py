@@ -6,9 +6,11 @@ import getpass
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro import owner
+from repro import journal, owner
 from repro.datasets import DATASETS
 from repro.journal import Journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS, Environment, EpochRecord, RunResult
@@ -26,6 +28,19 @@ _URLS = {"cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"}
 def name(known: Journal) -> str:
     """The run's name."""
     return known.spec.run_name(known.attempts[0].variant)
+
+
+def journal_of(tags: Mapping[str, str], runs: Path) -> Journal | None:
+    """The journal that a run with these tags was published from: in the folder of all runs, or where it was trained.
+
+    Of two copies that went on apart, it is the one that the run holds.
+    """
+    id, start = tags.get(Tag.FORK_OF, tags.get(Tag.JOURNAL)), tags.get(Tag.START)
+    for place in (runs / tags.get(Tag.KEY, ""), Path(tags.get(Tag.FOLDER, ""))):
+        known = journal.read(place)
+        if known is not None and known.id == id and start in (None, *known.starts):
+            return known
+    return None
 
 
 def params(known: Journal) -> dict[str, str]:

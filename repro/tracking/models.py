@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import yaml
 
-from repro import journal
 from repro.errors import InputError
 from repro.journal import Journal
 from repro.rows import RunRow
@@ -137,9 +136,7 @@ def _publish(runs: Runs, row: RunRow, group: str, folder: Path) -> None:
     model = find(runs, row)
     if model is not None and model.status == "READY":
         return
-    tags = runs.run(row.run_id).tags
-    places = (folder / row.key, Path(tags.get(Tag.FOLDER, "")))
-    known = next((one for place in places if (one := journal.read(place)) and one.id == tags.get(Tag.JOURNAL)), None)
+    known = entries.journal_of(runs.run(row.run_id).tags, folder)
     if known is None:
         return  # trained elsewhere
     if not (known.folder / PROGRAM).is_file():

@@ -54,16 +54,19 @@ def reap(writer: Writer, runs: Path) -> list[Reaped]:
         running = list(api.search(writer.store, f"attributes.status = 'RUNNING' AND tags.`{Tag.KIND}` LIKE '%'"))
     dead = [run for run in running if owner.alive(run.data.tags.get(Tag.OWNER)) is False]
     dead.sort(key=lambda run: run.data.tags[Tag.KIND])  # runs before their sweeps
-    closed: list[Reaped | None] = []
+    closed: list[Reaped] = []
     deadline = time.monotonic() + _SECONDS
     for run in dead:
         try:
-            closed.append(_sweep(writer, run) if run.data.tags[Tag.KIND] == "sweep" else _run(writer, run, runs))
+            if run.data.tags[Tag.KIND] == "sweep":
+                closed.append(_close(writer, run, run.data.tags.get(Tag.CLOSED, "KILLED")))
+            elif (one := _run(writer, run, runs)) is not None:
+                closed.append(one)
         except TrackingError as error:  # it may be this run alone; one that cannot be closed is in nobody's way
             closed.append(Reaped(run.info.run_id, run.info.run_name or "", "", str(error)))
             if time.monotonic() > deadline:
                 break
-    return [one for one in closed if one is not None]
+    return closed
 
 
 def gone(known: Journal) -> bool:
@@ -106,11 +109,7 @@ def _run(writer: Writer, run: Run, runs: Path) -> Reaped | None:
     return Reaped(run.info.run_id, run.info.run_name or "", writer.status(known) or "")
 
 
-def _sweep(writer: Writer, run: Run) -> Reaped:
-    return _close(writer, run, run.data.tags.get(Tag.CLOSED, "KILLED"), "")
-
-
-def _close(writer: Writer, run: Run, status: str, message: str) -> Reaped:
+def _close(writer: Writer, run: Run, status: str, message: str = "") -> Reaped:
     with writer.store.errors():
         if message:
             writer.store.client.set_tag(run.info.run_id, Tag.MESSAGE, message[-MESSAGE_LENGTH:], synchronous=True)

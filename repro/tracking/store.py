@@ -289,39 +289,35 @@ def _experiment(client: MlflowClient, uri: str, given: str | None, create: bool)
     """Id of the experiment that new runs go to; one that is named and does not exist is created, as `mlflow run` does."""
     from mlflow.exceptions import MlflowException
 
-    number, found = os.environ.get("MLFLOW_EXPERIMENT_ID"), None
+    number = "" if given else os.environ.get("MLFLOW_EXPERIMENT_ID", "")
+    name = given or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     if given and os.environ.get("MLFLOW_RUN_ID"):
         raise InputError(f"--experiment {given!r}: is chosen by `mlflow run`; use its --experiment-name instead")
-    if number and not given and not number.isdecimal():
+    if number and not number.isdecimal():
         raise InputError(
             f"MLFLOW_EXPERIMENT_ID: {number!r} is not the id of an experiment (allowed: a number, as MLflow's pages show"
             " it; MLFLOW_EXPERIMENT_NAME takes a name)"
         )
-    if number and not given:
+    try:
+        found = client.get_experiment(number) if number else client.get_experiment_by_name(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(f"{shown(uri)}: has no experiment with the id {number!r} (MLFLOW_EXPERIMENT_ID)") from None
+    if found is None and not create:
+        return ""
+    if found is None:
+        database = sqlite_path(uri)
+        before = database and moved(database)
         try:
-            found = client.get_experiment(number)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            made = client.create_experiment(name, tags=_EXPERIMENT_TAGS if name == EXPERIMENT else None)
+            if database and not before and (misread := moved(database)):  # MLflow has put a % into its place
+                misread.record(database)
+            return made
+        except MlflowException as error:  # another sweep may have been faster
+            found = client.get_experiment_by_name(name)
+            if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            raise InputError(f"{shown(uri)}: has no experiment with the id {number!r} (MLFLOW_EXPERIMENT_ID)") from None
-    else:
-        name = given or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = client.get_experiment_by_name(name)
-        if found is None and not create:
-            return ""
-        if found is None:
-            database = sqlite_path(uri)
-            before = database and moved(database)
-            try:
-                made = client.create_experiment(name, tags=_EXPERIMENT_TAGS if name == EXPERIMENT else None)
-                if database and not before and (misread := moved(database)):  # MLflow has put a % into its place
-                    misread.record(database)
-                return made
-            except MlflowException as error:  # another sweep may have been faster
-                found = client.get_experiment_by_name(name)
-                if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-    assert found is not None
     if found.lifecycle_stage != "active":
         raise InputError(
             f"{shown(uri)}: experiment {found.name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}`"

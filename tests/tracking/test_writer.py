@@ -675,6 +675,8 @@ class TestForks:
         early = [(1, 2.2), (2, 1.1)]
         assert self.curves(place, dump, first.run_id) == [*early, (3, 1.0), (4, 1.0), (5, 0.5), (6, 0.5)]
         assert self.curves(place, dump, second.run_id) == [*early, (3, 3.0), (4, 3.0), (5, 4.0), (6, 4.0)]
+        held = [entries.journal_of(dump(place.database, one.run_id).tags, runs) for one in (first, second)]
+        assert [one.folder for one in held] == [run.folder, copy], "from which models and `repro show` are made"
         tags = dump(place.database, second.run_id).tags
         assert (
             tags["repro.fork_of"]
