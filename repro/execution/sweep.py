@@ -192,20 +192,23 @@ class _Sweep:
         chosen: list[tuple[PlannedRun, int]] = []
         while self.todo and len(chosen) < min(self.executor.together, self.room - len(self.active)):
             run = self.todo.popleft()
+            folder = self._folder(run)
             try:
-                if (former := self._attached(run)) is not None:
-                    self.active.append(former)
-                    yield Notice(f"{run.name}: continues as job {former.handle.id}")
-                    continue
-                if journal.held(self._folder(run)):
+                sent = submission.read(folder)
+                former = self.executor.attach(sent.id) if sent is not None else None
+                if former is None and journal.held(folder):
                     self.waiting.append(run)
                     yield Waiting(run)
                     continue
-                known = journal.read(self._folder(run))
-                if known is not None and known.result is not None:  # it came to its end elsewhere while it waited
+                known = journal.read(folder)
+                told = 0 if known is None else len(known.entries)
+                if former is not None:  # an earlier sweep has submitted it, and its job is not at its end
+                    self.active.append(Followed(run, folder, former, told))
+                    yield Notice(f"{run.name}: continues as job {former.id}")
+                elif known is not None and known.result is not None:  # it came to its end elsewhere while it waited
                     yield self._elsewhere(run, known.result)
                 else:
-                    chosen.append((run, 0 if known is None else len(known.entries)))
+                    chosen.append((run, told))
             except ReproError as error:  # its journal was damaged meanwhile
                 yield self._lost(run, str(error))
         jobs = [self.settings.job(run, self.env.side_by_side) for run, _ in chosen]
@@ -227,15 +230,6 @@ class _Sweep:
             submission.write(self._folder(run), sent)
             if sent is not None:
                 yield Notice(f"{run.name}: submitted as job {sent.id}")
-
-    def _attached(self, run: PlannedRun) -> Followed | None:
-        """A run that an earlier sweep has submitted, and whose job is not at its end."""
-        sent = submission.read(self._folder(run))
-        handle = self.executor.attach(sent.id) if sent is not None else None
-        if handle is None:
-            return None
-        known = journal.read(self._folder(run))
-        return Followed(run, self._folder(run), handle, 0 if known is None else len(known.entries))
 
     def _submit(self) -> Iterator[Event]:
         """Submits everything, and leaves it."""

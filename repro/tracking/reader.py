@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias
 from urllib.parse import urlparse
 
@@ -48,32 +48,29 @@ def read(
         TrackingError: the store cannot be read.
     """
     uri = existing(uri)
-    database = sqlite_path(uri)
     notes: list[str] = []
-    if database is not None:
-        try:
-            with errors(uri):
-                with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
-                    found = sqlite.runs(connection)
-                misplaced = moved(database)
-                notes += [f"{uri}: {misplaced}"] if misplaced else []
-                store = cache(lambda: connect(uri, create=False))
-                source = _Source(
-                    found,
-                    lambda run: _beside(store, misplaced, run),
-                    lambda run_ids: sqlite.histories(database, run_ids),
-                )
-                return _contents(uri, source, plans, curves, studies, notes)
-        except sqlite.UnknownSchemaError as error:
-            notes.append(f"{uri}: {error}; read through MLflow, which takes longer")
-    opened = connect(uri, create=False)
-    with opened.errors():
-        source = _Source(
-            api.runs(opened),
-            lambda run: api.download(opened, run, PLAN),
-            lambda run_ids: histories(opened, run_ids, notes=notes),
-        )
-        return _contents(uri, source, plans, curves, studies, notes)
+    with errors(uri):
+        source = _source(uri, notes)
+        asked = [run for run in source.runs if plans and run.tags[Tag.KIND] == "sweep"]
+        sweeps = [sweep for run in asked if (sweep := _sweep(run, source.plan, notes))]
+        rows = {run.run_id: row for run in source.runs if run.tags[Tag.KIND] == "run" and (row := _row(run, notes))}
+        notes += _without_sweep(source.runs, sweeps, rows)
+        if studies is not None:
+            sweeps = [sweep for sweep in sweeps if any(study.study in studies for study in sweep.plan.studies)]
+            planned = [run for sweep in sweeps for run in sweep.plan.runs]
+            keys = {run.key for run in planned}
+            named = {*studies, *(run.against.partition("/")[0] for run in planned if run.against)}
+            rows = {run: row for run, row in rows.items() if row.key in keys or row.study in named}
+        if callable(curves):
+            curves = curves(Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes)))
+        if curves is not False:
+            drawn = [run for run, row in rows.items() if curves is True or row.key in curves]
+            for run, points in source.histories(drawn).items():
+                curve, doubled = stored.curve(points)
+                rows[run] = replace(rows[run], curve=curve)
+                if doubled:
+                    notes.append(f"run {run}: {doubled} doubled points; the latest of each step is kept")
+    return Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +82,23 @@ class _Source:
     histories: Callable[[Sequence[str]], Histories]
 
 
-def _contents(
-    uri: str,
-    source: _Source,
-    plans: bool,
-    curves: Curves,
-    studies: Sequence[str] | None,
-    notes: list[str],
-) -> Contents:
-    asked = [run for run in source.runs if plans and run.tags[Tag.KIND] == "sweep"]
-    sweeps = [sweep for run in asked if (sweep := _sweep(run, source.plan, notes))]
-    rows = {run.run_id: row for run in source.runs if run.tags[Tag.KIND] == "run" and (row := _row(run, notes))}
-    notes += _without_sweep(source.runs, sweeps, rows)
-    if studies is not None:
-        sweeps = [sweep for sweep in sweeps if any(study.study in studies for study in sweep.plan.studies)]
-        planned = [run for sweep in sweeps for run in sweep.plan.runs]
-        keys = {run.key for run in planned}
-        named = {*studies, *(run.against.partition("/")[0] for run in planned if run.against)}
-        rows = {run: row for run, row in rows.items() if row.key in keys or row.study in named}
-    if callable(curves):
-        curves = curves(Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes)))
-    if curves is not False:
-        drawn = [run for run, row in rows.items() if curves is True or row.key in curves]
-        for run, points in source.histories(drawn).items():
-            curve, doubled = stored.curve(points)
-            rows[run] = replace(rows[run], curve=curve)
-            if doubled:
-                notes.append(f"run {run}: {doubled} doubled points; the latest of each step is kept")
-    return Contents(shown(uri), tuple(sweeps), tuple(rows.values()), tuple(notes))
+def _source(uri: str, notes: list[str]) -> _Source:
+    """The fastest way to read a store."""
+    if (database := sqlite_path(uri)) is not None:
+        try:
+            with sqlite.reading(database) as connection:  # not for longer: a writer would wait for it
+                found = sqlite.runs(connection)
+        except sqlite.UnknownSchemaError as error:
+            notes.append(f"{uri}: {error}; read through MLflow, which takes longer")
+        else:
+            misplaced = moved(database)
+            notes += [f"{uri}: {misplaced}"] if misplaced else []
+            store = cache(lambda: connect(uri, create=False))
+            plan = partial(_beside, store, misplaced)
+            return _Source(found, plan, partial(sqlite.histories, database))
+    opened = connect(uri, create=False)
+    plan = partial(api.download, opened, path=PLAN)
+    return _Source(api.runs(opened), plan, partial(histories, opened, notes=notes))
 
 
 def _without_sweep(runs: Sequence[StoredRun], sweeps: Sequence[SweepRow], rows: Mapping[str, RunRow]) -> list[str]:
