@@ -92,21 +92,12 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
                 f"epoch {record.epoch}: validation accuracy {record.val_accuracy:.2%}, {record.epoch_seconds:.1f} s"
             )
             continue
-        for found in record.differences:
-            by = abs(found.retrained - found.recorded)
-            click.echo(
-                f"epoch {found.epoch}: {found.metric} was {found.recorded!r} and is {found.retrained!r} (by {by:.3g})"
-            )
-        for line in record.end:
+        for line in record.differences:
             click.echo(line)
-        if record.weights is not None and record.weights[0] != record.weights[1]:
-            click.echo(
-                f"the final weights differ: digest {record.weights[0][:16]} recorded, {record.weights[1][:16]} here"
-            )
         for what, before, here in record.environment:
             click.echo(f"environment: {what} was {before}, is {here}")
-        if record.identical and not stored:
-            what = f"{record.epochs} epochs" + (" and the final weights" if record.weights else "")
+        if not record.differences and not stored:
+            what = f"{record.epochs} epochs" + (" and the final weights" if record.complete else "")
             click.echo(f"bit-identical: {what}")
             return 0
         click.echo("not bit-identical")

@@ -108,20 +108,16 @@ def _gpu(device: str) -> str:
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]  # numbers or UUIDs
     if visible[0] and int(index) < len(visible):
         index = visible[int(index)]  # torch counts those alone, nvidia-smi all of the machine
-    try:
-        out = subprocess.run(
-            ["nvidia-smi", f"--id={index}", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return device
-    return out or device
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return _said("nvidia-smi", f"--id={index}", "--query-gpu=name", "--format=csv,noheader").strip() or device
+    return device
 
 
 def _git(project: Path, *words: str) -> str:
-    command = ["git", "-C", str(project), *words]
+    return _said("git", "-C", str(project), *words)
+
+
+def _said(*command: str) -> str:
+    """What a command prints; an error where there is none of that name, it fails, or it takes too long."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True)
     return done.stdout

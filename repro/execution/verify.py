@@ -31,19 +31,12 @@ class Verification:
 
     epochs: int
     """Epochs that were trained again and compared."""
-    differences: tuple[journal.Difference, ...]
-    """The metrics of the first epoch that is not bit-identical; empty where all are."""
-    end: tuple[str, ...]
-    """What else differs at the end, where all epochs are the same: metrics of the test split, sizes, outcome."""
-    weights: tuple[str, str] | None
-    """Digest of the final weights as recorded and as trained again; None for the beginning of a run only."""
+    complete: bool
+    """Whether the end was compared, too: the final weights, metrics of the test split, sizes, outcome."""
+    differences: tuple[str, ...]
+    """What is not bit-identical, a line each, times left aside: in the first epoch that differs, else at the end."""
     environment: tuple[tuple[str, str, str], ...]
     """(what, recorded, here) for everything about code, versions and machine that is not the same."""
-
-    @property
-    def identical(self) -> bool:
-        """Whether every metric but times, and the final weights, are the same to the last bit."""
-        return not self.differences and not self.end and (self.weights is None or self.weights[0] == self.weights[1])
 
 
 def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) -> Iterator[EpochRecord | Verification]:
@@ -82,8 +75,8 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
         )
         (process,) = Local(1, before.threads).submit([job])
         try:
-            told, first, code = 0, list[journal.Difference](), None
-            while code is None and not first:
+            told, differs, code = 0, list[str](), None
+            while code is None and not differs:
                 time.sleep(_POLL_SECONDS)
                 code = process.exit()
                 again = journal.read(folder)
@@ -92,17 +85,18 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
                     yield record
                     if record.epoch > len(known):
                         break  # the result says how many there were
-                    if first := journal.differences(known[record.epoch - 1], record):
+                    for one in journal.differences(known[record.epoch - 1], record):
+                        differs.append(_line(f"epoch {one.epoch}: {one.metric}", one.recorded, one.retrained))
+                    if differs:
                         break
-            if again is None or (code != Exit.DONE and not first):
+            if again is None or (code != Exit.DONE and not differs):
                 raise ReproError(f"the run could not be retrained: {process.last_words()}")
         finally:
             process.kill()
-        end, weights = list[str](), None
-        if not first and epochs is None and recorded.result is not None and again.result is not None:
-            end = list(_ends(recorded.result, again.result))
-            weights = (recorded.result.weights_digest, again.result.weights_digest)
-        yield Verification(told, tuple(first), tuple(end), weights, compare(before, again.attempts[-1].environment))
+        complete = epochs is None and not differs
+        if complete and recorded.result is not None and again.result is not None:
+            differs = list(_ends(recorded.result, again.result))
+        yield Verification(told, complete, tuple(differs), compare(before, again.attempts[-1].environment))
 
 
 def in_store(recorded: journal.Journal, points: Mapping[str, Points], metrics: Mapping[str, float]) -> Iterator[str]:
@@ -130,13 +124,20 @@ def in_store(recorded: journal.Journal, points: Mapping[str, Points], metrics: M
 
 
 def _ends(recorded: RunResult, again: RunResult) -> Iterator[str]:
-    """Everything but times and weights in which two ends of one run differ, a line each."""
+    """Everything but times in which two ends of one run differ, a line each."""
     for field in dataclasses.fields(RunResult):
         before, after = getattr(recorded, field.name), getattr(again, field.name)
         if field.name in {"confusion", "outcome"} and before != after:
             yield f"at the end: {field.name} was {shown(before)} and is {shown(after)}"
         elif field.name in RESULT_METRICS and field.name not in _TIMES and not _same(before, after):
-            yield f"at the end: {field.name} was {before!r} and is {after!r} (by {abs(after - before):.3g})"
+            yield _line(f"at the end: {field.name}", before, after)
+    if recorded.weights_digest != again.weights_digest:
+        digests = f"{recorded.weights_digest[:16]} recorded, {again.weights_digest[:16]} here"
+        yield f"the final weights differ: digest {digests}"
+
+
+def _line(what: str, before: float, after: float) -> str:
+    return f"{what} was {before!r} and is {after!r} (by {abs(after - before):.3g})"
 
 
 def _same(one: float, other: float) -> bool:

@@ -95,7 +95,11 @@ METRICS: Mapping[str, str] = {
 }
 """Metrics of a run. Those of `EPOCH_METRICS` have step = epoch from 1; the others stand once, at step 0."""
 
-_SOURCE = {
+_SHARED = {
+    Tag.SCHEMA: "Version of the names on this page.",
+    Tag.COMMIT: "Git commit of the code; of a run, that of its last attempt.",
+    Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); a run has them in diff.patch.",
+    Tag.HARDWARE: "Processor or GPU that computed.",
     Tag.USER: "Login name.",
     Tag.SOURCE_NAME: "`repro`; for a sweep under `mlflow run`, the name that MLflow gives.",
     Tag.SOURCE_TYPE: "`LOCAL`; for a sweep under `mlflow run`, `PROJECT`.",
@@ -104,9 +108,10 @@ _SOURCE = {
     Tag.SOURCE_REPOSITORY: "URL of the git remote `origin`, without credentials; absent where there is none.",
     Tag.SOURCE_DIRTY: "`repro.dirty` again.",
 }
+"""Tags of runs and of sweeps."""
+
 RUN_TAGS: Mapping[Tag, str] = {
     Tag.KIND: "`run`.",
-    Tag.SCHEMA: "Version of the names on this page.",
     Tag.STUDY: "Study that the run was first trained for.",
     Tag.VARIANT: "Variant of that study.",
     Tag.SETTING: "How data and training differ from the declared protocol: `training.epochs=6`; else `declared`.",
@@ -122,16 +127,13 @@ RUN_TAGS: Mapping[Tag, str] = {
     Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
     Tag.DIFFERENCES: "Number of values of retrained epochs that differ from their record; absent if none do.",
     Tag.MESSAGE: "Why the run was killed or failed; empty once it resumes.",
-    Tag.COMMIT: "Git commit of the code, of the last attempt.",
-    Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); they are in diff.patch.",
-    Tag.HARDWARE: "Processor or GPU that computed.",
     Tag.STEP: "How a step was computed: `fast`, `autograd` or `cuda graph`; environment.txt says why it is autograd.",
     Tag.THREADS: "Threads the run computed on.",
     Tag.SIDE_BY_SIDE: "Number of concurrent runs of the sweep.",
     Tag.PARENT: "Run id of the sweep that trained it, or first brought it into the store.",
     Tag.NAME: "`<variant> seed <n>`, followed by `fold <n>` in a cross-validation.",
     Tag.NOTE: "Description: title, published numbers, what differs from the base, and the command that repeats the run.",
-    **_SOURCE,
+    **_SHARED,
     Tag.SOURCE_DIFF: "The uncommitted changes, cut to the length of a tag; diff.patch has all of them.",
 }
 
@@ -145,17 +147,13 @@ MODEL_TAGS: Mapping[Tag, str] = {
 
 SWEEP_TAGS: Mapping[Tag, str] = {
     Tag.KIND: "`sweep`.",
-    Tag.SCHEMA: "Version of the names on this page.",
     Tag.STUDY: "The study, or `paper` for all of them.",
     Tag.PLAN: "First digits of the SHA-256 of the plan: a stopped sweep resumes in the run with the same plan.",
     Tag.OWNER: "The process that drives the sweep: host, pid, start (JSON).",
     Tag.CLOSED: "Final status, as recorded by the sweep itself.",
-    Tag.COMMIT: "Git commit of the code.",
-    Tag.DIRTY: "Whether the working tree had changes.",
-    Tag.HARDWARE: "Processor or GPU that computed.",
     Tag.NAME: "The sweep's name; under `mlflow run` it replaces MLflow's random name.",
     Tag.NOTE: "Description: the planned runs and, at the end, a short result table.",
-    **_SOURCE,
+    **_SHARED,
 }
 
 RUN_ARTIFACTS: Mapping[str, str] = {
