@@ -65,7 +65,7 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     runs = [run for run in plan.unique if settings.fresh or not folders.ended(settings.runs / run.key, damaged=False)]
     try:
         executor.expect(len(runs))  # they start while the store is looked for
-        side_by_side = 1 if executor.outlives else max(1, min(executor.slots(), len(runs)))
+        side_by_side = 1 if executor.outlives else max(1, min(executor.slots, len(runs)))
         yield from _Sweep(plan, settings, executor, side_by_side, began).work()
     finally:
         executor.close()
@@ -83,7 +83,7 @@ class _Sweep:
         self.retried: dict[str, int] = {}  # key -> epochs that it had when it was tried again
         self.notices: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.publisher: Publisher | None = None
-        self.room = executor.slots()  # less while the executor takes no more
+        self.room = executor.slots  # less while the executor takes no more
         self.refused: set[str] = set()
         self.stopping = False
         self.connecting = True
@@ -113,7 +113,7 @@ class _Sweep:
                     trains=tuple(self.todo),
                     reused=tuple(run for run in self.plan.unique if run.key not in left),
                     rows=len(self.plan.runs),
-                    workers=min(self.executor.slots(), max(1, len(self.todo))),
+                    workers=min(self.executor.slots, max(1, len(self.todo))),
                 )
                 yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)
                 if not self.settings.wait:
@@ -223,7 +223,7 @@ class _Sweep:
                 self.refused.add(str(error))
                 yield Notice(f"{error}; asked again each time a job has ended")
             return
-        self.room = self.executor.slots()
+        self.room = self.executor.slots
         for (run, told), handle in zip(chosen, handles, strict=True):
             self.active.append(Followed(run, self._folder(run), handle, told))
             sent = Submission.of(run, handle.id, self.env, told) if self.executor.outlives else None

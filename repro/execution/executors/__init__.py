@@ -34,15 +34,14 @@ class Handle(Protocol):
 class Executor(Protocol):
     """Computes runs somewhere."""
 
+    slots: int
+    """Runs that may be submitted at a time; the others wait in the sweep."""
     outlives: bool
     """Whether its jobs go on when the sweep ends."""
     together: int
     """So many runs may be submitted at once, to share a job one after the other."""
     poll_seconds: float
     """How often it is worth looking at a run."""
-
-    def slots(self) -> int:
-        """Runs that may be submitted at a time."""
 
     def expect(self, runs: int) -> None:
         """So many runs are coming, at most: what takes time to start may start."""

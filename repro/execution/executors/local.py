@@ -81,16 +81,12 @@ class Local:
     poll_seconds = 0.05
 
     def __init__(self, workers: int, threads: int) -> None:
-        self._workers, self._threads = workers, threads
+        self.slots, self._threads = workers, threads
         self._spare: list[Process] = []
-
-    def slots(self) -> int:
-        """The workers."""
-        return self._workers
 
     def expect(self, runs: int) -> None:
         """Starts processes for the first of so many runs, and ends those that are too many."""
-        wanted = min(runs, self._workers)
+        wanted = min(runs, self.slots)
         while len(self._spare) > wanted:
             self._spare.pop().kill()
         while len(self._spare) < wanted:

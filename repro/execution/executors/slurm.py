@@ -82,14 +82,10 @@ class Slurm:
         """`runs`: the folder of the journals, which all nodes share."""
         self.folder = runs.absolute() / FOLDER
         self.together = entry.runs_per_job
-        self._entry, self._slots = entry, at_a_time or _AT_A_TIME
+        self._entry, self.slots = entry, at_a_time or _AT_A_TIME
         self._states: dict[str, str] = {}
         self._asked: float | None = None
         self._answered = False
-
-    def slots(self) -> int:
-        """What `--workers` says; the rest waits in the sweep."""
-        return self._slots
 
     def expect(self, runs: int) -> None:
         """Nothing: Slurm starts what is submitted."""
