@@ -59,7 +59,7 @@ def status(runs_dir: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", type=options.Folder())
 @options.runs_dir()
 def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.

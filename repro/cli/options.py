@@ -40,7 +40,7 @@ class _Number(click.types.IntParamType):
 
 
 class Folder(click.types.StringParamType):
-    """A folder's path: `~` is the user's, and an empty one is none."""
+    """A path: `~` is the user's folder, and an empty one is none."""
 
     name = "text"
 
@@ -49,9 +49,7 @@ class Folder(click.types.StringParamType):
         from repro.validation import expanded
 
         if not value.strip():
-            raise InputError(
-                f"--{param.name if param else 'folder'} is empty (allowed: a folder's path)".replace("_", "-")
-            )
+            raise InputError(f"--{param.name if param else 'folder'} is empty (allowed: a path)".replace("_", "-"))
         return str(expanded(value))
 
 

@@ -6,6 +6,7 @@ The file is a zip: `runs/<key>/` with the journal and the small files of each fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -34,8 +35,10 @@ def write(out: Path, runs: Path, asked: Collection[str]) -> int:
         How many runs it holds.
 
     Raises:
-        InputError: there is no finished run.
+        InputError: there is no finished run, or another file has that name.
     """
+    if out.exists() and not _ours(out):
+        raise InputError(f"{out}: exists and is not an archive of runs; choose another name, or move it away")
     finished = [folder for folder in journal.find(runs) if folders.ended(folder)]
     if not finished:
         raise InputError(f"{runs}: has no finished run to archive; give the folder of the journals with --runs-dir")
@@ -54,6 +57,13 @@ def write(out: Path, runs: Path, asked: Collection[str]) -> int:
             archive.writestr(zipfile.ZipInfo(name, _TIME), content, zipfile.ZIP_DEFLATED)
     disk.write(out, buffer.getvalue())
     return len(finished)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is an archive of runs, which the next one may replace."""
+    with contextlib.suppress(*_DAMAGED), zipfile.ZipFile(path) as opened:
+        return DIGESTS in opened.namelist()
+    return False
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:

@@ -134,8 +134,11 @@ def _publish(runs: Runs, row: RunRow, group: str, folder: Path) -> None:
     from mlflow.entities import LoggedModelOutput
 
     model = find(runs, row)
+    client = runs.store.client
     if model is not None and model.status == "READY":
-        return
+        with runs.store.errors():
+            if client.list_logged_model_artifacts(model.model_id):
+                return  # else the store has lost its files
     known = entries.journal_of(runs.run(row.run_id).tags, folder)
     if known is None:
         return  # trained elsewhere
@@ -143,7 +146,6 @@ def _publish(runs: Runs, row: RunRow, group: str, folder: Path) -> None:
         if (known.folder / REFUSAL).is_file():
             raise ValueError((known.folder / REFUSAL).read_text().strip())
         return
-    client = runs.store.client
     with runs.store.errors():
         if model is None:
             model = client.create_logged_model(

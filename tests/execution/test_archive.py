@@ -99,6 +99,28 @@ def test_nothing_finished_is_said(tmp_path: Path) -> None:
         archive.write(tmp_path / "out.zip", tmp_path, [])
 
 
+@pytest.mark.parametrize("content", [b"mine", None, {"mine": b""}], ids=["text", "folder", "zip"])
+def test_what_is_no_archive_of_runs_is_never_overwritten(finished: Path, tmp_path: Path, content) -> None:
+    out = tmp_path / "out.zip"
+    if content is None:
+        out.mkdir()
+    elif isinstance(content, dict):
+        archive.write(out, finished, [])
+        changed(out, lambda files: (files.clear(), files.update(content)))
+    else:
+        out.write_bytes(content)
+    before = None if content is None else out.read_bytes()
+    with pytest.raises(InputError, match=r"out\.zip: exists and is not an archive of runs"):
+        archive.write(out, finished, [])
+    assert out.is_dir() if content is None else out.read_bytes() == before
+
+
+def test_an_archive_is_written_again_in_place(finished: Path, tmp_path: Path) -> None:
+    archive.write(tmp_path / "out.zip", finished, ["first"])
+    archive.write(tmp_path / "out.zip", finished, ["second"])
+    assert archive.unpack(tmp_path / "out.zip", tmp_path / "there") == ["second"]
+
+
 def changed(path: Path, change) -> None:
     with zipfile.ZipFile(path) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}
@@ -148,6 +170,11 @@ def test_any_byte_that_is_changed_is_noticed_or_changes_nothing(finished: Path, 
         except InputError:
             continue
         assert plans == ["plan"]
+
+
+def test_an_archive_without_a_name_is_refused(repro, tmp_path: Path) -> None:
+    done = repro("archive", "")
+    assert done.returncode == 2 and "out is empty" in done.stderr
 
 
 def test_what_is_no_archive_is_one_line(repro, tmp_path: Path) -> None:
