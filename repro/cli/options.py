@@ -49,7 +49,7 @@ class Folder(click.types.StringParamType):
         from repro.validation import expanded
 
         if not value.strip():
-            raise InputError(f"--{param.name if param else 'folder'} is empty (allowed: a path)".replace("_", "-"))
+            raise InputError(f"{param.opts[0] if param else 'folder'} is empty (allowed: a path)")
         return str(expanded(value))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,6 +97,18 @@ def test_a_model_gives_the_predictions_that_its_run_has_kept(project: Path, clie
         np.testing.assert_array_equal(predicted.argmax(1), kept["test_predicted"])
         one = loaded.predict(data.images[data.test[:1]].numpy())
         assert one.argmax(1) == kept["test_predicted"][:1], "any number of images"
+
+
+def test_files_of_a_model_that_the_store_has_lost_are_stored_again(project: Path, client: MlflowClient) -> None:
+    (model,) = logged(client)["wide"]
+    place = Path(model.artifact_location)
+    before = {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    shutil.rmtree(place)
+    repro(project, "sync", "--models", "best")
+    assert {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    (again,) = logged(client)["wide"]
+    assert (again.model_id, again.status) == (model.model_id, "READY")
+    assert len(client.get_run(model.source_run_id).outputs.model_outputs) == 1
 
 
 def test_what_mlflow_reads_of_a_model_is_what_it_would_have_written(project: Path, client: MlflowClient) -> None:
