@@ -346,6 +346,28 @@ def test_a_store_of_an_earlier_mlflow_is_kept_and_said_before_it_is_upgraded(her
     assert connect() and not [record for record in caplog.records if record.name.startswith("repro")]
 
 
+def test_an_upgrade_that_was_interrupted_leaves_the_copy_from_before_it(here: Path) -> None:
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    Base.metadata.create_all(create_sqlalchemy_engine(f"sqlite:///{here}/mlflow.db"))
+    (here / "mlflow.db.former").write_bytes(b"from before it")
+    (here / "mlflow.db.former.partial").write_bytes(b"cut")
+    connect()
+    assert (here / "mlflow.db.former").read_bytes() == b"from before it"
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        database.execute("DROP TABLE trace_tags")  # as an upgrade that another version's store needs
+        (version,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    with contextlib.suppress(TrackingError):  # MLflow does not make a single table again
+        connect()
+    assert "trace_tags" not in tables(here / f"mlflow.db.former-{version}")
+    assert {path.name for path in here.glob("mlflow.db.former*")} == {
+        "mlflow.db.former",
+        "mlflow.db.former.partial",
+        f"mlflow.db.former-{version}",
+    }
+
+
 def tables(database: Path) -> set[str]:
     with contextlib.closing(sqlite3.connect(database)) as store:
         return {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
