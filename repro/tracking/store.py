@@ -232,9 +232,8 @@ def _check(database: Path) -> None:
         with contextlib.closing(sqlite3.connect(database, timeout=PROBE_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "experiments" in tables and not _tables() <= tables:  # MLflow is about to upgrade it
-                versions = (
-                    connection.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
-                )
+                query = "SELECT version_num FROM alembic_version"
+                versions = connection.execute(query) if "alembic_version" in tables else ()
                 kept = database.with_name("-".join([f"{database.name}.former", *(version for (version,) in versions)]))
                 if not kept.exists():  # else an upgrade was interrupted, and the copy is from before it
                     partial = kept.with_name(f"{kept.name}.partial")
