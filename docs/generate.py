@@ -281,7 +281,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 def built_models() -> str:
     """What the audit knows of the declared models: `experiments/claims/models.json`."""
-    from repro.reporting import built
+    from repro import built
 
     return built.text({(row.study, row.variant): row for row in _catalogue()})
 
@@ -305,7 +305,7 @@ def badges() -> str:
 
 def main() -> int:
     """Rewrites every document, or with --check returns 1 where one is stale."""
-    from repro.reporting import built
+    from repro import built
 
     fresh_texts = {built.FILE: built_models(), ROOT / "docs/images/badges.svg": badges()}
     for path in [ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:

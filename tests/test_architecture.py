@@ -32,6 +32,7 @@ ORDER = [
     "grids",
     "study",
     "studies",
+    "built",
     "records",
     "training",
     "journal",

@@ -117,8 +117,8 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     repro audit --details
     repro audit --study my_study.yaml
     """
-    from repro import studies
-    from repro.reporting import audit, built, claims
+    from repro import built, studies
+    from repro.reporting import audit, claims
     from repro.reporting.join import paper_studies
 
     own = None if study is None else studies.load(study)

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from repro import journal
+from repro import built, journal
 from repro.recipe import TrainingSpec
 from repro.records import EpochRecord
-from repro.reporting import built
 from repro.spec import RunSpec, flatten
 from repro.studies import PlannedRun
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from repro import built
 from repro import studies as declared_studies
+from repro.built import Model
 from repro.errors import InputError, unknown
 from repro.published import Paper, Protocol, Published, Written, decimals, size_unit
-from repro.reporting import built
-from repro.reporting.built import Model
 from repro.reporting.join import Table, paper_studies
 from repro.spec import Value, flatten, resolve
 from repro.study import Study

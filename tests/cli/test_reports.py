@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from repro import studies
+from repro import built, studies
 from repro.cli import reports
-from repro.reporting import built, tables
+from repro.reporting import tables
 from repro.reporting.sheets import Sheet
 from repro.training.catalogue import catalogue
 from tests.conftest import TINY, Repro

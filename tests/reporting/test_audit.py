@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from repro import built
 from repro.errors import InputError
 from repro.published import Published, Written
-from repro.reporting import audit, built, claims, join
+from repro.reporting import audit, claims, join
 from repro.reporting.audit import Audited, findings
 from repro.studies import declared
 from repro.study import Study
