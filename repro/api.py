@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from repro.errors import InputError, unknown
+from repro.records import Architecture
 from repro.reporting import claims, evidence, join, tables
+from repro.reporting.frame import Beside, Predictions
 from repro.tracking import reader
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
+from repro.validation import typed
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
     from torch import nn
 
-    from repro.records import Architecture
-    from repro.reporting.frame import Beside, Predictions
     from repro.reporting.join import Table
     from repro.rows import RunRow
 
-    Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
-
+Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
 _Value = TypeVar("_Value")
 
 
@@ -102,13 +104,6 @@ def writer(tracking_uri: str | None) -> Writer:
 
 def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Beside:
     """What a report needs beside rows: artifacts of single runs, and images of the data set."""
-    import json
-
-    import numpy as np
-
-    from repro.records import Architecture
-    from repro.reporting.frame import Beside, Predictions
-    from repro.validation import typed
 
     def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
         def fetch(run: RunRow) -> _Value | None:

@@ -61,14 +61,14 @@ class KnownData(BaseModel):
         return self.side, self.side, 3
 
     @property
-    def label_bytes(self) -> int:
-        """Bytes of a label in the cache file."""
-        return 1 if len(self.classes) <= 256 else 4
+    def label_type(self) -> Literal["u1", "<i4"]:
+        """Type of a label in the cache file, as numpy writes it; its last digit is the number of bytes."""
+        return "u1" if len(self.classes) <= 256 else "<i4"
 
     @property
     def size(self) -> int:
         """Bytes of the cache file."""
-        return sum(self.images) * (math.prod(self.shape) + self.label_bytes)
+        return sum(self.images) * (math.prod(self.shape) + int(self.label_type[-1]))
 
 
 DATASETS: Mapping[str, KnownData] = {
@@ -149,17 +149,19 @@ class DataSpec(Strict):
         return self
 
 
-def named(dataset: str) -> str:
+def named(dataset: str, side: int = 32) -> str:
     """The name of a data set in a spec: `imagefolder:photos` for `imagefolder:~/photos/`.
 
     Raises:
-        InputError: no such data set.
+        InputError: no such data set, or none whose images have `side` pixels in height and width.
     """
     kind, colon, path = dataset.partition(":")
     if kind == FOLDER and path.strip():
         return f"{FOLDER}:{as_text(expanded(path).absolute().name) or 'root'}"
     if dataset not in NAMES or colon:
         raise unknown("data set", dataset, [*NAMES, f"{FOLDER}:PATH"])
+    if side != 32:
+        raise InputError(f"data.image_size: {dataset} has images of 32x32, got {side}")
     return dataset
 
 
@@ -178,6 +180,12 @@ def kind_of(dataset: str) -> str:
     return dataset.partition(":")[0]
 
 
+def whole(known: KnownData, folder: Path) -> Path | None:
+    """The cache file of a data set in `folder`; None where it is not there, or not as long as it must be."""
+    cache = cache_of(known.name, known.digest, folder)
+    return cache if cache.is_file() and cache.stat().st_size == known.size else None
+
+
 def known(dataset: str, digest: str, folder: Path) -> KnownData | None:
     """What is known of the data set that a spec names: its constants, or the manifest in `folder`; None without one."""
     constant = DATASETS.get(dataset)
@@ -188,9 +196,11 @@ def known(dataset: str, digest: str, folder: Path) -> KnownData | None:
 
 
 def prepared(folder: Path, dataset: str) -> list[KnownData]:
-    """The manifests of a kind of data set in `folder` whose cache files are there, by file name."""
-    found = [read(path) for path in sorted(folder.glob(f"{kind_of(dataset)}-*.json"))]
-    return [one for one in found if one is not None and _is_there(cache_of(one.name, one.digest, folder), one.size)]
+    """The data sets of a kind whose cache files are in `folder`: the one with constants, or all with manifests, by name."""
+    constant = DATASETS.get(dataset)
+    manifests = sorted(folder.glob(f"{kind_of(dataset)}-*.json"))
+    found = [read(path) for path in manifests] if constant is None else [constant]
+    return [one for one in found if one is not None and whole(one, folder) is not None]
 
 
 def read(manifest: Path) -> KnownData | None:
@@ -208,10 +218,3 @@ def read(manifest: Path) -> KnownData | None:
         raise InputError(
             f"{manifest}: cannot be read ({reason}); delete it, and the data set is prepared again"
         ) from None
-
-
-def _is_there(cache: Path, size: int) -> bool:
-    try:
-        return cache.stat().st_size == size
-    except OSError:
-        return False

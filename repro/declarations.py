@@ -115,9 +115,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def _load(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except (
-        Exception
-    ) as error:  # PyYAML lets through what its constructors raise: KeyError, IndexError, OverflowError ...
+    except Exception as error:  # PyYAML lets through what its constructors raise: KeyError, OverflowError ...
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
@@ -50,6 +50,15 @@ class _Network(Strict):
     input_size: int = Field(32, ge=8, le=1024)
     """Height and width of the input images in pixels."""
 
+    @property
+    def normalised(self) -> bool:
+        """Whether it is known to have batch normalization; of networks from elsewhere that is seen when they are tried."""
+        return getattr(self, "batch_norm", "none") != "none"
+
+    def usual(self) -> Self:
+        """The network of this kind that differs in nothing from the defaults."""
+        return type(self)(**self.model_dump(include={"name", "architecture", "function", "source"}))
+
 
 class _Declared(_Network):
     """What the project's own networks share."""
@@ -66,6 +75,8 @@ class SqueezeNetSpec(_Declared):
     Module i = 0, 1, ... is called fire2, fire3, ...; it expands to e(i) = base_e + incr_e * (i // freq) channels, of which
     a share `expand_3x3` comes from the larger expand kernel, after a squeeze layer of squeeze_ratio * e(i) channels.
     """
+
+    network: ClassVar[str] = "SqueezeNet"
 
     name: Literal["squeezenet"]
     """Network: `squeezenet`, `alexnet`, `torchvision` (one of torchvision's) or `python` (a function of your own)."""
@@ -109,57 +120,26 @@ class SqueezeNetSpec(_Declared):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         fires = [f"fire{i + 2}" for i in range(self.fire_modules)]
-        layers = ["conv1", *fires]
-        for field, names, allowed in (
-            ("pools", self.pools, ["conv1", *(f"fire{i}" for i in range(2, 66))]),
-            ("replicated", self.replicated, fires),
-            ("removed", self.removed, fires),
-        ):
-            for name in names:
-                if name not in allowed:
-                    shown = layers if field == "pools" else fires
-                    raise ValueError(f"model.{field}: {unknown('layer', name, shown)}")
+        beyond = [f"fire{i}" for i in range(2, 66)]  # a pool behind a module that there is not is left out
+        for field, allowed in (("pools", ["conv1", *fires]), ("replicated", fires), ("removed", fires)):
+            for name in getattr(self, field):
+                if name not in allowed and not (field == "pools" and name in beyond):
+                    raise ValueError(f"model.{field}: {unknown('layer', name, allowed)}")
         if set(self.removed) >= set(fires):
             raise ValueError("model.removed: at least one Fire module must remain")
         if both := sorted(set(self.removed) & set(self.replicated)):
             raise ValueError(f"model.replicated: {both[0]} is removed, so it cannot be replicated")
         return self
 
-    @property
-    def network(self) -> str:
-        """What kind of network it is, in words."""
-        return "SqueezeNet"
-
-    @property
-    def normalised(self) -> bool:
-        """Whether it is known to have batch normalization."""
-        return self.batch_norm != "none"
-
-    def usual(self) -> SqueezeNetSpec:
-        """The network of this kind that differs in nothing from the defaults."""
-        return SqueezeNetSpec(name=self.name)
-
 
 class AlexNetSpec(_Declared):
     """AlexNet as usual on CIFAR-10: five 3x3 convolutions and three linear layers (Krizhevsky et al. 2012, adapted)."""
 
+    network: ClassVar[str] = "AlexNet"
+
     name: Literal["alexnet"]
     batch_norm: Literal["none", "all"] = "none"
     input_size: int = Field(32, ge=16, le=1024)
-
-    @property
-    def network(self) -> str:
-        """What kind of network it is, in words."""
-        return "AlexNet"
-
-    @property
-    def normalised(self) -> bool:
-        """Whether it is known to have batch normalization."""
-        return self.batch_norm != "none"
-
-    def usual(self) -> AlexNetSpec:
-        """The network of this kind that differs in nothing from the defaults."""
-        return AlexNetSpec(name=self.name)
 
 
 def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,15 +168,6 @@ class _Foreign(_Network):
 
     def __hash__(self) -> int:
         return hash((type(self), *(tuple(value.items()) if isinstance(value, Mapping) else value for _, value in self)))
-
-    @property
-    def normalised(self) -> bool:
-        """Whether it is known to have batch normalization: that is seen when it is tried."""
-        return False
-
-    def usual(self) -> Self:
-        """The network of this kind that differs in nothing from the defaults."""
-        return self.model_copy(update={"args": {}, "classes": 10, "input_size": 32})
 
 
 class TorchvisionSpec(_Foreign):

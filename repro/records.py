@@ -6,7 +6,7 @@ losses mean cross-entropies in nats, both over all images of the split (not mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 Outcome = Literal["finished", "diverged", "chance"]
@@ -35,7 +35,7 @@ class EpochRecord:
     """Seconds of training and validation of this epoch, without checkpoints and tracking."""
 
 
-EPOCH_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "epoch_seconds")
+EPOCH_METRICS = tuple(one.name for one in fields(EpochRecord) if one.type == "float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,7 @@ class RunResult:
     """Counts on the test split: rows are the true classes, columns the predicted ones."""
 
 
-RESULT_METRICS = (
-    "test_loss",
-    "test_accuracy",
-    "best_val_accuracy",
-    "best_epoch",
-    "epochs_run",
-    "mean_epoch_seconds",
-    "model_size_mib",
-    "model_size_legacy_mib",
-    "parameters",
-    "multiply_adds",
-)
+RESULT_METRICS = tuple(one.name for one in fields(RunResult) if one.type in {"float", "int"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def hashed(flat: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def flatten(spec: BaseModel) -> dict[str, Value]:
+def flatten(spec: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Value]:
     """Every field by dotted name, in declaration order: {"model.squeeze_ratio": 0.125, ..., "seed": 0}."""
 
     def walk(prefix: str, tree: Mapping[str, Any]) -> dict[str, Value]:
@@ -133,7 +133,7 @@ def flatten(spec: BaseModel) -> dict[str, Value]:
                 flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
         return flat
 
-    return walk("", spec.model_dump())
+    return walk("", spec.model_dump(exclude_defaults=exclude_defaults))
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

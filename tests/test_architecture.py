@@ -76,7 +76,7 @@ HOMES = {
         "reporting/claims.py",
         "execution/executors/entries.py",
     ],
-    "pydantic_core": ["networks.py"],
+    "pydantic_core": ["networks.py", "cli/words.py"],
     "rich": ["cli/"],
     "scipy": ["reporting/stats.py"],
     "sklearn": ["training/"],

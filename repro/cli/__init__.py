@@ -20,7 +20,7 @@ import click
 
 from repro import __version__
 from repro.cli.place import leave_clone
-from repro.errors import InputError, ReproError
+from repro.errors import InputError, ReproError, unknown
 
 _COMMANDS = {
     "demo": "sweeps",
@@ -40,8 +40,8 @@ _COMMANDS = {
     "status": "journals",
     "archive": "journals",
     "reap": "runs",
-    "prune": "pruning",
-    "register": "registry",
+    "prune": "journals",
+    "register": "runs",
 }
 
 
@@ -62,8 +62,6 @@ class _Lazy(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click does, with the nearest command named."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from repro.errors import unknown
-
             raise unknown("command", args[0], _COMMANDS)
         return super().resolve_command(ctx, args)
 

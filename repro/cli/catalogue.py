@@ -7,22 +7,18 @@ import sys
 import click
 
 from repro.cli import options
-
-_WIDE = 110
-"""Columns of a terminal that shows everything."""
+from repro.cli.words import WIDE, echo_json
 
 
 @click.command()
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
-@options.as_json()
+@options.as_json
 def models(study: str, as_json: bool) -> None:
     """List the declared variants and their sizes. Shows parameters, multiply-adds, saved and published size.
 
     \b
     repro models --study residual
     """
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.table import Table
 
@@ -32,10 +28,10 @@ def models(study: str, as_json: bool) -> None:
     chosen = [one for one in studies.declared() if one.study != "demo"] if study == "all" else [studies.load(study)]
     rows = catalogue(chosen)
     if as_json:
-        options.echo_json([asdict(row) for row in rows])
+        echo_json(rows)
         return
     console = Console(width=None if sys.stdout.isatty() else 200)
-    wide = console.width >= _WIDE
+    wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "variant") if wide else ("variant",):
         table.add_column(name, overflow="fold")
@@ -61,7 +57,7 @@ def models(study: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--dataset", default="cifar10", show_default=True, help=options.DATASET)
-@options.data_dir()
+@options.data_dir
 @click.option("--set", "overrides", default="", help="For a folder of images: data.image_size=64.")
 def data(dataset: str, data_dir: str, overrides: str) -> None:
     """Download, verify and cache a data set. All runs on a machine share the cache file.

@@ -1,16 +1,17 @@
-"""The commands that look after journals, and bring them into the store: `status`, `sync`, `archive`."""
+"""The commands that look after journals: `status`, `archive`, `sync`, which brings them into the store, and `prune`."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from repro.cli import options
-from repro.errors import InputError, ReproError
+from repro.cli.words import counted, duration, echo_json, echo_line, listed
+from repro.errors import InputError, ReproError, unknown
 
 if TYPE_CHECKING:
     from repro.rows import Contents
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from repro.tracking.models import Which
     from repro.tracking.writer import Writer
 
+_PRUNED_STATES = ("stopped", "failed", "ended", "broken")
+
 
 @click.command()
-@options.runs_dir()
-@options.as_json()
+@options.runs_dir
+@options.as_json
 def status(runs_dir: str, as_json: bool) -> None:
     """Show the progress of each run. Reads only the journals: state, epochs, accuracy, time left, and where it is trained.
 
@@ -29,9 +32,6 @@ def status(runs_dir: str, as_json: bool) -> None:
     repro status
     repro status --runs-dir /mnt/cluster/runs --json
     """
-    from dataclasses import asdict
-
-    from repro.cli.progress import duration
     from repro.execution import status as states
 
     if not Path(runs_dir).is_dir():
@@ -40,7 +40,7 @@ def status(runs_dir: str, as_json: bool) -> None:
         )
     found = states.read(Path(runs_dir))
     if as_json:
-        options.echo_json([asdict(one) for one in found])
+        echo_json(found)
         return
     width = max((len(one.name) for one in found), default=0)
     for one in found:
@@ -51,16 +51,16 @@ def status(runs_dir: str, as_json: bool) -> None:
         where = f", on {one.host} (process {one.pid})" if one.state == "running" else ""
         where += f", job {one.job}" if one.job and one.state in {"running", "waiting"} else ""
         said = f": {one.message}" if one.message else ""
-        options.echo_line(
+        echo_line(
             f"{one.key}  {one.name:{width}}  {one.state:8}  epoch {one.epoch}/{one.epochs}{best}{left}{where}{said}"
         )
     counts = {state: sum(one.state == state for one in found) for state in states.STATES}
-    click.echo(f"{len(found)} runs: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    click.echo(f"{counted(len(found), 'run')}: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
 
 
 @click.command()
 @click.argument("out", type=options.Folder())
-@options.runs_dir()
+@options.runs_dir
 def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.
 
@@ -70,7 +70,6 @@ def archive(out: str, runs_dir: str) -> None:
     \b
     repro archive results/runs.zip
     """
-    from repro.cli.progress import counted
     from repro.execution import archive, plans
 
     asked = plans.kept(Path(runs_dir))
@@ -84,11 +83,11 @@ def archive(out: str, runs_dir: str) -> None:
 
 @click.command()
 @click.argument("folder", type=options.Folder(), default="runs")
-@options.data_dir()
-@options.experiment()
-@options.models()
-@options.runs_dir()
-@options.tracking_uri()
+@options.data_dir
+@options.experiment
+@options.models
+@options.runs_dir
+@options.tracking_uri
 def sync(
     folder: str, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
 ) -> None:
@@ -109,26 +108,23 @@ def sync(
     from repro.execution.prune import marks
     from repro.tracking.writer import Writer
 
-    if Path(folder).is_file():
-        with tempfile.TemporaryDirectory(prefix="repro-sync-") as name:
-            asked = unpack(Path(folder), Path(name))
-            writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-            _bring(writer, Path(name) / "runs", asked, data_dir, models, marks(Path(runs_dir)))
-        return
-    if not Path(folder).is_dir():
-        raise InputError(
-            f"{folder}: no such folder or archive (a folder has one folder per run, each with a {journal.NAME})"
-        )
-    writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-    pruned = marks(Path(runs_dir), Path(folder))
-    _bring(writer, Path(folder), plans.kept(Path(folder)), data_dir, models, pruned)
+    with tempfile.TemporaryDirectory(prefix="repro-sync-") as unpacked:
+        if Path(folder).is_file():
+            journals, asked = Path(unpacked) / "runs", unpack(Path(folder), Path(unpacked))
+        elif Path(folder).is_dir():
+            journals, asked = Path(folder), plans.kept(Path(folder))
+        else:
+            raise InputError(
+                f"{folder}: no such folder or archive (a folder has one folder per run, each with a {journal.NAME})"
+            )
+        writer = Writer.opened(tracking_uri, click.echo, experiment or None)
+        _bring(writer, journals, asked, data_dir, models, marks(Path(runs_dir), journals))
 
 
 def _bring(
     writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which, pruned: Collection[str]
 ) -> None:
     from repro import datasets, journal, studies
-    from repro.cli.progress import counted
     from repro.execution import predictions
     from repro.tracking import models as logged
     from repro.tracking import reader
@@ -193,3 +189,57 @@ def _add_sweeps(writer: Writer, plans: Iterable[Plan], contents: Contents) -> in
         parent = writer.open_sweep(plan, reused=finished)
         conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED", contents.runs)
     return len(added)
+
+
+@click.command()
+@click.argument("run", nargs=-1)
+@click.option("--states", default="", help=f"All runs in these states, comma-separated: {', '.join(_PRUNED_STATES)}.")
+@options.switch("--apply", False, "Remove the runs instead of only listing them.")
+@options.runs_dir
+@options.tracking_uri
+def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, tracking_uri: str | None) -> None:
+    """Remove runs by key or state. Removes their folders and their runs in the store; without --apply, only lists them.
+
+    `repro sync` does not restore a pruned run from a copy of its journal; the same settings can be trained again. In
+    MLflow the runs are marked as deleted: `mlflow gc` frees their space, `mlflow runs restore` restores them.
+
+    \b
+    repro prune 0f3c9a
+    repro prune --states failed,stopped --apply
+    """
+    from repro.execution import prune as pruning
+    from repro.execution import status
+
+    wanted = listed(states)
+    if wrong := [state for state in wanted if state not in _PRUNED_STATES]:
+        raise unknown("state", wrong[0], _PRUNED_STATES)
+    if not run and not wanted:
+        raise InputError("prune: no run was given (allowed: keys, or --states failed,stopped)")
+    runs = Path(runs_dir)
+    chosen = pruning.chosen(status.read(runs), run, wanted)
+    sizes = {
+        one.key: sum(file.stat().st_size for file in (runs / one.key).rglob("*") if file.is_file()) for one in chosen
+    }
+    forget = _forgetting(tracking_uri) if apply and chosen else None
+    deleted = 0
+    for one in chosen:
+        if forget is not None:
+            deleted += pruning.prune(runs / one.key, forget)
+        click.echo(
+            f"{one.key}  {one.name}  {one.state}  epoch {one.epoch}/{one.epochs}  {sizes[one.key] / 2**20:.2f} MiB"
+        )
+    total = f"{counted(len(chosen), 'run')}, {sum(sizes.values()) / 2**20:.2f} MiB"
+    if not apply:
+        click.echo(f"{total}; nothing was removed; add --apply to remove them")
+        return
+    click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
+
+
+def _forgetting(tracking_uri: str | None) -> Callable[[str], int]:
+    """Deletes the runs of a journal in the store, which is not created for that, and returns how many."""
+    from repro.tracking import api, store
+
+    if store.absent(tracking_uri):
+        return lambda _: 0
+    opened = store.connect(tracking_uri, create=False)
+    return lambda id: api.forget(opened, id)

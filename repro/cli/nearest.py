@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.errors import few
 from repro.spec import RunSpec, flatten
 
 _SHOWN = 5
@@ -60,7 +61,4 @@ class Nearest:
             f"{name} {'-' if theirs is None else theirs} -> {'-' if ours is None else ours}"
             for name, (theirs, ours) in found["differs"].items()
         ]
-        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-        return (
-            f"new: differs from {found['key']} ({found['name']}) in {', '.join(told[:_SHOWN]) or 'its version'}{more}"
-        )
+        return f"new: differs from {found['key']} ({found['name']}) in {few(told, _SHOWN) or 'its version'}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -53,6 +51,65 @@ class Folder(click.types.StringParamType):
         return str(expanded(value))
 
 
+def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    return lambda command: reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def switch(flag: str, default: bool, text: str) -> Callable[[_Command], _Command]:
+    """A switch that may be given alone, or with a value as MLproject passes it: `--offline`, `--offline false`."""
+    return click.option(flag, type=bool, is_flag=False, flag_value=True, default=default, show_default=True, help=text)
+
+
+data_dir = click.option("--data-dir", type=Folder(), default="data", show_default=True, help="Folder of the data sets.")
+runs_dir = click.option("--runs-dir", type=Folder(), default="runs", show_default=True, help="Folder of the journals.")
+experiment = click.option(
+    "--experiment", help="MLflow experiment.  [default: $MLFLOW_EXPERIMENT_NAME, or squeezenet-repro]"
+)
+models = click.option(
+    "--models",
+    type=click.Choice(["best", "all", "none"]),
+    default="best",
+    envvar="REPRO_MODELS",
+    show_default=True,
+    help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [env: $REPRO_MODELS].",
+)
+tracking_uri = click.option("--tracking-uri", help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, or mlflow.db]")
+as_json = click.option(
+    "--json", "as_json", type=bool, is_flag=False, flag_value=True, default=False, help="Print JSON instead."
+)
+
+running = _all(
+    data_dir,
+    click.option(
+        "--workers", default="auto", show_default=True, help="Concurrent runs; auto: one per core, or one on a GPU."
+    ),
+    click.option(
+        "--executor",
+        default="local",
+        show_default=True,
+        help="Where to compute the runs: local, slurm, or an entry of executors.toml.",
+    ),
+    switch("--wait", True, "Wait for the runs; false exits once their Slurm jobs are submitted."),
+    click.option("--threads", default=1, show_default=True, help="Threads per run."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+    switch("--deterministic", True, "Bit-identical results on CUDA."),
+    switch("--fresh", False, "Retrain runs that already have results."),
+    switch("--offline", False, "Train without MLflow; publish the runs later with `repro sync`."),
+    click.option("--checkpoint-seconds", default=30.0, show_default=True, help="Minimum seconds between checkpoints."),
+    click.option(
+        "--store-patience",
+        default=60.0,
+        show_default=True,
+        help="Seconds to wait at the end for a tracking store that makes no progress.",
+    ),
+    experiment,
+    models,
+    runs_dir,
+    tracking_uri,
+)
+"""How the runs are computed; nothing here changes their results on one machine."""
+
+
 def training(
     *, dataset: str | None = None, seeds: str = "0,1,2", epochs: int | None = None
 ) -> Callable[[_Command], _Command]:
@@ -67,97 +124,13 @@ def training(
     return _all(
         setting("--dataset", dataset, "cifar10", DATASET),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
-        click.option(
-            "--folds",
-            type=_Number(),
-            default=None,
-            help="Number of folds for cross-validation.  [default: the study's]",
-        ),
+        click.option("--folds", type=_Number(), help="Number of folds for cross-validation.  [default: the study's]"),
         setting("--epochs", epochs, 100, "Maximum epochs per run."),
         setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
         setting("--batch-size", None, 50, "Batch size."),
         click.option(
             "--set", "overrides", default="", help="Settings for every run: model.first_kernel=5,model.residual=simple."
         ),
-    )
-
-
-def running() -> Callable[[_Command], _Command]:
-    """How the runs are computed; nothing here changes their results on one machine."""
-    return _all(
-        data_dir(),
-        click.option(
-            "--workers",
-            default="auto",
-            show_default=True,
-            help="Concurrent runs; auto: one per core, or one on a GPU.",
-        ),
-        click.option(
-            "--executor",
-            default="local",
-            show_default=True,
-            help="Where to compute the runs: local, slurm, or an entry of executors.toml.",
-        ),
-        switch("--wait", True, "Wait for the runs; false exits once their Slurm jobs are submitted."),
-        click.option("--threads", default=1, show_default=True, help="Threads per run."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-        switch("--deterministic", True, "Bit-identical results on CUDA."),
-        switch("--fresh", False, "Retrain runs that already have results."),
-        switch("--offline", False, "Train without MLflow; publish the runs later with `repro sync`."),
-        click.option(
-            "--checkpoint-seconds", default=30.0, show_default=True, help="Minimum seconds between checkpoints."
-        ),
-        click.option(
-            "--store-patience",
-            default=60.0,
-            show_default=True,
-            help="Seconds to wait at the end for a tracking store that makes no progress.",
-        ),
-        experiment(),
-        models(),
-        runs_dir(),
-        tracking_uri(),
-    )
-
-
-def switch(flag: str, default: bool, text: str) -> Callable[[_Command], _Command]:
-    """A switch that may be given alone, or with a value as MLproject passes it: `--offline`, `--offline false`."""
-    return click.option(flag, type=bool, is_flag=False, flag_value=True, default=default, show_default=True, help=text)
-
-
-def data_dir() -> Callable[[_Command], _Command]:
-    """Where the data sets lie."""
-    return click.option("--data-dir", type=Folder(), default="data", show_default=True, help="Folder of the data sets.")
-
-
-def runs_dir() -> Callable[[_Command], _Command]:
-    """Where the journals lie."""
-    return click.option("--runs-dir", type=Folder(), default="runs", show_default=True, help="Folder of the journals.")
-
-
-def experiment() -> Callable[[_Command], _Command]:
-    """Where new runs go."""
-    return click.option(
-        "--experiment", default=None, help="MLflow experiment.  [default: $MLFLOW_EXPERIMENT_NAME, or squeezenet-repro]"
-    )
-
-
-def models() -> Callable[[_Command], _Command]:
-    """Which runs get a model in MLflow."""
-    return click.option(
-        "--models",
-        type=click.Choice(["best", "all", "none"]),
-        default="best",
-        envvar="REPRO_MODELS",
-        show_default=True,
-        help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [env: $REPRO_MODELS].",
-    )
-
-
-def tracking_uri() -> Callable[[_Command], _Command]:
-    """Which store is meant."""
-    return click.option(
-        "--tracking-uri", default=None, help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, or mlflow.db]"
     )
 
 
@@ -168,15 +141,15 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     from repro.datasets import DATASETS
 
     overrides = declarations.parse_overrides(asked["overrides"])
-    given = {
-        setting: asked[option]
-        for option, setting in _SETTINGS.items()
-        if asked[option] not in {None, ""} and not (setting in overrides and _is_default(option))
-    }
+    given: dict[str, Any] = {}
     for option, setting in _SETTINGS.items():
-        if setting in given and overrides.get(setting, given[setting]) != given[setting]:
-            flag = f"--{option.replace('_', '-')} {given[setting]}"
+        value = asked[option]
+        if value in {None, ""} or (setting in overrides and _is_default(option)):
+            continue
+        if overrides.get(setting, value) != value:
+            flag = f"--{option.replace('_', '-')} {value}"
             raise InputError(f"{flag} and --set {setting}={overrides[setting]} contradict each other; give one of them")
+        given[setting] = value
     overrides = given | overrides
     dataset, data = str(overrides.get("data.dataset", "cifar10")), None
     if dataset not in DATASETS:
@@ -213,12 +186,10 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
     device = asked["device"]
     if device not in {"cpu", "cuda"} and not (device.startswith("cuda:") and device[5:].isdecimal()):
         raise InputError(f"device: {device!r} is not known (allowed: cpu, cuda, cuda:0, cuda:1 ...)")
-    if not asked["checkpoint_seconds"] >= 0:
-        raise InputError(
-            f"checkpoint-seconds: {asked['checkpoint_seconds']} is not a number of seconds (allowed: 0 or more)"
-        )
-    if not asked["store_patience"] >= 0:
-        raise InputError(f"store-patience: {asked['store_patience']} is not a number of seconds (allowed: 0 or more)")
+    for name in ("checkpoint_seconds", "store_patience"):
+        if not asked[name] >= 0:
+            flag = name.replace("_", "-")
+            raise InputError(f"{flag}: {asked[name]} is not a number of seconds (allowed: 0 or more)")
     return Settings(
         cache=prepared.cache_of(plan.runs[0].spec.data, Path(asked["data_dir"])),
         runs=Path(asked["runs_dir"]),
@@ -236,36 +207,3 @@ def make_settings(asked: dict[str, Any], plan: Plan) -> Settings:
         executor=executor,
         wait=asked["wait"],
     )
-
-
-def as_json() -> Callable[[_Command], _Command]:
-    """Whether a program reads what is said."""
-    text = "Print JSON instead."
-    return click.option("--json", "as_json", type=bool, is_flag=False, flag_value=True, default=False, help=text)
-
-
-def echo_line(text: str) -> None:
-    """Prints a line; on a terminal that is too narrow for it, it continues indented, with no word cut."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    click.echo(text)
-
-
-def echo_json(value: object) -> None:
-    """Prints a JSON document, in which a number that is not finite is null."""
-    import json
-
-    click.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and value - value != 0 else value
-
-
-def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    return lambda command: reduce(lambda wrapped, option: option(wrapped), reversed(options), command)

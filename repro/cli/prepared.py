@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro import datasets
+from repro.cli.words import counted
 from repro.errors import InputError, ReproError, few
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ def cache_of(data: datasets.DataSpec, folder: Path) -> Path:
 
 def cache(dataset: str, folder: Path, side: int = 32) -> Path:
     """The cache file of a data set, made where it is not there yet; files of a folder that are no images are named."""
-    from repro.execution.process import command
-
-    name = datasets.named(dataset)
+    name = datasets.named(dataset, side)
     if name.startswith(datasets.FOLDER):
         from repro.training.prepare import prepare
 
@@ -45,20 +44,9 @@ def cache(dataset: str, folder: Path, side: int = 32) -> Path:
         if files := unreadable(known(dataset, made)):
             click.echo(files, err=True)
         return made
-    if side != 32:
-        raise InputError(f"data.image_size: {dataset} has images of 32x32, got {side}")
-    constant = datasets.DATASETS.get(name)
-    if constant is not None:
-        made = datasets.cache_of(name, constant.digest, folder)
-        if made.is_file():
-            return made
-    elif found := datasets.prepared(folder, name):
-        return datasets.cache_of(name, found[0].digest, folder)
-    # in a process of its own, for reading it takes torch
-    _in_a_process(
-        f"{dataset}: the images", command("repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
-    )
-    return made if constant is not None else datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
+    if not datasets.prepared(folder, name):  # in a process of its own, for reading it takes torch
+        _in_a_process(f"{dataset}: the images", "repro.cli", "data", "--dataset", dataset, "--data-dir", str(folder))
+    return datasets.cache_of(name, datasets.prepared(folder, name)[0].digest, folder)
 
 
 def known(dataset: str, cache: Path) -> datasets.KnownData:
@@ -71,10 +59,8 @@ def known(dataset: str, cache: Path) -> datasets.KnownData:
 
 def unreadable(data: datasets.KnownData) -> str:
     """Which files of a folder are no images, in a line; "" where all are."""
-    count = len(data.unreadable)
-    if not count:
-        return ""
-    return f"{count} file{'s' * (count > 1)} cannot be read as images: {few(data.unreadable, _NAMED)}"
+    named = few(data.unreadable, _NAMED)
+    return f"{counted(len(data.unreadable), 'file')} cannot be read as images: {named}" if named else ""
 
 
 def side(settings: Mapping[str, Any]) -> int:
@@ -110,7 +96,6 @@ def try_networks(wanted: Plan) -> None:
     """Tries networks of torchvision and of one's own on a few images, each once, in a process of their own: it takes torch."""
     import json
 
-    from repro.execution.process import command
     from repro.networks import PythonSpec, TorchvisionSpec
 
     specs = {
@@ -120,14 +105,16 @@ def try_networks(wanted: Plan) -> None:
     }
     if specs:
         given = json.dumps([spec.model_dump(mode="json") for spec in specs.values()])
-        _in_a_process("the networks", command("repro.training.trial"), given)
+        _in_a_process("the networks", "repro.training.trial", given=given)
 
 
-def _in_a_process(what: str, words: Sequence[str], given: str = "") -> None:
-    """Runs a command that ends with one line where it fails, and raises that line."""
+def _in_a_process(what: str, module: str, *arguments: str, given: str = "") -> None:
+    """Runs a module that ends with one line where it fails, and raises that line."""
     import subprocess
 
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
+    from repro.execution.process import command
+
+    done = subprocess.run(command(module, *arguments), input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"{what} could not be prepared, and no reason was given"]
         message = said[-1].removeprefix("repro: ")

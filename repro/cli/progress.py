@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
 import click
 from rich.console import Console, RenderableType
@@ -15,6 +14,7 @@ from rich.markdown import Markdown
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from repro.cli.words import WIDE, counted, duration
 from repro.execution.beat import Beat
 from repro.execution.estimate import Estimate, Left
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
@@ -22,8 +22,8 @@ from repro.execution.settings import Settings
 from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
 
-_WIDE = 110
-"""Columns of a terminal that shows everything; below it a line has fewer columns."""
+_COLUMNS = ("run", "this epoch", "step", "images/s", "loss", "epoch", "last", "best", "elapsed")
+_WIDE_COLUMNS = {"step", "images/s", "last"}
 _NARROW_COLUMNS = 52
 """What the columns beside a run's name take on a narrow terminal."""
 
@@ -59,9 +59,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leaves the terminal as it was."""
         if self._live is not None:
             self._live.update("")
@@ -127,37 +125,27 @@ class Progress:
         """A line a run: fewer columns where the terminal is narrow, so that no word and no number is cut."""
         if not self._active:
             return self._left()
-        wide = self._console.width >= _WIDE
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("run", no_wrap=True)
-        table.add_column("this epoch")
-        for name in (
-            *(("step", "images/s") if wide else ()),
-            "loss",
-            "epoch",
-            *(("last",) if wide else ()),
-            "best",
-            "elapsed",
-        ):
-            table.add_column(name, justify="right", no_wrap=True)
+        wide = self._console.width >= WIDE
+        names = [name for name in _COLUMNS if wide or name not in _WIDE_COLUMNS]
+        table = Table(box=None, pad_edge=False, header_style="dim", caption=self._left())
+        for name in names:
+            left = name in {"run", "this epoch"}
+            table.add_column(name, justify="left" if left else "right", no_wrap=name != "this epoch")
         for line in self._active.values():
-            beat, last, budget = line.beat, line.last, line.run.spec.training.epochs
+            beat, last = line.beat, line.last
             step, steps = (beat.step, beat.steps) if beat else (0, 1)
-            table.add_row(
-                line.run.name if wide else shortened(line.run.name, self._console.width - _NARROW_COLUMNS),
-                ProgressBar(total=steps, completed=step, width=20 if wide else 10),
-                *(
-                    (f"{step:,}/{steps:,}" if beat else "", f"{beat.images_per_second:,.0f}" if beat else "")
-                    if wide
-                    else ()
-                ),
-                f"{beat.loss:.3f}" if beat else f"{last.train_loss:.3f}" if last else "",
-                f"{last.epoch if last else 0}/{budget}",
-                *((f"{last.val_accuracy:.2%}" if last else "",) if wide else ()),
-                f"{line.best:.2%}" if last else "",
-                duration(time.monotonic() - line.began),
-            )
-        table.caption = self._left()
+            cells: dict[str, RenderableType] = {
+                "run": line.run.name if wide else shortened(line.run.name, self._console.width - _NARROW_COLUMNS),
+                "this epoch": ProgressBar(total=steps, completed=step, width=20 if wide else 10),
+                "step": f"{step:,}/{steps:,}" if beat else "",
+                "images/s": f"{beat.images_per_second:,.0f}" if beat else "",
+                "loss": f"{beat.loss:.3f}" if beat else f"{last.train_loss:.3f}" if last else "",
+                "epoch": f"{last.epoch if last else 0}/{line.run.spec.training.epochs}",
+                "last": f"{last.val_accuracy:.2%}" if last else "",
+                "best": f"{line.best:.2%}" if last else "",
+                "elapsed": duration(time.monotonic() - line.began),
+            }
+            table.add_row(*(cells[name] for name in names))
         return table
 
     def _left(self) -> str:
@@ -202,19 +190,6 @@ def shortened(name: str, width: int) -> str:
 def _told(left: Left) -> str:
     likely, most = duration(left.likely), duration(left.most)
     return f"about {likely}" + (f", at most {most}," if most != likely else "")
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it: 8 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def counted(number: int, noun: str) -> str:
-    """A count with its noun: 1 row, 2 rows."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _announcement(event: Planned, left: Left | None) -> str:

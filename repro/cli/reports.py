@@ -5,25 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import click
 
 from repro.cli import options
+from repro.cli.words import counted, echo_json, listed
 from repro.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from repro.api import Samples
     from repro.reporting.report import Preset
     from repro.reporting.sheets import Sheet
     from repro.rows import Contents
-
-    Samples: TypeAlias = tuple[NDArray[np.uint8], Sequence[str]]
 
 
 @click.command()
@@ -43,9 +39,9 @@ if TYPE_CHECKING:
     "--preset", type=click.Choice(["paper", "full"]), default="paper", show_default=True,
     help="LaTeX tables for one column of a paper, or with every column.",
 )  # fmt: skip
-@options.as_json()
-@options.data_dir()
-@options.tracking_uri()
+@options.as_json
+@options.data_dir
+@options.tracking_uri
 def compare(
     study: str,
     out: str,
@@ -71,7 +67,7 @@ def compare(
     from repro.tracking.credentials import link
     from repro.tracking.names import Tag
 
-    slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(_names(study))]
+    slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(listed(study))]
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
     contents = reader.read(tracking_uri, curves=lambda found: join.keys(found, slugs))
@@ -85,13 +81,13 @@ def compare(
         ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else ui_url,
         with_figures=figures,
         beside=api.beside(writer, _samples(contents, Path(data_dir)) if figures else None),
-        columns=None if columns is None else _names(columns),
+        columns=None if columns is None else listed(columns),
         preset=preset,
         processes=environment.cores(),
     )
     if as_json:
         files = [str(path) for path in written.paths]
-        options.echo_json({"summary": written.summary, "index": str(written.index), "files": files})
+        echo_json({"summary": written.summary, "index": str(written.index), "files": files})
     elif sys.stdout.isatty():
         _show(written.answer.headline, written.answer.why, written.sheets)
     else:
@@ -106,7 +102,7 @@ def compare(
 
 
 @click.command()
-@options.as_json()
+@options.as_json
 @options.switch("--details", False, "Also show where each finding is, and the printed and computed values.")
 @click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
 def audit(as_json: bool, details: bool, study: str | None) -> None:
@@ -124,9 +120,7 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     own = None if study is None else studies.load(study)
     printed = own is None or own.study in paper_studies()
     models = built.known() if printed else None
-    if (
-        models is None
-    ):  # a study of one's own, or declarations that were changed: the models are built, which takes seconds
+    if models is None:  # of a study of one's own, or of declarations that were changed: built here, in seconds
         from repro.training.catalogue import catalogue
 
         rows = catalogue(studies.declared() if own is None else [own])
@@ -134,7 +128,7 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     audited = [audit.Audited([own], own.protocol, models)] if own is not None and not printed else []
     findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)
     if as_json:
-        options.echo_json([asdict(finding) for finding in findings])
+        echo_json(findings)
         return
     for place, finding in enumerate(findings, 1):
         click.echo(f"{place:2}. {finding.kind}: {finding.sentence}")
@@ -142,11 +136,11 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
             click.echo(
                 f"    where: {', '.join(finding.where)}; printed: {finding.printed}; computed: {finding.computed}"
             )
-    click.echo(f"{len(findings)} finding{'s' * (len(findings) != 1)}")
+    click.echo(counted(len(findings), "finding"))
 
 
 @click.command()
-@options.experiment()
+@options.experiment
 @click.option("--by", required=True, help="Columns to group by, comma-separated: params.model,params.lr.")
 @click.option(
     "--metric", required=True, help="NAME[:last|max|min|at=STEP], comma-separated; :min means lower is better."
@@ -161,8 +155,8 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 @click.option(
     "--out", type=options.Folder(), default=None, help="Folder for tables, figures and index.html.  [default: none]"
 )
-@options.as_json()
-@options.tracking_uri()
+@options.as_json
+@options.tracking_uri
 def tabulate(
     experiment: str | None, by: str, metric: str, seed: str | None, baseline: str, paired: bool, condition: str, where: str,
     out: str | None, as_json: bool, tracking_uri: str | None,
@@ -181,15 +175,13 @@ def tabulate(
     wanted = conditions.metrics(metric)
     found = experiments.read(tracking_uri, experiment, condition)
     groups = tabulate.tabulate(
-        found.runs, found.histories, by=_names(by), wanted=wanted, seed=seed,
+        found.runs, found.histories, by=listed(by), wanted=wanted, seed=seed,
         baseline=conditions.pairs(baseline), paired=paired, where=where, every="status" in condition,
     )  # fmt: skip
     paths = tabulate.write(Path(out), groups, found.name, found.histories, environment.cores()) if out else ()
     if as_json:
         shown = groups.frame[groups.columns].astype(object).where(groups.frame[groups.columns].notna(), None)
-        options.echo_json(
-            {"groups": shown.to_dict("records"), "warnings": groups.warnings, "files": [*map(str, paths)]}
-        )
+        echo_json({"groups": shown.to_dict("records"), "warnings": groups.warnings, "files": [*map(str, paths)]})
         return
     if sys.stdout.isatty():
         _show("", groups.header, [groups.sheet(brief=True)])
@@ -240,10 +232,6 @@ def _show(headline: str, why: str, sheets: Sequence[Sheet]) -> None:
         console.print()
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _slug(name: str) -> str:
     """The slug of a study that is named by its slug or by its YAML file."""
     from repro import studies
@@ -255,20 +243,16 @@ def _slug(name: str) -> str:
 
 def _samples(contents: Contents, data_dir: Path, each: int = 10) -> Samples | None:
     """The first images of every class in the data set of the latest sweep, where its cache file lies here."""
-    import math
-
     import numpy as np
 
-    from repro.datasets import cache_of
+    from repro.datasets import whole
 
     if not contents.sweeps:
         return None
     known = contents.sweeps[0].plan.known
-    cache, total = cache_of(known.name, known.digest, data_dir), sum(known.images)
-    if not cache.is_file() or cache.stat().st_size != known.size:
+    if (cache := whole(known, data_dir)) is None:
         return None
-    raw = np.memmap(cache, dtype=np.uint8, mode="r")
-    images = raw[: total * math.prod(known.shape)].reshape(total, *known.shape)
-    labels = np.frombuffer(raw[images.size :].tobytes(), dtype=np.uint8 if known.label_bytes == 1 else "<i4")
+    images = np.memmap(cache, np.uint8, mode="r", shape=(sum(known.images), *known.shape))
+    labels = np.fromfile(cache, known.label_type, offset=images.size)
     chosen = [index for label in range(min(len(known.classes), 20)) for index in np.flatnonzero(labels == label)[:each]]
     return np.array(images[chosen]), [known.classes[labels[index]] for index in chosen]

@@ -1,4 +1,4 @@
-"""The commands that look after single runs and the store: `show`, `verify`, `reap`."""
+"""The commands that look after single runs and the store: `show`, `verify`, `reap`, `register`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli import options
-from repro.errors import InputError, ReproError
+from repro.cli.words import counted, echo_json
+from repro.errors import InputError, ReproError, unknown
 
 if TYPE_CHECKING:
     from repro.journal import Journal
@@ -22,9 +23,9 @@ _FEWEST_DIGITS = 4  # by which a run may be named
 @click.command()
 @click.argument("run", nargs=-1)
 @options.switch("--packages", False, "Also show the versions of installed packages.")
-@options.as_json()
-@options.runs_dir()
-@options.tracking_uri()
+@options.as_json
+@options.runs_dir
+@options.tracking_uri
 def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tracking_uri: str | None) -> None:
     """Show a run, or how two runs differ. Give MLflow's run id or the key, or the first digits of either.
 
@@ -42,33 +43,29 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
     recorded = _Recorded(Path(runs_dir), tracking_uri)
     named = [recorded.whole(one) for one in run]
     if len(named) == 1 and (told := recorded.sweep(named[0])) is not None:
-        options.echo_json({"summary": told}) if as_json else click.echo(told)
+        echo_json({"summary": told}) if as_json else click.echo(told)
         return
     journals = [recorded.journal(one) for one in named]
     facts = [_facts(one, packages or as_json or len(named) == 2) for one in journals]
     if as_json:
-        options.echo_json(facts[0] if len(facts) == 1 else facts)
+        echo_json(facts[0] if len(facts) == 1 else facts)
         return
-    if len(facts) == 1:
-        width = max(map(len, facts[0]))
-        for name, value in facts[0].items():
-            click.echo(f"{name:{width}}  {value}")
-        return
-    names = [name for name in facts[0] | facts[1] if str(facts[0].get(name, "")) != str(facts[1].get(name, ""))]
-    if not names:
+    told_of = facts[0]
+    if len(facts) == 2:
+        both = [(name, *(str(one.get(name, "-")) for one in facts)) for name in facts[0] | facts[1]]
+        told_of = {name: f"{one}  |  {other}" for name, one, other in both if one != other}
+    if not told_of:
         click.echo("the two runs do not differ")
-        return
-    width = max(map(len, names))
-    for name in names:
-        click.echo(f"{name:{width}}  {facts[0].get(name, '-')}  |  {facts[1].get(name, '-')}")
+    for name, value in told_of.items():
+        click.echo(f"{name:{max(map(len, told_of))}}  {value}")
 
 
 @click.command()
 @click.argument("run")
 @click.option("--epochs", type=int, default=None, help="Verify only the first epochs.  [default: the whole run]")
-@options.data_dir()
-@options.runs_dir()
-@options.tracking_uri()
+@options.data_dir
+@options.runs_dir
+@options.tracking_uri
 def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_uri: str | None) -> int:
     """Retrain a run and check that it is bit-identical. The exit code is 1 if it is not.
 
@@ -97,7 +94,7 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
         for what, before, here in record.environment:
             click.echo(f"environment: {what} was {before}, is {here}")
         if not record.differences and not stored:
-            what = f"{record.epochs} epochs" + (" and the final weights" if record.complete else "")
+            what = counted(record.epochs, "epoch") + (" and the final weights" if record.complete else "")
             click.echo(f"bit-identical: {what}")
             return 0
         click.echo("not bit-identical")
@@ -105,15 +102,14 @@ def verify(run: str, epochs: int | None, data_dir: str, runs_dir: str, tracking_
 
 
 @click.command()
-@options.runs_dir()
-@options.tracking_uri()
+@options.runs_dir
+@options.tracking_uri
 def reap(runs_dir: str, tracking_uri: str | None) -> None:
     """Close runs in the store whose process is gone. Every sweep does this when it starts.
 
     \b
     repro reap
     """
-    from repro.cli.progress import counted
     from repro.tracking import reap as reaping
     from repro.tracking.writer import Writer
 
@@ -124,6 +120,45 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     click.echo(f"{counted(len(closed) - left, 'run')} closed")
     if left:
         raise ReproError(f"{counted(left, 'run')} could not be closed; see the lines above")
+
+
+@click.command()
+@click.option("--study", required=True, help="A study in the store.")
+@click.option(
+    "--variant", default="all", show_default=True, help="A variant of the study, or all for the best of them."
+)
+@click.option("--alias", default="champion", show_default=True, help="Alias to assign to the registered version.")
+@click.option("--name", default=None, help="Name of the registered model.  [default: the study's]")
+@options.tracking_uri
+def register(study: str, variant: str, alias: str, name: str | None, tracking_uri: str | None) -> None:
+    """Register the best model of a study in MLflow. It is that of the run with the best validation accuracy.
+
+    \b
+    repro register --study best --alias champion
+    mlflow models serve -m models:/best@champion --env-manager local
+    """
+    from repro.tracking import models, reader
+    from repro.tracking.store import connect
+    from repro.tracking.writer import Writer
+
+    contents = reader.read(tracking_uri, studies=[study])
+    planned = [run for sweep in contents.sweeps for run in sweep.plan.runs if run.study == study]
+    if not planned:
+        raise InputError(f"--study {study!r}: the store {contents.uri} has no sweep of it; train it first")
+    variants = {run.variant for run in planned}
+    if variant not in {"all", *variants}:
+        raise unknown("variant", variant, variants)
+    keys = {run.key for run in planned if variant in {"all", run.variant}}
+    rows = [row for row in contents.runs if row.key in keys and "best_val_accuracy" in row.metrics]
+    if not rows:
+        raise InputError(f"--study {study!r}: it has no finished run yet; rerun the command that trains it")
+    best = max(rows, key=lambda row: (row.metrics["best_val_accuracy"], -row.seed))
+    version, new = models.register(Writer(connect(tracking_uri)), best, name or study, alias)
+    click.echo(
+        f"{name or study} version {version}{'' if new else ' (already registered)'}, alias {alias}: {best.variant} seed"
+        f" {best.seed}, validation accuracy {best.metrics['best_val_accuracy']:.2%}, run {best.run_id}"
+    )
+    click.echo(f"serve it: mlflow models serve -m 'models:/{name or study}@{alias}' --env-manager local")
 
 
 class _Recorded:
@@ -205,22 +240,19 @@ def _facts(known: Journal, with_packages: bool) -> dict[str, Any]:
     from repro.spec import flatten
 
     attempt, last = known.attempts[0], known.attempts[-1]
+    environment = asdict(last.environment)
+    packages = environment.pop("packages")
     facts: dict[str, Any] = {
         "study": attempt.study,
         "variant": attempt.variant,
         "key": known.spec.key,
         "journal": known.id,
+        **flatten(known.spec, exclude_defaults=True),
+        **flatten(known.spec),
+        **environment,
+        "attempts": len(known.attempts),
+        "epochs": len(known.epochs),
     }
-    own = known.spec.model_dump(exclude_defaults=True)
-
-    def usual(name: str) -> bool:
-        group, _, field = name.partition(".")
-        return field.partition(".")[0] not in own.get(group, {}) if field else group not in own
-
-    settings = sorted(flatten(known.spec).items(), key=lambda one: usual(one[0]))
-    environment = asdict(last.environment)
-    packages = environment.pop("packages")
-    facts |= {**dict(settings), **environment, "attempts": len(known.attempts), "epochs": len(known.epochs)}
     if known.result is not None:
         result = asdict(known.result)
         result.pop("confusion")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli import options
+from repro.cli.words import counted, echo_json, echo_line, listed
 from repro.errors import ReproError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.training(dataset="digits", seeds="0", epochs=8)
-@options.running()
+@options.running
 def demo(**asked: Any) -> None:
     """Run the whole pipeline on the embedded digits. Trains both networks, an ablation and a residual variant.
 
@@ -32,7 +33,7 @@ def demo(**asked: Any) -> None:
 
 @click.command()
 @options.training()
-@options.running()
+@options.running
 def paper(**asked: Any) -> None:
     """Train every declared study. They cover everything that the paper reports, and what it left for later.
 
@@ -49,7 +50,7 @@ def paper(**asked: Any) -> None:
 @click.option("--model", default="all", show_default=True, help="alexnet, squeezenet or all.")
 @click.option("--batchnorm", default="both", show_default=True, help="on, off or both.")
 @options.training()
-@options.running()
+@options.running
 def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
     """Train AlexNet and SqueezeNet (Table 1). Each is trained with and without batch normalization.
 
@@ -63,7 +64,7 @@ def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
 @click.option("--fire", default="all", show_default=True, help="added, removed or all.")
 @click.option("--batchnorm", default="both", show_default=True, help="on, off or both.")
 @options.training()
-@options.running()
+@options.running
 def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
     """Train the ablation of Fire modules (Table 2). Modules are added or removed; options select the rows.
 
@@ -78,7 +79,7 @@ def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
 @click.option("--study", required=True, help="A declared study, or a YAML file of your own.")
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
-@options.running()
+@options.running
 def experiment(study: str, variant: str, **asked: Any) -> None:
     """Train any study, or a YAML file of your own. Studies: residual, squeeze_ratio, first_kernel, learning_rate and others.
 
@@ -93,11 +94,11 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
 @click.option("--variant", default="all", show_default=True, help="Variants of the study, comma-separated, or all.")
 @options.training()
-@options.data_dir()
+@options.data_dir
 @options.switch("--explain", False, "For each new run, show which settings differ from the nearest existing run.")
-@options.as_json()
-@options.runs_dir()
-@options.tracking_uri()
+@options.as_json
+@options.runs_dir
+@options.tracking_uri
 def plan(
     study: str, variant: str, explain: bool, as_json: bool, runs_dir: str, tracking_uri: str | None, **asked: Any
 ) -> None:
@@ -121,39 +122,38 @@ def plan(
     nearest = Nearest.of(Path(runs_dir), tracking_uri) if explain else None
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
     finished = set(stored)
-    rows = []
+    rows, lines = [], []
     for run in wanted.runs:
         known = journal.read(Path(runs_dir) / run.key)
-        done = "" if known is None else f"  {len(known.epochs)} epochs so far"
+        done = "" if known is None else f"  {counted(len(known.epochs), 'epoch')} so far"
         if run.key in stored:
             done = f"  finished, run {stored[run.key]}"
         elif known is not None and known.result is not None:
             finished.add(run.key)
             done = "  finished, in its journal alone"
-        under = run.spec.run_name("").strip()
-        epochs = 0 if known is None else len(known.epochs)
+        lines.append(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {run.spec.run_name('').strip()}{done}")
         row = {
             "key": run.key,
             "study": run.study,
             "variant": run.variant,
             "seed": run.seed,
             "fold": run.spec.data.fold,
-            "epochs": epochs,
+            "epochs": 0 if known is None else len(known.epochs),
             "finished": run.key in finished,
             "run_id": stored.get(run.key),
         }
         rows.append(row)
-        if not as_json:
-            options.echo_line(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {under}{done}")
-        if nearest is not None and not row["finished"] and known is None:
+        if nearest is not None and known is None and run.key not in finished:
             row["nearest"] = nearest.to(run.spec)
-            if not as_json:
-                options.echo_line(f"    {nearest.words(run.spec)}")
+            lines.append(f"    {nearest.words(run.spec)}")
     if as_json:
-        options.echo_json(rows)
+        echo_json(rows)
         return
+    for line in lines:
+        echo_line(line)
     left = len(wanted.unique) - len(finished)
-    click.echo(f"{len(wanted.runs)} rows, {len(wanted.unique)} runs, {left} of them still to be trained")
+    rows_and_runs = f"{counted(len(wanted.runs), 'row')}, {counted(len(wanted.unique), 'run')}"
+    click.echo(f"{rows_and_runs}, {left} of them still to be trained")
 
 
 def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:
@@ -178,8 +178,7 @@ def _study(name: str, variant: str, asked: dict[str, Any]) -> Plan:
     from repro import studies
 
     study = studies.load(name)
-    variants = tuple(part.strip() for part in variant.split(",") if part.strip())
-    return options.make_plan([(study, studies.select(study, variants=variants))], asked)
+    return options.make_plan([(study, studies.select(study, variants=listed(variant)))], asked)
 
 
 def _train(wanted: Plan, asked: dict[str, Any]) -> None:
@@ -195,8 +194,8 @@ def _train(wanted: Plan, asked: dict[str, Any]) -> None:
         for event in events:
             progress.show(event)
     if progress.failed:
-        raise ReproError(f"{progress.failed} of {len(wanted.unique)} runs failed; rerun the same command to retry them")
+        of_all = f"{progress.failed} of {counted(len(wanted.unique), 'run')}"
+        raise ReproError(f"{of_all} failed; rerun the same command to retry them")
     if progress.unpublished:
-        raise ReproError(
-            f"{progress.unpublished} runs are missing from the tracking store; publish them with: repro sync"
-        )
+        missing = "1 run is" if progress.unpublished == 1 else f"{progress.unpublished} runs are"
+        raise ReproError(f"{missing} missing from the tracking store; publish them with: repro sync")

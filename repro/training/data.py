@@ -63,10 +63,9 @@ def load(cache: Path, spec: DataSpec) -> Data:
             f"{cache}: has SHA-256 {found[:16]}..., the run needs {expected[:16]}... (data.digest);"
             f" delete the file, {again} builds it again"
         )
-    count, pixels = sum(known.images), math.prod(known.shape)
-    images = raw[: count * pixels].view(count, *known.shape)
-    kind = np.dtype(np.uint8 if known.label_bytes == 1 else "<i4")
-    labels = np.frombuffer(raw[count * pixels :].numpy().tobytes(), dtype=kind).astype(np.int64)
+    count = sum(known.images)
+    images = raw[: count * math.prod(known.shape)].view(count, *known.shape)
+    labels = np.frombuffer(raw.numpy(), known.label_type, offset=images.numel()).astype(np.int64)
     name = datasets.kind_of(spec.dataset)
     train, val, test = splits(name, known.official, labels)
     found = split_digest((train, val, test))
@@ -77,19 +76,11 @@ def load(cache: Path, spec: DataSpec) -> Data:
         )
     if spec.folds is not None and spec.fold is not None:
         train, val = folded(name, train, val, labels, spec.folds, spec.fold)
+    of_train, of_val, of_test = map(torch.from_numpy, (train, val, test))
     mean, std = torch.zeros(3), torch.ones(3)
     if spec.normalisation == "channel":
-        mean, std = _moments(images, torch.from_numpy(train))
-    return Data(
-        images,
-        torch.from_numpy(labels),
-        train=torch.from_numpy(train),
-        val=torch.from_numpy(val),
-        test=torch.from_numpy(test),
-        mean=mean,
-        std=std,
-        classes=known.classes,
-    )
+        mean, std = _moments(images, of_train)
+    return Data(images, torch.from_numpy(labels), of_train, of_val, of_test, mean, std, known.classes)
 
 
 def _moments(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
 import signal
@@ -181,13 +182,12 @@ def _check(source: Path, classes: Sequence[str], read: set[int], unreadable: Seq
 
 def _decoded(listed: Sequence[Listed], side: int) -> Iterator[tuple[bytes, bytes | None]]:
     """SHA-256 of each file, and its pixels as they stand in the cache, or None where they cannot be read."""
-    chunks = [[path for _, _, path in listed[start : start + _CHUNK]] for start in range(0, len(listed), _CHUNK)]
-    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, len(chunks))
+    paths = [path for _, _, path in listed]
+    processes = min(len(os.sched_getaffinity(0)), -(-len(paths) // _CHUNK))
     spawn = multiprocessing.get_context("spawn")  # threads of this process, a progress bar's, are not copied
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_start) as pool:
         try:
-            for decoded in pool.map(_decode_all, chunks, [side] * len(chunks)):
-                yield from decoded
+            yield from pool.map(_decode, paths, itertools.repeat(side), chunksize=_CHUNK)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -195,10 +195,6 @@ def _decoded(listed: Sequence[Listed], side: int) -> Iterator[tuple[bytes, bytes
 def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends these
     warnings.simplefilter("ignore")  # Pillow's, about single files
-
-
-def _decode_all(paths: Sequence[Path], side: int) -> list[tuple[bytes, bytes | None]]:
-    return [_decode(path, side) for path in paths]
 
 
 def _decode(path: Path, side: int) -> tuple[bytes, bytes | None]:

@@ -234,10 +234,8 @@ class Training:
             yield from self._train_epoch()
             validation = None if self._at.diverged else (yield from self._evaluate(self.data.val, self._epoch))
             yield self._complete_epoch(validation)
-        if self._best is None:
-            yield self._result(None)
-        else:
-            yield self._result((yield from self._evaluate_best(self._best)))
+        test = None if self._best is None else (yield from self._evaluate_best(self._best))
+        yield self._result(test)
 
     def predict(self, state: Mapping[str, Tensor]) -> Predictions:
         """What the weights `state` of a run that has ended predict."""

@@ -209,31 +209,6 @@ class Optimizer(ABC):
             tensor.copy_(state[name])
 
 
-class AdaBound(Optimizer):
-    """AdaBound (Luo et al. 2019) as the adabound package 0.0.5 computes it: Adam with rates clamped to a closing band.
-
-    The update divides by what the package multiplies with, which spares a pass over the weights.
-    """
-
-    slots = ("exp_avg", "exp_avg_sq")
-
-    def _begin_step(self) -> None:
-        spec, steps = self.spec, self.steps
-        self._inverse_rate = (1 - spec.beta1**steps) / (self._now(spec.lr) * (1 - spec.beta2**steps).sqrt())
-        self._eps = spec.eps * self._inverse_rate
-        fastest, slowest = 1 + 1 / (spec.gamma * steps), 1 - 1 / (spec.gamma * steps + 1)
-        band = [1 / (self._now(spec.final_lr) * bound) for bound in (fastest, slowest)]
-        self._band: Any = [bound.item() if self._on_cpu else self._cast_once(bound) for bound in band]
-        self._inverse_rate, self._eps = self._cast_once(self._inverse_rate), self._cast_once(self._eps)
-
-    def _update(self, chunk: Chunk, gradient: Tensor) -> None:
-        mean, square = chunk.state
-        mean.lerp_(gradient, 1 - self.spec.beta1)
-        square.mul_(self.spec.beta2).addcmul_(gradient, gradient, value=1 - self.spec.beta2)
-        divisor = _sqrt(square, self._inverse_rate, chunk.scratch).add_(self._eps).clamp_(*self._band)
-        chunk.weights.addcdiv_(mean, divisor, value=-1)
-
-
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2014) as torch.optim.Adam computes it."""
 
@@ -248,8 +223,29 @@ class Adam(Optimizer):
         mean, square = chunk.state
         mean.lerp_(gradient, 1 - self.spec.beta1)
         square.mul_(self.spec.beta2).addcmul_(gradient, gradient, value=1 - self.spec.beta2)
-        divisor = _sqrt(square, self._factor, chunk.scratch).add_(self._eps)
+        divisor = self._bounded(_sqrt(square, self._factor, chunk.scratch).add_(self._eps))
         chunk.weights.addcdiv_(mean, divisor, value=-1)
+
+    def _bounded(self, divisor: Tensor) -> Tensor:
+        return divisor
+
+
+class AdaBound(Adam):
+    """AdaBound (Luo et al. 2019) as the adabound package 0.0.5 computes it: Adam with rates clamped to a closing band.
+
+    The update divides by what the package multiplies with, which spares a pass over the weights.
+    """
+
+    def _begin_step(self) -> None:
+        spec, steps = self.spec, self.steps
+        factor = (1 - spec.beta1**steps) / (self._now(spec.lr) * (1 - spec.beta2**steps).sqrt())
+        self._factor, self._eps = self._cast_once(factor), self._cast_once(spec.eps * factor)
+        fastest, slowest = 1 + 1 / (spec.gamma * steps), 1 - 1 / (spec.gamma * steps + 1)
+        band = [1 / (self._now(spec.final_lr) * bound) for bound in (fastest, slowest)]
+        self._band: Any = [bound.item() if self._on_cpu else self._cast_once(bound) for bound in band]
+
+    def _bounded(self, divisor: Tensor) -> Tensor:
+        return divisor.clamp_(*self._band)
 
 
 class AdamW(Adam):

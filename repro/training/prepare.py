@@ -25,9 +25,7 @@ def prepare(dataset: str, data_dir: Path, side: int = 32, told: Told | None = No
         InputError: an unknown data set, a folder that cannot be written, files that are missing and cannot be
             downloaded, or that are not what they must be.
     """
-    name = datasets.named(dataset)
-    if side != 32 and not name.startswith(FOLDER):
-        raise InputError(f"data.image_size: {name} has images of 32x32, got {side}")
+    name = datasets.named(dataset, side)
     try:
         if name.startswith(FOLDER):
             from repro.training import imagefolder
@@ -47,13 +45,11 @@ def prepare(dataset: str, data_dir: Path, side: int = 32, told: Told | None = No
 
 def _intact(name: str, folder: Path) -> Path | None:
     """The cache file of a data set where it is there, byte for byte."""
-    constant = datasets.DATASETS.get(name)
-    for known in [constant] if constant is not None else datasets.prepared(folder, name):
+    for known in datasets.prepared(folder, name):
         cache = datasets.cache_of(name, known.digest, folder)
-        if cache.exists() and cache.stat().st_size == known.size:
-            with cache.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == known.digest:
-                    return cache
+        with cache.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == known.digest:
+                return cache
     return None
 
 

@@ -8,7 +8,6 @@ is repeated to three, digits (8x8) get each pixel four times in both directions.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import io
 import socket
@@ -119,12 +118,9 @@ def _three_channels(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _make_sure_of(files: _Files, data_dir: Path) -> None:
     """Downloads what is missing; every file is the original one then, or an InputError says which is not."""
-    _check(files)
-    if missing := [name for name in files.md5 if not (files.folder / name).exists()]:
+    if missing := _missing(files):
         reason = _download(files, data_dir, missing)
-        _check(files)
-        missing = [name for name in missing if not (files.folder / name).exists()]
-        if missing:
+        if missing := _missing(files):
             there = f"the files of {files.archive}" if files.archive else "them"
             above = "name the folder above it" if files.folder != data_dir else "name this folder"
             raise InputError(
@@ -133,17 +129,18 @@ def _make_sure_of(files: _Files, data_dir: Path) -> None:
             )
 
 
-def _check(files: _Files) -> None:
+def _missing(files: _Files) -> list[str]:
+    """The files that are not there; every other one is the original, or an InputError says which is not."""
+    missing = []
     for name, md5 in files.md5.items():
         if not (path := files.folder / name).exists():
-            continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != md5:
+            missing.append(name)
+        elif (found := import_torchvision().datasets.utils.calculate_md5(path)) != md5:
             raise InputError(
                 f"{path}: is corrupted (MD5 {found}, the original has {md5}); delete it for a new"
                 " download, or put the original there"
             )
+    return missing
 
 
 def _download(files: _Files, data_dir: Path, missing: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ through: data sets, models and tensor transforms work; non-maximum suppression, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from importlib.util import find_spec
@@ -36,13 +37,9 @@ def import_torchvision() -> ModuleType:
 def _operators_load() -> bool:
     """Whether torchvision's compiled operators can be loaded, by loading them as its import is about to do."""
     package = find_spec("torchvision")
-    if package is None:
-        return False
-    for folder in package.submodule_search_locations or ():
+    for folder in (package and package.submodule_search_locations) or ():
         for path in Path(folder).glob("_C*.so"):
-            try:
+            with contextlib.suppress(OSError):
                 torch.ops.load_library(path)  # type: ignore[no-untyped-call]
-            except OSError:
-                continue
-            return True
+                return True
     return False

@@ -31,9 +31,7 @@ def forward_on_cpu(network: nn.Module, batches: Batches) -> tuple[Callable[[Tens
     if reason := fast.uncovered(network):
         return network, Way("autograd", reason)
     passes = fast.Passes(network)  # type: ignore[arg-type]
-    first = torch.cat(batches.of_epoch(1))[
-        : fast.TRIALS * fast.IMAGES
-    ]  # more than a batch, where that is of a few images
+    first = torch.cat(batches.of_epoch(1))[: fast.TRIALS * fast.IMAGES]  # a batch may be of a few images
     trials = [indices for indices in torch.split(first, fast.IMAGES) if len(indices) > 1]
     with cpu.denormals_as_zero():
         differs = fast.difference(network, passes, (batches.load(indices) for indices in trials))

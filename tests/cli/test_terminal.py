@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from repro.cli import catalogue, cli, main, options, progress
+from repro.cli import catalogue, cli, main, options, words
 
 
 def test_repro_alone_prints_its_help(repro) -> None:
@@ -44,7 +44,7 @@ def test_a_sweep_takes_a_switch_without_a_value(repro, sweep_words, tmp_path) ->
 
 
 def test_counts_agree_with_their_nouns() -> None:
-    assert [progress.counted(number, "run") for number in (0, 1, 2, 1200)] == [
+    assert [words.counted(number, "run") for number in (0, 1, 2, 1200)] == [
         "0 runs",
         "1 run",
         "2 runs",
@@ -55,9 +55,9 @@ def test_counts_agree_with_their_nouns() -> None:
 def test_a_line_that_is_wider_than_the_terminal_continues_indented(monkeypatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     line = f"{'0' * 16}  tiny/wide  running   epoch 2/12, best validation accuracy 61.20%"
-    options.echo_line(line)
+    words.echo_line(line)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    options.echo_line(line)
+    words.echo_line(line)
     piped, first, *others = capsys.readouterr().out.splitlines()
     assert piped == line
     assert others

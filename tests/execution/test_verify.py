@@ -56,7 +56,7 @@ def test_a_tracked_run_is_bit_identical(repro, tracked: Path, run_id: str, digit
     beginning = repro("verify", run_id, *where, "--epochs", "1")
     assert beginning.returncode == 0
     assert "epoch 2" not in beginning.stdout
-    assert "bit-identical: 1 epochs" in beginning.stdout
+    assert beginning.stdout.endswith("bit-identical: 1 epoch\n")
     beyond = repro("verify", run_id, *where, "--epochs", "3")
     assert beyond.returncode == 2
     assert "the run recorded 2" in beyond.stderr

@@ -124,7 +124,7 @@ def test_more_than_256_classes_have_labels_of_their_own(tmp_path):
             if not path.exists():
                 shutil.copy(first, path)
     known, found, cache = prepared(folder, tmp_path / "data")
-    assert (len(known.classes), known.images, known.label_bytes) == (300, (300, 300, 300), 4)
+    assert (len(known.classes), known.images, known.label_type) == (300, (300, 300, 300), "<i4")
     assert cache.stat().st_size == known.size
     assert found.labels[found.train].tolist() == list(range(300))
     assert sorted(found.labels[found.test].tolist()) == list(range(300))

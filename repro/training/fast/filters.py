@@ -121,26 +121,19 @@ class _Direct:
 
     def __init__(self, conv: nn.Conv2d, first: bool) -> None:
         self.weight, self.bias, self.first = conv.weight, conv.bias, first
-        self.side, self.stride, self.padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        self.by_patches = self.weight.dtype is torch.bfloat16 and self.stride == 1
+        self.side, stride, self.padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+        self.shape = ([stride] * 2, [self.padding] * 2, [1, 1])
+        self.by_patches = self.weight.dtype is torch.bfloat16 and stride == 1
+        self.wanted = [not first, not self.by_patches, False]
+        """Of the gradients of images, filters and bias."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Saved]:
-        return torch.conv2d(images, self.weight, self.bias, self.stride, self.padding), (images,)
+        return torch.conv2d(images, self.weight, self.bias, *self.shape), (images,)
 
     def backward(self, gradient: Tensor, saved: Saved, onto: Tensor | None) -> Tensor:
         (images,) = saved
         to_images, to_weight, _ = _convolution_backward(
-            gradient,
-            images,
-            self.weight,
-            None,
-            [self.stride] * 2,
-            [self.padding] * 2,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [not self.first, not self.by_patches, False],
+            gradient, images, self.weight, None, *self.shape, False, [0, 0], 1, self.wanted
         )
         if self.by_patches:
             to_weight = _like(as_rows(gradient).t() @ _patches(images, self.side, self.padding), self.weight)

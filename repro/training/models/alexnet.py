@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 from repro.networks import AlexNetSpec
-from repro.training.models.layers import Dropout, Linear, channels_last, convolution
+from repro.training.models.layers import Dropout, Linear, convolution
 
 _CONVOLUTIONS = ((64, 2, True), (192, 1, True), (384, 1, False), (256, 1, False), (256, 1, True))
 """Filters, stride, and whether a pool follows."""
@@ -42,4 +43,4 @@ class AlexNet(nn.Sequential):
             features = _HIDDEN
         blocks.append(("fc3", Linear(OrderedDict(linear=nn.Linear(features, spec.classes)))))
         super().__init__(OrderedDict(blocks))
-        channels_last(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -51,17 +51,21 @@ def describe(module: nn.Module, spec: ModelSpec) -> Architecture:
 
     shape = (3, spec.input_size, spec.input_size)
     ours = isinstance(spec, SqueezeNetSpec | AlexNetSpec)  # others may compute with what is no layer
+    training = [part for part in module.modules() if part.training]
     handles = [
         part.register_forward_hook(record(name, part))
         for name, part in module.named_modules()
         if type(part) in _KINDS or (name and not any(part.children()) and list(part.parameters()))
     ]
     try:
-        with torch.no_grad(), _evaluating(module), contextlib.nullcontext() if ours else _counting(counter):
+        module.eval()
+        with torch.no_grad(), contextlib.nullcontext() if ours else _counting(counter):
             module(torch.zeros(1, *shape, device=next(module.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
+        for part in training:
+            part.training = True
     return Architecture(
         model=spec.name if ours else spec.network,
         input=shape,
@@ -82,17 +86,6 @@ def _counting(counter: FlopCounterMode) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _shape(values: Any) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ from torch.nn.parameter import UninitializedParameter
 
 from repro.errors import InputError, shown, unknown
 from repro.networks import PythonSpec, TorchvisionSpec, source_digest
-from repro.training.models.layers import channels_last
 from repro.training.optim import fits
 from repro.training.torchvision_shim import import_torchvision
 
@@ -107,7 +106,9 @@ def _lay_out(network: nn.Module, side: int, where: str) -> None:
                 network(image)
             except Exception as error:
                 raise InputError(f"{where}: on an image of {side}x{side}: {_words(error)}") from None
-        channels_last(network)
+        for parameter in network.parameters():
+            if parameter.dim() == 4:  # `Module.to` would refuse filters of other dimensions
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         try:
             network(image.contiguous(memory_format=torch.channels_last))
         except Exception as error:  # what else is wrong with it shows when it is tried

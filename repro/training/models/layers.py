@@ -91,11 +91,3 @@ def convolution(
     if relu:
         parts.append(("relu", nn.ReLU(inplace=True)))
     return Convolution(OrderedDict(parts))
-
-
-def channels_last(module: nn.Module) -> nn.Module:
-    """`module` with the filters of its 2-d convolutions channels last; parameters of other dimensions have no such layout."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return module

@@ -13,21 +13,15 @@ Initialisation is torchvision's: Kaiming uniform, conv10 normal with standard de
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from repro import layout
 from repro.layout import FireShape
 from repro.networks import SqueezeNetSpec
-from repro.training.models.layers import (
-    Add,
-    Concat,
-    Convolution,
-    Dropout,
-    GlobalAveragePool,
-    channels_last,
-    convolution,
-)
+from repro.training.models.layers import Add, Concat, Convolution, Dropout, GlobalAveragePool, convolution
 
 
 class Fire(nn.Module):
@@ -86,17 +80,9 @@ class SqueezeNet(nn.Sequential):
 
     def __init__(self, spec: SqueezeNetSpec) -> None:
         body = layout.blocks(spec)
-        norm = spec.batch_norm in {"outside", "all"}
+        outside = partial(convolution, norm=spec.batch_norm in {"outside", "all"}, bias=spec.conv_bias)
         width = spec.first_filters
-        conv1 = convolution(
-            3,
-            width,
-            spec.first_kernel,
-            stride=spec.first_stride,
-            padding=spec.first_padding,
-            norm=norm,
-            bias=spec.conv_bias,
-        )
+        conv1 = outside(3, width, spec.first_kernel, stride=spec.first_stride, padding=spec.first_padding)
         blocks: list[tuple[str, nn.Module]] = [("conv1", conv1)]
         for name, shape in body:
             if shape is None:
@@ -104,11 +90,11 @@ class SqueezeNet(nn.Sequential):
             else:
                 blocks.append((name, Fire(spec, width, shape)))
                 width = shape.width
-        conv10 = convolution(width, spec.classes, 1, norm=norm, bias=spec.conv_bias, relu=spec.head_relu)
+        conv10 = outside(width, spec.classes, 1, relu=spec.head_relu)
         blocks += [("dropout", Dropout(spec.dropout)), ("conv10", conv10), ("pool10", GlobalAveragePool())]
         super().__init__(OrderedDict(blocks))
         self._initialise()
-        channels_last(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _initialise(self) -> None:
         for name, module in self.named_modules():

@@ -6,24 +6,9 @@ import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
-
-
-class _Counter(io.RawIOBase):
-    """A file that keeps nothing but its length."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-
-    def write(self, data: Any, /) -> int:
-        """Count the bytes of `data`."""
-        count = memoryview(data).nbytes
-        self.length += count
-        return count
 
 
 def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
@@ -37,9 +22,7 @@ def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
             `torch.save(module.state_dict(), path)` would, and are some thousandths of the size of a small network.
         legacy: torch's format before 1.6 in place of the zip format.
     """
-    buffer = io.BytesIO()
-    _save(_portable(state), buffer, legacy)
-    return buffer.getvalue()
+    return _save(_portable(state), legacy).getvalue()
 
 
 def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
@@ -48,12 +31,11 @@ def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
     The legacy format names every storage by its address in memory, in decimal and twice over; here an address counts as
     having 14 digits, as one of the heap has on 64-bit Linux, so that the length says something of the weights alone.
     """
-    counter = _Counter()
     portable = _portable(state)
-    _save(portable, counter, legacy)
+    length = _save(portable, legacy).tell()
     if legacy:
-        counter.length += sum(2 * (14 - len(str(tensor.untyped_storage()._cdata))) for tensor in portable.values())
-    return counter.length
+        length += sum(2 * (14 - len(str(tensor.untyped_storage()._cdata))) for tensor in portable.values())
+    return length
 
 
 def _portable(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
@@ -65,8 +47,10 @@ def _portable(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     return portable
 
 
-def _save(portable: OrderedDict[str, Tensor], file: io.BytesIO | _Counter, legacy: bool) -> None:
-    torch.save(portable, cast("IO[bytes]", file), _use_new_zipfile_serialization=not legacy)
+def _save(portable: OrderedDict[str, Tensor], legacy: bool) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(portable, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
