@@ -111,7 +111,7 @@ def plan(
     from pathlib import Path
 
     from repro import journal, studies
-    from repro.cli.nearest import Nearest
+    from repro.cli.nearest import existing, nearest, words
 
     if study == "all":
         chosen = [(one, studies.select(one)) for one in studies.declared() if one.study != "demo"]
@@ -119,7 +119,7 @@ def plan(
     else:
         wanted = _study(study, variant, asked)
     stored = _finished([run.key for run in wanted.unique], tracking_uri)
-    nearest = Nearest.of(Path(runs_dir), tracking_uri) if explain else None
+    others = existing(Path(runs_dir), tracking_uri) if explain else None
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
     finished = set(stored)
     rows, lines = [], []
@@ -132,7 +132,7 @@ def plan(
             finished.add(run.key)
             done = "  finished, in its journal alone"
         lines.append(f"{run.key}  {f'{run.study}/{run.variant}':{width}}  {run.spec.run_name('').strip()}{done}")
-        row = {
+        row: dict[str, Any] = {
             "key": run.key,
             "study": run.study,
             "variant": run.variant,
@@ -143,9 +143,9 @@ def plan(
             "run_id": stored.get(run.key),
         }
         rows.append(row)
-        if nearest is not None and known is None and run.key not in finished:
-            row["nearest"] = nearest.to(run.spec)
-            lines.append(f"    {nearest.words(run.spec)}")
+        if others is not None and known is None and run.key not in finished:
+            row["nearest"] = nearest(run.spec, others)
+            lines.append(f"    {words(row['nearest'])}")
     if as_json:
         echo_json(rows)
         return

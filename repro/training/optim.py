@@ -14,15 +14,18 @@ can be captured as a CUDA graph.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from repro.recipe import AdaBoundSpec, AdamSpec, AdamWSpec, OptimizerSpec, SGDSpec
+
+Weights: TypeAlias = Collection[nn.Parameter]
 
 _CHUNK = 2**18
 """Elements of a chunk: 1 MiB of each buffer, small enough for a processor's cache and large enough for the calls."""
@@ -62,13 +65,7 @@ class Optimizer(ABC):
     slots: ClassVar[tuple[str, ...]]
     """Names of the state buffers."""
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        spec: Any,
-        rounded: Collection[nn.Parameter] = (),
-        still: Collection[nn.Parameter] = (),
-    ) -> None:
+    def __init__(self, parameters: Weights, spec: Any, rounded: Weights = (), still: Weights = ()) -> None:
         resting, parameters = set(still), list(parameters)
         self.exact: dict[nn.Parameter, Tensor] = {parameter: parameter.data for parameter in parameters}
         """The float32 weights of every parameter: views into `weights`, as the parameters themselves are where not rounded."""
@@ -80,10 +77,8 @@ class Optimizer(ABC):
         self.factor: Tensor | None = None
         """What a schedule multiplies every rate with in this step: a 0-d tensor on the device; None where they are constant."""
         self._on_cpu = first.device.type == "cpu"
-        offsets, size = [], 0
-        for parameter in self.parameters:
-            offsets.append(size)
-            size += -(-parameter.numel() // _ALIGN) * _ALIGN
+        sizes = (-(-parameter.numel() // _ALIGN) * _ALIGN for parameter in self.parameters)
+        *offsets, size = itertools.accumulate(sizes, initial=0)
         self.weights = first.new_zeros(size, requires_grad=False)
         self.rounded = self.weights.bfloat16() if rounded else None
         self.state = {slot: torch.zeros_like(self.weights) for slot in self.slots}
@@ -314,12 +309,6 @@ _OPTIMIZERS: Mapping[type[OptimizerSpec], type[Optimizer]] = {
 }
 
 
-def make(
-    spec: OptimizerSpec,
-    parameters: Iterable[nn.Parameter],
-    *,
-    rounded: Collection[nn.Parameter] = (),
-    still: Collection[nn.Parameter] = (),
-) -> Optimizer:
+def make(spec: OptimizerSpec, parameters: Weights, *, rounded: Weights = (), still: Weights = ()) -> Optimizer:
     """The optimizer that `spec` declares, over `parameters`; what it takes is said with `Optimizer`."""
     return _OPTIMIZERS[type(spec)](parameters, spec, rounded, still)

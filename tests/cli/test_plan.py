@@ -6,15 +6,13 @@ import json
 
 import pytest
 
-from repro.cli.nearest import Nearest
+from repro.cli.nearest import nearest, words
 from repro.spec import flatten, resolve
 from repro.tracking.stored import param
 
 
 def existing(**specs):
-    return Nearest(
-        {key: (f"study/{key}", {n: param(v) for n, v in flatten(spec).items()}) for key, spec in specs.items()}
-    )
+    return {key: (f"study/{key}", {n: param(v) for n, v in flatten(spec).items()}) for key, spec in specs.items()}
 
 
 def squeezenet(**dotted):
@@ -27,18 +25,18 @@ def test_the_nearest_run_has_the_most_settings_in_common() -> None:
         small=squeezenet(**{"model.base_e": 64, "model.dropout": 0.2}),
     )
     new = squeezenet(**{"model.base_e": 64, "optimizer.lr": 0.01})
-    assert known.words(new) == (
+    assert words(nearest(new, known)) == (
         "new: differs from small (study/small) in model.dropout 0.2 -> 0.5, optimizer.lr 0.001 -> 0.01"
     )
     rates = dict.fromkeys(["lr", "final_lr", "beta1", "beta2", "gamma", "eps", "weight_decay"], 0.3)
     other = resolve({"model.name": "alexnet"} | {f"optimizer.{name}": rate for name, rate in rates.items()}, "test")
-    assert known.words(other).endswith("optimizer.weight_decay 0.0 -> 0.3 and 2 more")
-    assert Nearest({}).words(new) == "new: no run exists yet"
+    assert words(nearest(other, known)).endswith("optimizer.weight_decay 0.0 -> 0.3 and 2 more")
+    assert words(nearest(new, {})) == "new: no run exists yet"
 
 
 def test_a_field_that_one_of_the_two_lacks_is_shown() -> None:
     known = existing(sgd=squeezenet(**{"optimizer.name": "sgd", "optimizer.lr": 0.001}))
-    found = known.to(squeezenet(**{"optimizer.name": "adam"}))
+    found = nearest(squeezenet(**{"optimizer.name": "adam"}), known)
     assert found["differs"]["optimizer.momentum"] == ["0.9", None]
     assert found["differs"]["optimizer.beta1"] == [None, "0.9"]
 
