@@ -79,7 +79,7 @@ def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing(name):
 
 
 def test_the_models_fit_a_terminal_of_80_columns_with_their_notes_below(monkeypatch):
-    monkeypatch.setattr(catalogue, "_WIDE", 999)
+    monkeypatch.setattr(catalogue, "WIDE", 999)
     shown = CliRunner().invoke(cli, ["models", "--study", "residual"]).output.splitlines()
     assert max(len(line.rstrip()) for line in shown[:7]) <= 80
     assert "137,854" in "\n".join(shown[:7])
