@@ -146,9 +146,7 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by name, lists as tuples."""
 
     def plain(value: Any) -> bool:
-        return (
-            value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
-        )
+        return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
     for name, value in given.items():
         if not name.isidentifier():

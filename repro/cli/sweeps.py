@@ -25,10 +25,7 @@ def demo(**asked: Any) -> None:
     \b
     repro demo
     """
-    from repro import studies
-
-    study = studies.load("demo")
-    _train(options.make_plan([(study, studies.select(study))], asked), asked)
+    _train(_plan("demo", asked), asked)
 
 
 @click.command()
@@ -40,10 +37,7 @@ def paper(**asked: Any) -> None:
     \b
     repro paper --seeds 0
     """
-    from repro import studies
-
-    chosen = [(study, studies.select(study)) for study in studies.declared() if study.study != "demo"]
-    _train(options.make_plan(chosen, asked, name="paper"), asked)
+    _train(_plan_of_paper(asked), asked)
 
 
 @click.command()
@@ -57,7 +51,7 @@ def reproducibility(model: str, batchnorm: str, **asked: Any) -> None:
     \b
     repro reproducibility --model squeezenet --batchnorm on
     """
-    _train(_labelled("reproducibility", {"model": model, "batchnorm": batchnorm}, asked), asked)
+    _train(_plan("reproducibility", asked, {"model": model, "batchnorm": batchnorm}), asked)
 
 
 @click.command()
@@ -72,7 +66,7 @@ def ablation(fire: str, batchnorm: str, **asked: Any) -> None:
     repro ablation --fire removed
     repro ablation --fire added --batchnorm on --seeds 0-4
     """
-    _train(_labelled("ablation", {"fire": fire, "batchnorm": batchnorm}, asked), asked)
+    _train(_plan("ablation", asked, {"fire": fire, "batchnorm": batchnorm}), asked)
 
 
 @click.command()
@@ -87,7 +81,7 @@ def experiment(study: str, variant: str, **asked: Any) -> None:
     repro experiment --study residual --variant residual_2_removed
     repro experiment --study my_study.yaml --dataset digits --epochs 5
     """
-    _train(_study(study, variant, asked), asked)
+    _train(_plan(study, asked, variants=variant), asked)
 
 
 @click.command()
@@ -110,14 +104,10 @@ def plan(
     """
     from pathlib import Path
 
-    from repro import journal, studies
+    from repro import journal
     from repro.cli.nearest import existing, nearest, words
 
-    if study == "all":
-        chosen = [(one, studies.select(one)) for one in studies.declared() if one.study != "demo"]
-        wanted = options.make_plan(chosen, asked, name="paper")
-    else:
-        wanted = _study(study, variant, asked)
+    wanted = _plan_of_paper(asked) if study == "all" else _plan(study, asked, variants=variant)
     stored = _finished([run.key for run in wanted.unique], tracking_uri)
     others = existing(Path(runs_dir), tracking_uri) if explain else None
     width = max(len(f"{run.study}/{run.variant}") for run in wanted.runs)
@@ -167,18 +157,18 @@ def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:
     return Writer(store.connect(uri, create=False)).finished(keys)
 
 
-def _labelled(name: str, labels: dict[str, str], asked: dict[str, Any]) -> Plan:
+def _plan(name: str, asked: dict[str, Any], labels: dict[str, str] | None = None, variants: str = "all") -> Plan:
     from repro import studies
 
     study = studies.load(name)
-    return options.make_plan([(study, studies.select(study, labels))], asked)
+    return options.make_plan([(study, studies.select(study, labels, listed(variants)))], asked)
 
 
-def _study(name: str, variant: str, asked: dict[str, Any]) -> Plan:
+def _plan_of_paper(asked: dict[str, Any]) -> Plan:
     from repro import studies
 
-    study = studies.load(name)
-    return options.make_plan([(study, studies.select(study, variants=listed(variant)))], asked)
+    chosen = [(study, studies.select(study)) for study in studies.declared() if study.study != "demo"]
+    return options.make_plan(chosen, asked, name="paper")
 
 
 def _train(wanted: Plan, asked: dict[str, Any]) -> None:

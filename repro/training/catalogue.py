@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -46,13 +47,10 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
     Raises:
         InputError: a variant whose network cannot be built: one line.
     """
-    built: dict[ModelSpec, tuple[Architecture, int, int]] = {}
-    rows = []
+    measured, rows = cache(_measured), []
     for study in studies:
         for run in plan([(study, tuple(study.variants))], seeds=[0]).runs:
-            if run.spec.model not in built:
-                built[run.spec.model] = _measured(run.spec.model)
-            architecture, size, legacy = built[run.spec.model]
+            architecture, size, legacy = measured(run.spec.model)
             published = run.published.size
             unit = None if published is None else size_unit(published, legacy / MIB)
             said = study.variants[run.variant].note or (f"the published size is in {unit}" if unit else "")
