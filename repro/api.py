@@ -110,7 +110,7 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
             content = writer().artifact(run.run_id, name)
             try:
                 return None if content is None else parse(content)
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
                 raise InputError(f"run {run.run_id}: its {name} cannot be read ({error})") from None
 
         return fetch

@@ -230,9 +230,8 @@ def source_digest(function: str) -> str:
     if found.submodule_search_locations is not None:
         for folder in map(Path, found.submodule_search_locations):
             for path in sorted(folder.rglob("*.py")):
-                digest.update(
-                    f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes()
-                )
+                digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+                digest.update(path.read_bytes())
     elif found.origin is not None and found.origin.endswith(".py"):
         digest.update(Path(found.origin).read_bytes())
     else:

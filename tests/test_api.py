@@ -2,14 +2,19 @@
 
 import dataclasses
 import inspect
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
 import repro as package
 from repro.api import Store, beside
+from repro.errors import InputError
 from tests.starting import environment
 
 PROJECT = Path(__file__).parent.parent
@@ -81,3 +86,16 @@ def test_class_names_may_hold_what_separates_cells(tmp_path):
     content = (tmp_path / "confusion.csv").read_bytes()
     stored = SimpleNamespace(artifact=lambda run_id, name: content)
     assert beside(lambda: stored).confusion(SimpleNamespace(run_id="r")) == [[3, 1], [0, 4]]
+
+
+@pytest.mark.parametrize("name", ["architecture", "confusion", "predictions"])
+@pytest.mark.parametrize("damage", ["empty", "cut off", "bytes changed"])
+def test_a_damaged_artifact_is_one_line(name, damage):
+    file = io.BytesIO()
+    numbers = np.arange(500, dtype=np.uint8)
+    np.savez_compressed(file, val_predicted=numbers, val_true=numbers, test_predicted=numbers, test_true=numbers)
+    whole = file.getvalue()
+    content = {"empty": b"", "cut off": whole[:200], "bytes changed": whole[:80] + bytes(20) + whole[100:]}[damage]
+    stored = SimpleNamespace(artifact=lambda run_id, name: content)
+    with pytest.raises(InputError, match=rf"^run r: its {name}\.\w+ cannot be read \("):
+        getattr(beside(lambda: stored), name)(SimpleNamespace(run_id="r"))

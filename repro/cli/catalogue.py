@@ -79,9 +79,8 @@ def data(dataset: str, data_dir: str, overrides: str) -> None:
     with prepared.progress_bar("decoding") as told:
         cache = prepare(dataset, Path(data_dir), prepared.side(given), told)
     known = prepared.known(dataset, cache)
-    sizes = ", ".join(
-        f"{name} {count:,}" for name, count in zip(("training", "validation", "test"), known.images, strict=True)
-    )
+    train, val, test = known.images
+    sizes = f"training {train:,}, validation {val:,}, test {test:,}"
     shape = "x".join(map(str, known.shape))
     click.echo(f"{cache}: {sum(known.images):,} images of {shape} ({sizes}), digest {known.digest}")
     if files := prepared.unreadable(known):

@@ -98,11 +98,9 @@ def _shape(values: Any) -> tuple[int, ...]:
 def _layer(name: str, part: nn.Module, given: tuple[int, ...], output: tuple[int, ...]) -> Layer:
     multiply_adds = 0
     if isinstance(part, nn.Conv2d):
-        multiply_adds = (
-            math.prod(output) * (part.in_channels // part.groups) * part.kernel_size[0] * part.kernel_size[1]
-        )
+        multiply_adds = math.prod(output) * part.weight[0].numel()
     elif isinstance(part, nn.Linear):
-        multiply_adds = part.in_features * part.out_features
+        multiply_adds = part.weight.numel()
     return Layer(
         name=name,
         kind=_KINDS.get(type(part), type(part).__name__),
