@@ -52,6 +52,12 @@ def test_counts_agree_with_their_nouns() -> None:
     ]
 
 
+def test_a_plan_of_one_run_is_said_in_the_singular(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "--study", "reproducibility", "--variant", "squeezenet", "--seeds", "0"]) == 0
+    assert capsys.readouterr().out.endswith("1 row, 1 run, 1 of them still to be trained\n")
+
+
 def test_a_line_that_is_wider_than_the_terminal_continues_indented(monkeypatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     line = f"{'0' * 16}  tiny/wide  running   epoch 2/12, best validation accuracy 61.20%"
