@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from repro.execution import disk
+
 NAME = "progress.json"
 _SECONDS = 0.5
 
@@ -54,7 +56,4 @@ class Pulse:
 
 def read(folder: Path) -> Beat | None:
     """The last look at a run; None where there is none."""
-    try:
-        return Beat(**json.loads((folder / NAME).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return disk.record(Beat, folder / NAME)

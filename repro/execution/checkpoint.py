@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 import zipfile
@@ -83,8 +84,6 @@ class Checkpoints:
 
 def _whole(raw: bytes) -> bool:
     """Whether the checksums in a file in torch's zip format are those of its content."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as file:
-            return file.testzip() is None
-    except Exception:
-        return False
+    with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(raw)) as file:
+        return file.testzip() is None
+    return False

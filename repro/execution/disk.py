@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from repro import locks
 from repro.journal import sync
 
 _PAUSE_SECONDS = 0.05
+_Record = TypeVar("_Record")
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
@@ -34,6 +37,14 @@ def write(path: Path, content: bytes | memoryview) -> None:
                 temporary.unlink()
             raise
     sync(path.parent)
+
+
+def record(kind: type[_Record], path: Path) -> _Record | None:
+    """The dataclass whose fields stand in a file as JSON; None where it is not there, or not whole for the moment."""
+    try:
+        return kind(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def partial(path: Path) -> Path:

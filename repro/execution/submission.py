@@ -52,7 +52,4 @@ def write(folder: Path, submission: Submission | None) -> None:
 
 def read(folder: Path) -> Submission | None:
     """The job of a run; None where it has none."""
-    try:
-        return Submission(**json.loads((folder / NAME).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return disk.record(Submission, folder / NAME)

@@ -78,6 +78,7 @@ def runs(store: Store) -> list[StoredRun]:
 
 def stored(run: Run) -> StoredRun:
     """MLflow's run as ours."""
+    inputs = run.inputs.dataset_inputs if run.inputs else ()
     return StoredRun(
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
@@ -89,11 +90,7 @@ def stored(run: Run) -> StoredRun:
         params=dict(run.data.params),
         tags=dict(run.data.tags),
         metrics={name: number(value) for name, value in run.data.metrics.items()},
-        data=tuple(
-            sorted(
-                f"{one.dataset.name} {one.dataset.digest}" for one in (run.inputs.dataset_inputs if run.inputs else ())
-            )
-        ),
+        data=tuple(sorted(f"{one.dataset.name} {one.dataset.digest}" for one in inputs)),
     )
 
 

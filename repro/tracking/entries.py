@@ -130,23 +130,14 @@ def datasets(known: Journal) -> list[DatasetInput]:
         made = {Tag.SOURCE_NAME: f"repro data --dataset {data.dataset}", Tag.SOURCE_COMMIT: last.commit}
         source_type, source = "code", json.dumps({"tags": made})
     side = known.spec.model.input_size
-    schema = {"features": tensor("uint8", -1, side, side, 3), "targets": tensor("int64", -1)}
+    arrays = {"features": tensor("uint8", -1, side, side, 3), "targets": tensor("int64", -1)}
+    schema = json.dumps({"mlflow_tensorspec": arrays})
     profile = {"digest": data.digest, "split_digest": data.split_digest}
     inputs = []
     for place, (split, context) in enumerate(DATASET_CONTEXTS.items()):
         images = {"images": counts[place]} if counts else {}
-        inputs.append(
-            DatasetInput(
-                Dataset(
-                    *split_of(known, split),
-                    source_type=source_type,
-                    source=source,
-                    schema=json.dumps({"mlflow_tensorspec": schema}),
-                    profile=json.dumps(images | profile),
-                ),
-                [InputTag("mlflow.data.context", context)],
-            )
-        )
+        dataset = Dataset(*split_of(known, split), source_type, source, schema, json.dumps(images | profile))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     return inputs
 
 

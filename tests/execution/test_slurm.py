@@ -30,10 +30,11 @@ def cluster() -> Iterator[Cluster]:
 
 
 def workers(runs: Path) -> list[psutil.Process]:
-    """The processes that train a run of a folder now, by its journal."""
+    """The processes that train a run of a folder now, by its journal, once they have written their start there."""
     found = [journal.read(folder) for folder in journal.find(runs)]
     alive = [known for known in found if known is not None and known.result is None and journal.held(known.folder)]
-    return [psutil.Process(known.attempts[-1].pid) for known in alive]
+    pids = [known.attempts[-1].pid for known in alive]
+    return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
 def runs_of(folder: Path) -> dict[str, str]:

@@ -38,10 +38,7 @@ class Ledger:
     @classmethod
     def read(cls, path: Path) -> Ledger:
         """The ledger of a file; an empty one where it is not there, or is not whole for the moment."""
-        try:
-            return cls(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return cls()
+        return disk.record(cls, path) or cls()
 
     def write(self, path: Path) -> None:
         """Replaces the file."""
