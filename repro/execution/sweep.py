@@ -53,7 +53,6 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
         Interrupted: SIGINT or SIGTERM came; every run is stopped with a checkpoint, and marked KILLED.
         ReproError: the store cannot be reached at the start, or the folder of the runs cannot be written.
     """
-    began = time.monotonic()
     folders.writable(settings.runs)
     plans.keep(settings.runs, plan)
     executor: Executor
@@ -66,16 +65,14 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     try:
         executor.expect(len(runs))  # they start while the store is looked for
         side_by_side = 1 if executor.outlives else max(1, min(executor.slots, len(runs)))
-        yield from _Sweep(plan, settings, executor, side_by_side, began).work()
+        yield from _Sweep(plan, settings, executor, side_by_side).work()
     finally:
         executor.close()
 
 
 class _Sweep:
-    def __init__(
-        self, plan: Plan, settings: Settings, executor: Executor, side_by_side: int, began: float = 0.0
-    ) -> None:
-        self.plan, self.settings, self.executor, self.began = plan, settings, executor, began
+    def __init__(self, plan: Plan, settings: Settings, executor: Executor, side_by_side: int) -> None:
+        self.plan, self.settings, self.executor, self.began = plan, settings, executor, time.monotonic()
         self.todo: deque[PlannedRun] = deque()
         self.active: list[Followed] = []
         self.waiting: list[PlannedRun] = []
