@@ -54,8 +54,9 @@ READS = {
     ),
     "API": (
         "from mlflow import MlflowClient\nclient = MlflowClient(tracking_uri=URI)\ntoken, runs = None, []\n"
+        "where = [one.experiment_id for one in client.search_experiments()]\n"
         "while token or not runs:\n"
-        "    page = client.search_runs(['0'], \"attributes.status = 'FINISHED'\", page_token=token)\n"
+        "    page = client.search_runs(where, \"attributes.status = 'FINISHED'\", page_token=token)\n"
         "    token, runs = page.token, runs + page\n"
         f"METRICS = {EPOCH_METRICS!r}\n"
         "points = sum(len(client.get_metric_history(r.info.run_id, m)) for r in runs if r.data.params for m in METRICS)\n"
@@ -185,7 +186,8 @@ def server(database: Path, artifacts: Path) -> Iterator[str]:
     served = database.with_name("served.db")
     shutil.copy(database, served)
     with contextlib.closing(sqlite3.connect(served)) as store, store:
-        store.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/' || run_uuid || '/artifacts'")
+        place = "'mlflow-artifacts:/' || experiment_id || '/' || run_uuid || '/artifacts'"
+        store.execute(f"UPDATE runs SET artifact_uri = {place}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
