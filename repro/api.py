@@ -131,10 +131,11 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
         return found[-1].decode() if found else ""
 
     kept = artifact("journal.jsonl", weights)
+    digests: dict[str, str] = {}  # a run stands in several tables
     return Beside(
         artifact("architecture.json", architecture),
         artifact("confusion.csv", confusion),
         artifact("predictions.npz", predictions),
-        lambda run: kept(run) or "",
+        lambda run: digests.get(run.run_id) or digests.setdefault(run.run_id, kept(run) or ""),
         samples,
     )

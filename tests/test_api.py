@@ -72,6 +72,18 @@ def test_the_page_runs_as_it_stands(repro, sweep_words, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_digest_of_a_run_is_fetched_once_for_all_tables():
+    fetched = []
+
+    def artifact(run_id, name):
+        fetched.append((run_id, name))
+        return b'{"weights_digest": "%s"}' % (b"a" * 64)
+
+    found = beside(lambda: SimpleNamespace(artifact=artifact))
+    assert {found.weights(SimpleNamespace(run_id="x")) for _ in range(3)} == {"a" * 64}
+    assert fetched == [("x", "journal.jsonl")]
+
+
 def test_class_names_may_hold_what_separates_cells(tmp_path):
     """They are those of a folder of images."""
     from repro.execution import worker

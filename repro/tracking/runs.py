@@ -31,6 +31,9 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._found: dict[
+            str, StoredRun
+        ] = {}  # the runs of which a file was fetched, by id: their place does not change
 
     def run(self, run_id: str) -> StoredRun:
         """One run of the store.
@@ -66,7 +69,7 @@ class Runs:
         Raises:
             InputError: the store has no run of that id.
         """
-        run = self.run(run_id)
+        run = self._found[run_id] = self._found.get(run_id) or self.run(run_id)
         with self.store.errors():
             return api.download(self.store, run, path)
 

@@ -619,6 +619,18 @@ def test_finished_runs_are_found_whatever_the_schema(fresh, trained, runs, monke
     assert writer.finished([run.key]) == {run.key: run_id}
 
 
+def test_a_run_is_looked_up_once_for_all_its_files(fresh, trained, runs, monkeypatch) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    run.finish()
+    writer, asked = Writer(connect(place.uri)), []
+    run_id, get_run = writer.publish(run.folder, parent=None).run_id, writer.store.client.get_run
+    monkeypatch.setattr(writer.store.client, "get_run", lambda run_id: asked.append(run_id) or get_run(run_id))
+    assert all(writer.artifact(run_id, name) for name in ("model.pt", journal.NAME, "curves.png"))
+    assert writer.artifact(run_id, "none.txt") is None
+    assert asked == [run_id]
+
+
 def test_what_is_published_is_what_stands_there_once_it_is_ones_turn(fresh, trained, runs, monkeypatch) -> None:
     place, run = fresh(), trained(runs)
     run.train(1)
