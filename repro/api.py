@@ -107,7 +107,7 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
 
     def artifact(name: str, parse: Callable[[bytes], _Value]) -> Callable[[RunRow], _Value | None]:
         def fetch(run: RunRow) -> _Value | None:
-            content = writer().artifact(run.run_id, name)
+            content = writer().artifact(run, name)
             try:
                 return None if content is None else parse(content)
             except Exception as error:  # numpy and zipfile raise many kinds for a damaged file

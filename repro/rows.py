@@ -53,6 +53,8 @@ class RunRow:
     side_by_side: int
     started_ms: int
     ended_ms: int
+    artifact_uri: str
+    """Where its files are, as the store records it."""
     params: Mapping[str, str]
     """Every field of the spec by dotted name, as the store keeps it."""
     metrics: Mapping[str, float]

@@ -75,8 +75,8 @@ def test_the_page_runs_as_it_stands(repro, sweep_words, tmp_path):
 def test_the_digest_of_a_run_is_fetched_once_for_all_tables():
     fetched = []
 
-    def artifact(run_id, name):
-        fetched.append((run_id, name))
+    def artifact(run, name):
+        fetched.append((run.run_id, name))
         return b'{"weights_digest": "%s"}' % (b"a" * 64)
 
     found = beside(lambda: SimpleNamespace(artifact=artifact))

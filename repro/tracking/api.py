@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from repro.records import EPOCH_METRICS
+from repro.rows import RunRow
 from repro.tracking.failures import errors
+from repro.tracking.places import content, is_local
 from repro.tracking.store import Store
 from repro.tracking.stored import Histories, Points, StoredRun, number
 
@@ -115,8 +117,10 @@ def bulk_histories(store: Store, run_ids: Sequence[str], names: Collection[str] 
     return histories
 
 
-def download(store: Store, run: StoredRun, path: str) -> bytes | None:
-    """The bytes of one artifact; None where the run has none of that path."""
+def download(store: Store, run: StoredRun | RunRow, path: str) -> bytes | None:
+    """The bytes of one artifact; None where the run has none of that path. A local file is read without MLflow."""
+    if is_local(run.artifact_uri):
+        return content(store.places(run.artifact_uri), path)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -67,7 +68,7 @@ def moved(database: Path) -> Moved | None:
 
 
 def _misplaced(database: Path, recorded: str) -> Moved | None:
-    if urlparse(recorded).scheme not in {"", "file"}:
+    if not is_local(recorded):
         return None
     root, folder = recorded.rpartition("/")[0], local(recorded).parent
     here = database.parent / folder.name
@@ -86,6 +87,19 @@ def _misplaced(database: Path, recorded: str) -> Moved | None:
 def local(uri: str) -> Path:
     """The path that MLflow means by a local URI, or by a path, in which it reads codes like %20, too."""
     return Path(unquote(urlparse(uri).path if uri.startswith("file:") else uri))
+
+
+def is_local(uri: str) -> bool:
+    """Whether files at a place that a store records are files of this machine, and not those of a server."""
+    return urlparse(uri).scheme in {"", "file"}
+
+
+def content(places: Iterable[str], path: str) -> bytes | None:
+    """The bytes of a file in the first of some local places that has it; None where none has."""
+    for place in places:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return (local(place) / path).read_bytes()
+    return None
 
 
 def quoted(path: Path) -> str:

@@ -6,12 +6,10 @@ anything else by the plain API. All three give the same rows.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TypeAlias
-from urllib.parse import urlparse
 
 from repro import studies as declared
 from repro.errors import InputError
@@ -21,7 +19,7 @@ from repro.tracking import api, sqlite, stored
 from repro.tracking.credentials import shown
 from repro.tracking.failures import errors
 from repro.tracking.names import Tag
-from repro.tracking.places import Moved, local, moved
+from repro.tracking.places import Moved, content, is_local, moved
 from repro.tracking.store import Store, connect, existing, sqlite_path
 from repro.tracking.stored import Histories, StoredRun
 
@@ -139,15 +137,11 @@ def _row(run: StoredRun, notes: list[str]) -> RunRow | None:
 
 def _beside(store: Callable[[], Store], misplaced: Moved | None, run: StoredRun) -> bytes | None:
     """A sweep's plan, from the folder that a sqlite store keeps its artifacts in; elsewhere through MLflow."""
-    scheme = urlparse(run.artifact_uri).scheme
-    if scheme == "mlflow-artifacts":
+    if run.artifact_uri.startswith("mlflow-artifacts:"):
         raise ValueError("its files are kept by a tracking server; name that server as the store")
-    if scheme not in {"", "file"}:
+    if not is_local(run.artifact_uri):
         return api.download(store(), run, PLAN)
-    for place in (misplaced.place(run.artifact_uri) if misplaced else run.artifact_uri, run.artifact_uri):
-        with contextlib.suppress(FileNotFoundError):
-            return (local(place) / PLAN).read_bytes()
-    return None
+    return content((misplaced.place(run.artifact_uri) if misplaced else run.artifact_uri, run.artifact_uri), PLAN)
 
 
 def histories(

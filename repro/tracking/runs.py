@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.errors import InputError
+from repro.rows import RunRow
 from repro.tracking import api
 from repro.tracking.credentials import shown
 from repro.tracking.names import TAG_LENGTH, Tag
@@ -31,9 +32,6 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._found: dict[
-            str, StoredRun
-        ] = {}  # the runs of which a file was fetched, by id: their place does not change
 
     def run(self, run_id: str) -> StoredRun:
         """One run of the store.
@@ -63,15 +61,15 @@ class Runs:
             found = [run.info.run_id for name in named for run in api.search(self.store, name)]
         return list(dict.fromkeys(found))
 
-    def artifact(self, run_id: str, path: str) -> bytes | None:
-        """The bytes of one artifact of a run, or None where it has none of that path.
+    def artifact(self, run: str | RunRow, path: str) -> bytes | None:
+        """The bytes of one artifact of a run, given by its id or as it was read, or None where it has none of that path.
 
         Raises:
             InputError: the store has no run of that id.
         """
-        run = self._found[run_id] = self._found.get(run_id) or self.run(run_id)
+        found = self.run(run) if isinstance(run, str) else run
         with self.store.errors():
-            return api.download(self.store, run, path)
+            return api.download(self.store, found, path)
 
     def describe(self, run_id: str, text: str, name: str) -> None:
         """Sets what MLflow's UI shows above a run, in Markdown; longer than MLflow takes, it is cut at a line.

@@ -74,6 +74,7 @@ def row(run: StoredRun) -> RunRow:
         side_by_side=_whole(run, Tag.SIDE_BY_SIDE),
         started_ms=run.started_ms,
         ended_ms=run.ended_ms,
+        artifact_uri=run.artifact_uri,
         params=run.params,
         metrics={name: run.metrics[name] for name in RESULT_METRICS if math.isfinite(run.metrics.get(name, math.nan))},
         curve=None,

@@ -74,6 +74,7 @@ class StoreBuilder:
                     side_by_side=2,
                     started_ms=started,
                     ended_ms=started + 500,
+                    artifact_uri="/nowhere",
                     params={name: str(value) for name, value in flatten(planned.spec).items()},
                     metrics={name: value for name, value in final.items() if value is not None},
                     curve=made_up_curve(final, epochs) if curves else None,

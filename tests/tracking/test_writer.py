@@ -17,7 +17,7 @@ from repro import journal, locks, studies
 from repro.errors import InputError
 from repro.records import EPOCH_METRICS, RESULT_METRICS, EpochRecord, RunResult
 from repro.spec import flatten, merged, resolve
-from repro.tracking import api, entries, names, sqlite
+from repro.tracking import api, entries, names, reader, sqlite
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import connect
 from repro.tracking.stored import param
@@ -148,8 +148,6 @@ def test_killed_after_any_call(fresh, runs, trained, dump, program, call) -> Non
     text = f"""
 import os, signal
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
 writer = Writer(connect({place.uri!r}))
@@ -537,8 +535,6 @@ def test_full_disk(fresh, runs, trained, dump, program, what) -> None:
     text = f"""
 import resource, signal
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import connect
 from repro.tracking.writer import Writer
@@ -619,16 +615,19 @@ def test_finished_runs_are_found_whatever_the_schema(fresh, trained, runs, monke
     assert writer.finished([run.key]) == {run.key: run_id}
 
 
-def test_a_run_is_looked_up_once_for_all_its_files(fresh, trained, runs, monkeypatch) -> None:
+def test_files_of_a_run_that_was_read_are_fetched_without_another_look_at_the_store(fresh, trained, runs, monkeypatch):
     place, run = fresh(), trained(runs)
     run.train(1)
     run.finish()
-    writer, asked = Writer(connect(place.uri)), []
-    run_id, get_run = writer.publish(run.folder, parent=None).run_id, writer.store.client.get_run
-    monkeypatch.setattr(writer.store.client, "get_run", lambda run_id: asked.append(run_id) or get_run(run_id))
-    assert all(writer.artifact(run_id, name) for name in ("model.pt", journal.NAME, "curves.png"))
-    assert writer.artifact(run_id, "none.txt") is None
-    assert asked == [run_id]
+    writer = Writer(connect(place.uri))
+    run_id = writer.publish(run.folder, parent=None).run_id
+    assert writer.artifact(run_id, "curves.png")
+    (row,) = reader.read(place.uri, plans=False).runs
+    monkeypatch.setattr(writer.store.client, "get_run", None)
+    monkeypatch.setattr(writer.store.client, "list_artifacts", None)
+    assert all(writer.artifact(row, name) for name in ("model.pt", journal.NAME, "curves.png"))
+    assert writer.artifact(row, "none.txt") is None
+    assert writer.artifact(row, "curves.png/none.txt") is None
 
 
 def test_what_is_published_is_what_stands_there_once_it_is_ones_turn(fresh, trained, runs, monkeypatch) -> None:
