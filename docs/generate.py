@@ -182,7 +182,7 @@ def results() -> str:
             row["n"],
             _percent(row["val_mean"], row["val_sd"]),
         ]
-        ends = [f"{float(row[name]):.1f}" for name in ("predicted_low", "predicted_high") if row[name]]
+        ends = [f"{float(row[name]):.2f}" for name in ("predicted_low", "predicted_high") if row[name]]
         cells += [" to ".join(ends), row["published_val"], row["verdict"], _percent(row["test_mean"], row["test_sd"])]
         cells.append(f"{float(row['size_mib']):.2f}")
         lines.append(f"| {' | '.join(cells)} |")

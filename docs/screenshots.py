@@ -98,6 +98,7 @@ def main() -> None:
         page.set_viewport_size(SIZE)
         page.goto(f"{experiment}/runs/{best.run_id}?workflowType=machine_learning")
         page.get_by_text("About this run").first.wait_for()
+        page.get_by_role("button", name="Show more").first.click()
         taken("mlflow_run.png")
         page.goto((PROJECT / "results" / "index.html").as_uri())
         taken("report.png")

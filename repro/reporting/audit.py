@@ -160,7 +160,9 @@ def _single_runs(audited: Audited) -> Iterator[Finding]:
             f"The accuracies are said to be means of {protocol.seeds} seeds, but {count}, as accuracies of single runs are;"
             f" about {expected:.0%} of such means would be {_GRIM}."
         )
-        yield Finding("granularity", tuple(shares.values()), sentence, f"means of {protocol.seeds} seeds", count)
+        yield Finding(
+            "granularity", tuple(dict.fromkeys(shares.values())), sentence, f"means of {protocol.seeds} seeds", count
+        )
 
 
 def _sizes(audited: Audited) -> Iterator[Finding]:

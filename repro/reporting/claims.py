@@ -222,7 +222,7 @@ def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
     word = more if found.estimate > 0 else less
     told = f"{first.title} is {abs(found.estimate):.2f} {unit} {word} than {second.title}"
     if abs(found.estimate) < 0.005:
-        told = f"{first.title} differs from {second.title} by less than 0.005 {unit}"
+        told = f"{first.title} and {second.title} differ by less than 0.005 {unit}"
     if metric == "size":
         return told
     if found.low is None or found.high is None:
@@ -290,7 +290,7 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     judged = against_published(best, "val", lead.setting, Noises(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
     if judged.predicted is not None:
-        why += f"; one more run is expected between {judged.predicted.low:.2f} and {judged.predicted.high:.2f}%"
+        why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
     why += f"; n = {len(best.runs)}."
     if reference is not None and not reference.runs:
         why += f" There is no finished run of {reference.title} to compare with."
@@ -316,7 +316,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        rehearsal, unclear = lead.study.study == "demo", "" if clear else f"; {seeds} cannot tell"
+        rehearsal, unclear = lead.study.study == "demo", "" if clear else f"; {seeds} cannot tell which is better"
         headline = "A rehearsal: " * rehearsal + told.rpartition(" (")[0] + where + unclear
         return Answer(headline, why[0])
     against = [(found, "our AlexNet on test")]
@@ -324,8 +324,8 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     if number is not None and expected.low is not None and expected.high is not None:
         moved = (expected.estimate - number, expected.low - number, expected.high - number)
         against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
-        between = f"between {expected.low:.2f} and {expected.high:.2f}%"
-        why.append(f"On validation one more run is expected {between}, against {number:g}%.")
+        reach = f"{expected.low:.2f} to {expected.high:.2f}%"
+        why.append(f"On validation one more run is expected to reach {reach}, against {number:g}%.")
     why.append(f"A match may be at most {parity:g} point{'s' * (parity != 1)} behind in both.")
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:

@@ -25,7 +25,7 @@ from repro.reporting.claims import DECISIONS, Judged
 from repro.reporting.frame import Answer, Row, Run
 from repro.reporting.join import Table
 from repro.reporting.sheets import Column, Sheet, latex_text, records
-from repro.reporting.tables import cell, epoch, number, probability, provenance
+from repro.reporting.tables import cell, epoch, number, probability, provenance, size
 from repro.rows import RunRow
 from repro.spec import flatten
 
@@ -53,7 +53,7 @@ _QUANTITIES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "test_sd": ("test_sd", _TWO), "test_verdict": ("test_verdict", str), "diff": ("test_diff", _SIGNED),
     "diff_low": ("test_diff_low", _SIGNED), "diff_high": ("test_diff_high", _SIGNED),
     "diff_p": ("test_diff_p", probability), "diff_images": ("image_noise", _TWO),
-    "base": ("base_title", str), "size": ("size_mib", _TWO),
+    "base": ("base_title", str), "size": ("size_mib", size),
     "size_verdict": ("size_verdict", str), "smaller": ("times_smaller", number(1)), "parameters": ("parameters", _WHOLE),
     "multiply_adds": ("multiply_adds", _WHOLE), "best_epoch": ("best_epoch", epoch),
     "epoch_seconds": ("epoch_seconds", _TWO), "title": ("title", str), "changed": ("changed", str),
@@ -188,7 +188,7 @@ def audit_sheet(findings: Sequence[Finding], paper: str) -> Sheet:
         Column("kind", "kind", cell("kind"), kind="name"),
         *(Column(name, name, cell(name), kind="prose") for name in ("finding", "where")),
     )
-    header = f"{paper}: found by checks of the published numbers; no run is needed."
+    header = f"{paper}: found by checks of the published numbers of these studies; `repro audit` lists all."
     return Sheet("audit", "Inconsistencies in the published numbers", header, columns, frame, ())
 
 

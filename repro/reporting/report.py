@@ -93,12 +93,14 @@ def write(
     judged = claims.judge(paper, found)
     answer = claims.headline(paper, found)
     declared = {study.study for study in declared_studies.declared()}
-    own = [audit.of_table(table) for table in found if table.study.study not in declared]
+    mine = [table for table in found if table.study.study not in declared]
+    own = [audit.of_table(table) for table in mine]
+    over = paper.paper if len(mine) < len(found) else ", ".join(table.study.title for table in mine)
     findings = audit.findings(paper, [table.study.study for table in found], own)
     runs = evidence.runs_frame(found, ui_url)
     sections = [
         *_studies(pairs, beside or Beside(), ui_url, with_figures),
-        *_judged(judged, findings, runs, paper.paper),
+        *_judged(judged, findings, runs, over),
     ]
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
     folder.illustrate(out, drawn, processes)
@@ -111,7 +113,7 @@ def write(
     }
     wide: Literal["one column", "page"] = "one column" if columns is None and preset == "paper" else "page"
     chosen = columns or (tables.PAPER if preset == "paper" else known)
-    files: dict[str, str | bytes] = {"index.html": page.page(paper.paper, answer, facts, sections, contents.notes)}
+    files: dict[str, str | bytes] = {"index.html": page.page(over, answer, facts, sections, contents.notes)}
     for table, frame in pairs:
         tex = latex(tables.study_sheet(table, frame, chosen), wide)
         files |= folder.forms(tables.study_sheet(table, frame), (*tables.CONTRACT, *table.study.fields), tex)
@@ -126,7 +128,7 @@ def write(
     files["claims.json"] = evidence.claims_json(judged)
     brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in pairs]
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
-    files["report.md"] = _markdown(paper.paper, answer, facts, brief, judged, overview)
+    files["report.md"] = _markdown(over, answer, facts, brief, judged, overview)
     paths = folder.place(out, files, drawn)
     return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
 
@@ -151,7 +153,7 @@ def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_fig
             first=tuple(one for one in own if one.slug.endswith("-forest")),
             sheets=(tables.study_sheet(table, frame),),
             folded=tuple(line for lines in frame["verdicts"] for line in lines),
-            summary="How the verdicts came about",
+            summary="How the verdicts were reached",
             pictures=tuple(one for one in own if not one.slug.endswith("-forest")),
             details=tuple(pictures.of_variants(table, beside)) if with_figures else (),
         )

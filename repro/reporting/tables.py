@@ -47,7 +47,8 @@ def study_frame(table: Table) -> pd.DataFrame:
 def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
     paper = Published() if table.setting.changes else row.published
     reference, base = table.setting.row(REFERENCE), table.base(row)
-    whole = None if reference is None else reference.size or reference.published.size
+    known = reference is not None and (reference.runs or table.printed)
+    whole = reference.size or reference.published.size if reference is not None and known else None
     flat = flatten(row.spec)
     at_most = paper.accuracy is None and paper.accuracy_at_most is not None
     return {
@@ -169,6 +170,11 @@ def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) ->
     return shown
 
 
+def size(value: Any) -> str:
+    """A size in MiB to two decimals, a small one to four."""
+    return number(2 if pd.isna(value) or value >= 0.1 else 4)(value)
+
+
 def epoch(value: Any) -> str:
     """A mean of epochs to one decimal; a whole one as such."""
     return number(1)(value).removesuffix(".0")
@@ -232,7 +238,7 @@ STUDY_COLUMNS = (
     Column("published_epoch", "published", cell("published_epoch", number(0)), "Best epoch"),
     Column("epoch_seconds", "ours", cell("epoch_seconds", number(2)), "Seconds per epoch", short="s/epoch"),
     Column("published_seconds", "published", cell("published_seconds", number(2)), "Seconds per epoch"),
-    Column("size_mib", "MiB", cell("size_mib", number(2)), "Size", short="MiB"),
+    Column("size_mib", "MiB", cell("size_mib", size), "Size", short="MiB"),
     Column("published_size", "published", cell("published_size", number(None)), "Size"),
     Column("size_verdict", "verdict", cell("size_verdict"), "Size", kind="verdict"),
     Column("times_smaller", "× smaller", cell("times_smaller", number(1)), "Size", short="×"),
@@ -265,14 +271,14 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
     return Sheet(
         slug=f"study_{table.study.study}" if table.study.study in _TAKEN else table.study.study,
         title=table.study.title if number_ is None else f"Table {number_}. {table.study.title}",
-        header=_header(table, frame),
+        header=_header(table, frame, [column.name for column in columns]),
         columns=(*columns[:first], *fields, *columns[first:]),
         frame=frame.assign(marks=marks),
         notes=(*(f"[{place}] {note}" for place, note in enumerate(notes, 1)), *table.notes),
     )
 
 
-def _header(table: Table, frame: pd.DataFrame) -> str:
+def _header(table: Table, frame: pd.DataFrame, shown: Sequence[str]) -> str:
     """Data, statistics, n and provenance in one line."""
     runs = [run.record for row in table.rows for run in row.runs]
     several, folded = frame["val_sd"].notna().any(), any(row.spec.data.fold is not None for row in table.rows)
@@ -280,9 +286,12 @@ def _header(table: Table, frame: pd.DataFrame) -> str:
     told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run per row, so no sd."]
     if (frame["verdict"] != "").any():
         told.append("Verdict: whether the published accuracy lies in the 95% prediction interval of one more run.")
-    if frame["test_diff"].notna().any():
-        bases = " or ".join(frame["base_title"].dropna().unique())
-        told.append(f"Differences from {bases} on test, {intervals(frame)}.")
+    if "test_diff" in shown and frame["test_diff"].notna().any():
+        bases = "; ".join(frame["base_title"].dropna().unique())
+        base = f"each row's base ({bases})" if ";" in bases else bases
+        told.append(f"Differences on test from {base}, {intervals(frame)}.")
+    if "times_smaller" in shown and frame["times_smaller"].notna().any():
+        told.append("× smaller: relative to AlexNet.")
     return " ".join([*told, provenance(runs)])
 
 

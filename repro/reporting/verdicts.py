@@ -215,11 +215,12 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
         why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and the spread over seeds is unknown"
         return Judgement(None, "undecided", why)
     told = f"published {'at most ' if bound is not None else ''}{published:g}"
-    why = f"{told}, one more run is expected between {found.low:.2f} and {found.high:.2f} (n = {found.n})"
+    why = f"{told}, one more run is expected to reach {found.low:.2f} to {found.high:.2f} (n = {found.n})"
     if found.method == stats.BINOMIAL:
-        why += "; wider than needed, since no such network has two runs with predictions"
+        why += "; conservative: no network of this family has two runs with predictions"
     if improving := sum(run.improving for run in row.runs):
-        why += f"; {improving} of {len(row.runs)} runs ended at the limit of epochs"
+        ended = "the run" if len(row.runs) == 1 else f"{improving} of {len(row.runs)} runs"
+        why += f"; {ended} ended at the limit of epochs"
     if found.low > published:
         return Judgement(found, "ours above", why)
     if found.high < published and bound is None:

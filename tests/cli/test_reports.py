@@ -102,6 +102,8 @@ def test_a_real_store_as_a_report(compare: Compare, tmp_path: Path) -> None:
     assert "<img src=x" not in text
     assert "onerror=alert(1)&gt;" in text
     assert "Not yet decided" not in text, "a study of one's own is not asked whether SqueezeNet matches AlexNet"
+    assert "SqueezeNet Reproducibility" not in text, "nor is it the paper's"
+    assert "× smaller" not in text, "nor compared with an AlexNet that was not trained"
 
 
 def test_a_study_that_is_named_twice_is_shown_once(compare: Compare, trained: Path, tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ def test_answer_then_every_study_in_one_plot_then_tables_claims_audit_and_runs(p
     undecided = body.count("undecided</summary>")
     assert undecided == 1, "they are folded, a line each"
     first = body[: body.index('id="study-residual"')]
-    (told,) = re.findall(r"How the verdicts came about</summary>(.*?)</details>", first, re.DOTALL)
+    (told,) = re.findall(r"How the verdicts were reached</summary>(.*?)</details>", first, re.DOTALL)
     assert "<li>SqueezeNet, batchnorm, validation: " in told
-    assert "one more run is expected between" in told
-    assert "wider than needed, since no such network has two runs with predictions" in told
+    assert "one more run is expected to reach" in told
+    assert "conservative: no network of this family has two runs with predictions" in told
 
 
 def test_the_page_of_the_demo_has_at_most_400_kilobytes(store, tmp_path):

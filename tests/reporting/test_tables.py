@@ -109,6 +109,11 @@ def test_the_csv_has_the_columns_of_the_contract_unrounded(first_table):
     assert rows[3]["changed"] == "batch norm all"
 
 
+@pytest.mark.parametrize(("mib", "text"), [(2.9, "2.90"), (0.1, "0.10"), (0.00389, "0.0039"), (None, "")])
+def test_a_small_size_has_more_decimals(mib, text):
+    assert tables.size(mib) == text
+
+
 def test_the_paper_s_columns_stand_beside_ours(first_table):
     sheet = sheet_of(first_table)
     found = shown(sheet, 2)
@@ -117,7 +122,13 @@ def test_the_paper_s_columns_stand_beside_ours(first_table):
     assert (found["epoch_seconds"], found["published_size"], found["times_smaller"]) == ("21.00", "2.95", "30.1")
     assert re.fullmatch(r"−4\.\d\d \(−\d\.\d\d to −\d\.\d\d\)", found["test_diff"])
     assert "the paper's text gives other values: epochs 84, seconds per epoch 25.26" in " ".join(sheet.notes)
-    for part in ("cifar10", "95% prediction interval", "from AlexNet or SqueezeNet", "Commit c0ffeec0f", "Test CPU"):
+    for part in (
+        "cifar10",
+        "95% prediction interval",
+        "base (AlexNet; SqueezeNet)",
+        "Commit c0ffeec0f",
+        "Test CPU",
+    ):
         assert part in sheet.header
 
 

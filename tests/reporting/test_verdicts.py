@@ -48,7 +48,7 @@ def test_the_noise_is_pooled_by_family_and_the_published_number_held_against_the
     assert one.on_val.predicted.half == pytest.approx(math.sqrt(seed + image), rel=1e-5)
     assert "p(1 - p)" in one.on_val.predicted.method
     assert (one.on_val.verdict, one.val.sd) == ("consistent", pytest.approx(0.4))
-    assert one.on_val.why.startswith("published 73.72, one more run is expected between 71.")
+    assert one.on_val.why.startswith("published 73.72, one more run is expected to reach 71.")
     assert "no number of seeds would tell" in one.on_val.why
 
 
@@ -161,5 +161,5 @@ def test_folds_are_paired_after_averaging_over_seeds_and_held_against_nothing_pu
     frame = tables.study_frame(table)
     header, drawn = tables.study_sheet(table, frame).header, next(pictures.of_study(table, frame))
     assert "± sd over folds, averaged over seeds." in header
-    assert "Differences from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval." in header
+    assert "Differences on test from SqueezeNet, batchnorm, paired by fold, each with its own 95% interval." in header
     assert drawn.caption.endswith("from SqueezeNet, batchnorm on test, paired by fold, each with its own 95% interval.")
