@@ -20,6 +20,7 @@ import click
 
 from repro import __version__
 from repro.cli.place import leave_clone
+from repro.cli.words import echo_line
 from repro.errors import InputError, ReproError, unknown
 
 _COMMANDS = {
@@ -140,5 +141,5 @@ def _check_names(args: Sequence[str]) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"repro: {message}", err=True)
+    echo_line(f"repro: {message}", err=True)
     return code

@@ -7,7 +7,7 @@ import sys
 import click
 
 from repro.cli import options
-from repro.cli.words import WIDE, echo_json
+from repro.cli.words import WIDE, echo_json, echo_line
 
 
 @click.command()
@@ -52,7 +52,7 @@ def models(study: str, as_json: bool) -> None:
     console.print(table)
     for row in rows:
         if row.note and row.fits is not None:
-            click.echo(f"{row.study}/{row.variant}: {row.note}")
+            echo_line(f"{row.study}/{row.variant}: {row.note}")
 
 
 @click.command()

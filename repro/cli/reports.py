@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repro.cli import options
-from repro.cli.words import counted, echo_json, listed
+from repro.cli.words import counted, echo_json, echo_line, listed
 from repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
         echo_json(findings)
         return
     for place, finding in enumerate(findings, 1):
-        click.echo(f"{place:2}. {finding.kind}: {finding.sentence}")
+        echo_line(f"{place:2}. {finding.kind}: {finding.sentence}")
         if details:
-            click.echo(
+            echo_line(
                 f"    where: {', '.join(finding.where)}; printed: {finding.printed}; computed: {finding.computed}"
             )
     click.echo(counted(len(findings), "finding"))

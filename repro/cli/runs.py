@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli import options
-from repro.cli.words import counted, echo_json
+from repro.cli.words import counted, echo_json, echo_line
 from repro.errors import InputError, ReproError, unknown
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
     if not told_of:
         click.echo("the two runs do not differ")
     for name, value in told_of.items():
-        click.echo(f"{name:{max(map(len, told_of))}}  {value}")
+        echo_line(f"{name:{max(map(len, told_of))}}  {value}")
 
 
 @click.command()

@@ -143,7 +143,7 @@ def plan(
         echo_line(line)
     left = len(wanted.unique) - len(finished)
     rows_and_runs = f"{counted(len(wanted.runs), 'row')}, {counted(len(wanted.unique), 'run')}"
-    click.echo(f"{rows_and_runs}, {left} of them still to be trained")
+    click.echo(f"{rows_and_runs}, {left} still to be trained")
 
 
 def _finished(keys: Sequence[str], uri: str | None) -> dict[str, str]:

@@ -30,12 +30,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def echo_line(text: str) -> None:
+def echo_line(text: str, *, err: bool = False) -> None:
     """Prints a line; on a terminal that is too narrow for it, it continues indented, with no word cut."""
-    if sys.stdout.isatty():
+    if (sys.stderr if err else sys.stdout).isatty():
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    click.echo(text)
+    click.echo(text, err=err)
 
 
 def echo_json(value: object) -> None:

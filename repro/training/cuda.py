@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from repro.errors import unknown
+from repro.errors import InputError, unknown
 from repro.training import generators
 
 _ALLOWED = 0.05
@@ -27,6 +27,8 @@ def find_device(name: str) -> torch.device:
     """
     here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if (full := "cuda:0" if name == "cuda" else name) not in here:
+        if name.startswith("cuda") and here == ["cpu"]:
+            raise InputError(f"unknown device {name!r}: torch finds no CUDA device on this machine (allowed: cpu)")
         raise unknown("device", name, here)
     return torch.device(full)
 

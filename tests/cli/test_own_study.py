@@ -33,7 +33,7 @@ def test_from_an_empty_folder_to_a_table(repro, tmp_path: Path) -> None:
         done = repro(*shlex.split(command))
         assert done.returncode == 0, f"{command}: {done.stderr}"
         said.append(done.stdout)
-    assert "6 of them still to be trained" in said[1]
+    assert "6 still to be trained" in said[1]
     assert "6 of 6 runs done" in said[2]
     assert "| 16 filters" in said[3]
     (claim,) = json.loads((tmp_path / "report" / "claims.json").read_text())

@@ -55,7 +55,7 @@ def test_counts_agree_with_their_nouns() -> None:
 def test_a_plan_of_one_run_is_said_in_the_singular(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--study", "reproducibility", "--variant", "squeezenet", "--seeds", "0"]) == 0
-    assert capsys.readouterr().out.endswith("1 row, 1 run, 1 of them still to be trained\n")
+    assert capsys.readouterr().out.endswith("1 row, 1 run, 1 still to be trained\n")
 
 
 def test_a_line_that_is_wider_than_the_terminal_continues_indented(monkeypatch, capsys) -> None:
@@ -70,6 +70,19 @@ def test_a_line_that_is_wider_than_the_terminal_continues_indented(monkeypatch, 
     assert max(map(len, (first, *others))) <= 40
     assert all(other.startswith("    ") for other in others)
     assert " ".join([first, *others]).split() == line.split()
+
+
+@pytest.mark.parametrize("command", [["audit"], ["audit", "--study", "nothing-of-that-name"]])
+def test_findings_and_errors_cut_no_word_on_a_narrow_terminal(monkeypatch, capsys, command) -> None:
+    main(command)
+    whole = "".join(capsys.readouterr()).split()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    main(command)
+    shown = "".join(capsys.readouterr())
+    assert max(map(len, shown.splitlines())) <= 60
+    assert shown.split() == whole
 
 
 def test_another_system_is_refused_in_one_line(monkeypatch, capsys) -> None:
