@@ -1,8 +1,9 @@
 """How long a sweep takes: a likely time and an upper bound, by earlier runs on this machine and by those in training.
 
 An epoch's seconds come from the first of: the run's own epochs, runs of the same model, runs of the same family of networks
-in proportion to their multiply-adds, and the median of that family. The upper bound is the limit of epochs. The likely number
-of epochs is the median of finished runs with the same limit and patience, and at least what patience leaves a run in training.
+in proportion to their multiply-adds, runs of other networks in the same proportion, and the median of the family. The upper
+bound is the limit of epochs. The likely number of epochs is the median of finished runs with the same limit and patience, and
+at least what patience leaves a run in training.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Estimate:
         self._workers = workers
         self._running: dict[str, _Running] = {}
         self._work: dict[str, int] = {}  # model -> multiply-adds of an image
-        self._seconds: dict[str, list[tuple[str, float]]] = {}  # family -> model and seconds of an epoch, of each run
+        self._seconds: dict[
+            tuple[str, str], list[tuple[str, float]]
+        ] = {}  # family -> model and seconds of an epoch, of each run
         self._epochs: dict[tuple[int, int], list[int]] = {}
         declared = built.known() or {}
         for run in planned:
@@ -129,17 +132,20 @@ class Estimate:
         return Left(max(0.0, left.likely - spent), max(0.0, left.most - spent))
 
     def _epoch_seconds(self, spec: RunSpec) -> float | None:
-        model, family = _model(spec), _family(spec)
-        known = list(self._seconds.get(family, []))
-        if same := [seconds for other, seconds in known if other == model]:
+        model, (network, setting) = _model(spec), _family(spec)
+        if same := [seconds for other, seconds in self._seconds.get((network, setting), []) if other == model]:
             return median(same)
+        measured = [(family, *one) for family, several in self._seconds.items() for one in several]
         for key, at in self._running.items():
-            if at.seconds and key in self._todo and _family(self._todo[key].spec) == family:
-                known.append((_model(self._todo[key].spec), median(at.seconds)))
-        rates = [seconds / self._work[other] for other, seconds in known if other in self._work]
+            if at.seconds and key in self._todo:
+                other = self._todo[key].spec
+                measured.append((_family(other), _model(other), median(at.seconds)))
+        known = [one for one in measured if one[0] == (network, setting)]
+        alike = known or [one for one in measured if one[0][1] == setting]
+        rates = [seconds / self._work[other] for _, other, seconds in alike if other in self._work]
         if rates and model in self._work:
             return median(rates) * self._work[model]
-        return median(seconds for _, seconds in known) if known else None
+        return median(seconds for *_, seconds in known) if known else None
 
     def _shared(self, lengths: Iterable[float]) -> float:
         """Wall time of runs of these lengths: each goes to the worker that is free first, as in a sweep."""
@@ -161,6 +167,7 @@ def _model(spec: RunSpec) -> str:
     return repr([(name, value) for name, value in flatten(spec).items() if name.startswith("model.")])
 
 
-def _family(spec: RunSpec) -> str:
+def _family(spec: RunSpec) -> tuple[str, str]:
+    """The network, and what else decides how long a multiply-add of it takes."""
     data = [(name, value) for name, value in flatten(spec).items() if name.startswith("data.")]
-    return f"{spec.model.network} {data} {spec.training.batch_size} {spec.training.precision}"
+    return spec.model.network, f"{data} {spec.training.batch_size} {spec.training.precision}"

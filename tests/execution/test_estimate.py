@@ -115,9 +115,17 @@ def test_another_amount_of_work_tells_nothing(tmp_path, train, other):
     assert estimated([spec(), spec(**other)], tmp_path) is None
 
 
-def test_another_network_tells_nothing(tmp_path, train):
+def test_another_network_tells_in_proportion_to_its_multiply_adds_until_one_of_the_family_ran(tmp_path, train):
     train(resolve({"model.name": "alexnet"}, "test"), 2.0)
-    assert estimated([spec()], tmp_path) is None
+    assert estimated([spec()], tmp_path) is None, "its multiply-adds are not known"
+    train(resolve({"model.name": "alexnet", "model.batch_norm": "all"}, "test"), 2.0, multiply_adds=4_000_000)
+    asked = Estimate([planned(spec())], tmp_path, 1, "cpu", 1)
+    asked._work[estimate._model(spec())] = 1_000_000
+    assert asked.left().most == pytest.approx(5)
+    train(spec(model__fire_modules=12), 3.0, multiply_adds=1_500_000)
+    asked = Estimate([planned(spec())], tmp_path, 1, "cpu", 1)
+    asked._work[estimate._model(spec())] = 1_000_000
+    assert asked.left().most == pytest.approx(20)
 
 
 @pytest.mark.parametrize(
