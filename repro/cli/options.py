@@ -129,7 +129,7 @@ def training(
         setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
         setting("--batch-size", None, 50, "Batch size."),
         click.option(
-            "--set", "overrides", default="", help="Settings for every run: model.first_kernel=5,model.residual=simple."
+            "--set", "overrides", default="", help="Settings for every run: optimizer.lr=0.01,training.precision=bf16."
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli import options
-from repro.cli.words import counted, echo_json, echo_line
+from repro.cli.words import counted, echo_json, echo_line, echo_markdown
 from repro.errors import InputError, ReproError, unknown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def show(run: tuple[str, ...], packages: bool, as_json: bool, runs_dir: str, tra
     recorded = _Recorded(Path(runs_dir), tracking_uri)
     named = [recorded.whole(one) for one in run]
     if len(named) == 1 and (told := recorded.sweep(named[0])) is not None:
-        echo_json({"summary": told}) if as_json else click.echo(told)
+        echo_json({"summary": told}) if as_json else echo_markdown(told)
         return
     journals = [recorded.journal(one) for one in named]
     facts = [_facts(one, packages or as_json or len(named) == 2) for one in journals]

@@ -38,6 +38,17 @@ def echo_line(text: str, *, err: bool = False) -> None:
     click.echo(text, err=err)
 
 
+def echo_markdown(text: str) -> None:
+    """Prints Markdown; on a terminal its tables are drawn, as a sweep draws its own at its end."""
+    if not sys.stdout.isatty():
+        click.echo(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))
+
+
 def echo_json(value: object) -> None:
     """Prints mappings, sequences and dataclasses as a JSON document, in which a number that is not finite is null."""
     from pydantic_core import to_json

@@ -85,6 +85,29 @@ def test_findings_and_errors_cut_no_word_on_a_narrow_terminal(monkeypatch, capsy
     assert shown.split() == whole
 
 
+def test_markdown_is_drawn_on_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "| variant | accuracy |\n| :--- | ---: |\n| narrow | 61.20 |\n"
+    words.echo_markdown(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    words.echo_markdown(text)
+    drawn = capsys.readouterr().out
+    assert "|" not in drawn
+    assert "61.20" in drawn
+
+
+@pytest.mark.parametrize("command", ["demo", "paper", "reproducibility", "ablation"])
+def test_the_example_of_set_holds_for_each_study(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(cli, [command, "--help"], terminal_width=110).output
+    example = shown.partition("Settings for every run: ")[2].split()[0].rstrip(".")
+    name = "all" if command == "paper" else command
+    asked = ["plan", "--study", name, "--seeds", "0", "--set", example]
+    result = CliRunner().invoke(cli, asked, catch_exceptions=False)
+    assert result.exit_code == 0
+
+
 def test_another_system_is_refused_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert main(["models"]) == 2

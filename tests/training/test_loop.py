@@ -429,3 +429,11 @@ def test_the_callers_denormal_numbers_stay(loaded):
 def test_an_unknown_device_is_one_line(loaded, device):
     with pytest.raises(InputError, match=rf"unknown device '{device}'.*\(allowed: cpu"):
         Training(tiny(), loaded, device=device)
+
+
+def test_a_gpu_that_is_not_there_is_said(loaded, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(
+        InputError, match=r"unknown device 'cuda': torch finds no CUDA device on this machine \(allowed: cpu\)"
+    ):
+        Training(tiny(), loaded, device="cuda")
