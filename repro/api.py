@@ -45,7 +45,7 @@ class Store:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """A row a finished run: study, variant, seed, val_accuracy, test_accuracy, best_epoch, run_id, commit ..."""
+        """One row per finished run: study, variant, seed, val_accuracy, test_accuracy, best_epoch, run_id, commit ..."""
         return self._ledger[[name for name in evidence.RUN_COLUMNS if name != "weights_digest"]]
 
     @cached_property
@@ -55,7 +55,7 @@ class Store:
 
     @cached_property
     def claims(self) -> pd.DataFrame:
-        """A row a claim: what it says, its verdict, the numbers that it rests on, and the runs."""
+        """One row per claim: what it says, its verdict, the numbers that it rests on, and the runs."""
         return evidence.claims_frame(claims.judge(claims.load(), self._tables))
 
     @cached_property
@@ -67,7 +67,7 @@ class Store:
         return evidence.runs_frame(self._tables)
 
     def table(self, study: str) -> pd.DataFrame:
-        """A row a variant of a study, with the columns of `tables/<study>.csv`.
+        """One row per variant of a study, with the columns of `tables/<study>.csv`.
 
         Raises:
             InputError: the store has no such study.
@@ -76,7 +76,7 @@ class Store:
         return tables.study_frame(found)[[*tables.CONTRACT, *found.study.fields]]
 
     def model(self, run_id: str) -> nn.Module:
-        """The network of a run with its best weights; takes normalised images (N, 3, side, side), gives logits (N, classes).
+        """The network of a run with its best weights; takes normalized images (N, 3, side, side), gives logits (N, classes).
 
         Raises:
             InputError: the store has no such finished run, its plan or its weights.

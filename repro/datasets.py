@@ -117,8 +117,8 @@ class DataSpec(Strict):
     normalisation: Literal["channel", "none"] = "channel"
     """`channel`: by mean and standard deviation of the training split; `none`: pixels in 0..1 as they are."""
     augmentation: Literal["none", "flip", "crop_flip"] = "none"
-    """`none`; `flip`: half of the training images are mirrored, others each epoch; `crop_flip`: they are also shifted by up
-    to four pixels a side, black beyond their edge."""
+    """`none`; `flip`: half of the training images are mirrored, a different half each epoch; `crop_flip`: they are also
+    shifted by up to four pixels in each direction, padded with black."""
     folds: int | None = Field(None, ge=2, le=1000)
     """Number of folds that the training and validation images are divided into; null for the fixed split."""
     fold: int | None = Field(None, ge=0)

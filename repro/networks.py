@@ -103,7 +103,7 @@ class SqueezeNetSpec(_Declared):
     first_filters: int = Field(96, ge=1, le=4096)
     """Filters of the first convolution."""
     first_padding: int = Field(0, ge=0, le=15)
-    """Padding of the first convolution, in pixels a side."""
+    """Padding of the first convolution, in pixels on each side."""
     pools: Layers = ("conv1", "fire4", "fire8")
     """Layers followed by a 3x3 max pool of stride 2 (ceil mode); a pool with no Fire module after it is omitted."""
     replicated: Repeated = ()
@@ -187,7 +187,7 @@ class PythonSpec(_Foreign):
     name: Literal["python"]
     function: str
     """Function that returns the network, as `module:function`. Python finds the module on PYTHONPATH, among what is installed,
-    or at last in the working folder."""
+    or finally in the working folder."""
     source: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     """SHA-256 of the source of its module (of the whole package where it is in one)."""
 

@@ -16,7 +16,7 @@ TEXT = ("accuracy", "epochs", "epoch_seconds", "size")
 
 
 class Published(Strict):
-    """What the paper prints for a variant. Accuracies in percent, times in seconds an epoch, size in MiB as printed."""
+    """What the paper prints for a variant. Accuracies in percent, times in seconds per epoch, size in MiB as printed."""
 
     accuracy: float | None = Field(None, ge=0, le=100)
     """The best validation accuracy, in percent."""
@@ -27,7 +27,7 @@ class Published(Strict):
     epochs: int | None = Field(None, ge=1)
     """The epoch of the best validation accuracy."""
     epoch_seconds: float | None = Field(None, gt=0)
-    """Seconds an epoch."""
+    """Seconds per epoch."""
     size: float | None = Field(None, gt=0)
     """Size of the saved weights in MiB."""
     reading: bool = False
@@ -75,7 +75,7 @@ _Rows = Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
 _Pairs = Annotated[tuple[Annotated[tuple[str, str], Field(strict=False)], ...], Field(strict=False, min_length=1)]
 Metric: TypeAlias = Literal["val", "test", "gap", "size", "best_epoch", "epoch_seconds", "training_seconds"]
 """val: best validation accuracy; test: test accuracy of the same weights; gap: training minus validation accuracy at the
-best epoch, in points; training_seconds: seconds an epoch times best epoch."""
+best epoch, in points; training_seconds: seconds per epoch times best epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Claim(Strict):
     ratio: Ratio | None = None
     """`{of, to, times}`: the saved model of one row is so many times as large as that of another."""
     ends: Ends | None = None
-    """`{rows, outcomes}`: every run of the rows ends as `finished`, `chance` or `diverged`; three runs a row are needed."""
+    """`{rows, outcomes}`: every run of the rows ends as `finished`, `chance` or `diverged`; needs three runs per row."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -63,7 +63,7 @@ class RunSpec(Strict):
             self.fits(DATASETS[self.data.dataset])
         if self.training.batch_size == 1 and self.model.normalised:
             raise ValueError(
-                "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)"
+                "training.batch_size: 1 has no variance to normalize by (allowed with batch_norm: 2 or more)"
             )
         return self
 

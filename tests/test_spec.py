@@ -458,7 +458,7 @@ BAD = [  # settings, what the line says
     ),
     (
         {"training.batch_size": 1, "model.batch_norm": "all"},
-        "training.batch_size: 1 has no variance to normalise by (allowed with batch_norm: 2 or more)",
+        "training.batch_size: 1 has no variance to normalize by (allowed with batch_norm: 2 or more)",
     ),
     (
         {"training.batch_size": 1438, "data.dataset": "digits"},

@@ -228,7 +228,9 @@ def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iter
             yield Picture("accuracy_against_size", caption, alt, figures.accuracy_against_size, sized)
     if beside.samples is not None:
         title, alt = "Samples of the data set", f"Images of {', '.join(sorted(set(beside.samples[1])))}"
-        yield Picture("samples", f"{title}, a row a class.", alt, figures.samples, (*beside.samples, title), ("png",))
+        yield Picture(
+            "samples", f"{title}, one row per class.", alt, figures.samples, (*beside.samples, title), ("png",)
+        )
 
 
 def _named(table: Table, title: str) -> str:

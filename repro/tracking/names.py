@@ -70,7 +70,7 @@ PARAMS: Mapping[str, str] = {
     **described("data", DataSpec),
     **described("optimizer", *get_args(OptimizerSpec)),
     **described("training", TrainingSpec),
-    "seed": "Seed of initialisation, dropout and order.",
+    "seed": "Seed of initialization, dropout and order.",
     "semantics": "Version of what training computes.",
 }
 """Params of a run: every field of its spec. Values that are not text are written as JSON (true, null, [1, 3])."""

@@ -11,7 +11,7 @@ from repro.training.data import Data
 
 
 class Batches:
-    """A data set on a device, batch by batch, normalised by its training split, in the type that the network computes in."""
+    """A data set on a device, batch by batch, normalized by its training split, in the type that the network computes in."""
 
     def __init__(self, spec: RunSpec, data: Data, device: torch.device, dtype: torch.dtype) -> None:
         self._seed, self._size, self.device, self._dtype = spec.seed, spec.training.batch_size, device, dtype
@@ -25,7 +25,7 @@ class Batches:
         self._shift = (-data.mean.double() / data.std.double()).float().repeat(pixels).to(device)
         images = len(data.train)
         if images % self._size == 1 and 1 < self._size < images:
-            images -= 1  # one image alone cannot be batch-normalised
+            images -= 1  # one image alone cannot be batch-normalized
         self.images = images
         """Training images that an epoch uses."""
         self.steps = -(-images // self._size)
@@ -45,7 +45,7 @@ class Batches:
         return torch.split(numbers[: self.images].to(self.device), self._size)
 
     def load(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W), normalised, channels last, and labels (N,)."""
+        """Images (N, 3, H, W), normalized, channels last, and labels (N,)."""
         choices, numbers = None, indices
         if self._augmentation != "none":
             choices, numbers = indices // len(self._labels), indices % len(self._labels)

@@ -33,7 +33,7 @@ class Data:
     val: Tensor
     test: Tensor
     mean: Tensor
-    """(3,) float32: mean of each channel over all pixels of the training split, pixels in 0..1; 0 without normalisation."""
+    """(3,) float32: mean of each channel over all pixels of the training split, pixels in 0..1; 0 without normalization."""
     std: Tensor
     """(3,) float32: their standard deviation (of the population, not the mean of per-image ones), or 1."""
     classes: tuple[str, ...]

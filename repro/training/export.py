@@ -22,7 +22,7 @@ ABOUT = "about.json"
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation in front and a softmax behind it."""
+    """A network with its normalization in front and a softmax behind it."""
 
     def __init__(self, network: nn.Module, data: Data, dtype: torch.dtype) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
 def restored(spec: RunSpec, state: Mapping[str, Tensor]) -> tuple[nn.Module, torch.dtype]:
     """The network of a run with the weights of a state dict, as it was evaluated; and the type of its input.
 
-    It lies on the CPU in evaluation mode and takes normalised images (N, 3, height, width).
+    It lies on the CPU in evaluation mode and takes normalized images (N, 3, height, width).
     """
     with torch.random.fork_rng(devices=[]):
         network = models.build(spec.model)

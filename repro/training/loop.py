@@ -1,6 +1,6 @@
 """Training of one run: an iterator of what happens, which can be interrupted and resumed at every item.
 
-What a run computes is settled by its spec: initialisation and dropout draw from torch's global generator, seeded with the
+What a run computes is settled by its spec: initialization and dropout draw from torch's global generator, seeded with the
 run's seed; the order of the images comes from a generator of its own for each epoch. Denormal numbers count as zero
 (they arise in the moments of weights behind dead units, and would slow a CPU many times over). On a CPU with one thread
 a resumed run ends in the same bits as an undisturbed one; on a GPU it does in deterministic mode.

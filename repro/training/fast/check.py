@@ -35,7 +35,7 @@ def difference(network: nn.Module, passes: Callable[[Tensor], Tensor], batches: 
         network: in training mode, on the CPU. One that computes in bfloat16 is checked in float32 as well, with passes of
             its own: in bfloat16 autograd itself is so far off that only large faults would be seen.
         passes: those of the network.
-        batches: normalised images, in the type of the network, with their labels.
+        batches: normalized images, in the type of the network, with their labels.
     """
     worst = ""
     for images, labels in batches:

@@ -27,7 +27,7 @@ BUILDERS: Mapping[type[ModelSpec], Callable[[Any], nn.Module]] = {
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """The network that `spec` declares, on the CPU, initialised from torch's global generator, its filters channels last.
+    """The network that `spec` declares, on the CPU, initialized from torch's global generator, its filters channels last.
 
     Its forward pass takes (N, 3, input_size, input_size) float32 and returns logits (N, classes).
 

@@ -50,7 +50,7 @@ class GlobalAveragePool(nn.Module):
 
 
 class Convolution(nn.Sequential):
-    """A convolution with what follows it: `conv`, `bn` where normalised, `relu` where there is one."""
+    """A convolution with what follows it: `conv`, `bn` where normalized, `relu` where there is one."""
 
     conv: nn.Conv2d
 
