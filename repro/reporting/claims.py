@@ -251,7 +251,7 @@ def _ends(claimed: Ends, rows: Sequence[Row]) -> _Step:
     if any(outcome not in claimed.outcomes for ends in counts.values() for outcome in ends):
         return _Step(why, against=0.0)
     if len(rows) < len(claimed.rows) or any(ends.total() < ENOUGH for ends in counts.values()):
-        return _Step(f"{why}; {ENOUGH} runs a row are needed")
+        return _Step(f"{why}; {ENOUGH} runs per row are needed")
     return _Step(why, support=0.0)
 
 
