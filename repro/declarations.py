@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from repro.errors import InputError, shown
+from repro.errors import InputError, nearest, shown
 
 _LAST_SEED = 2**31 - 1
 _MOST_SEEDS = 10_000
@@ -60,7 +60,11 @@ def read(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file can have
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        remedy = ""
+        if isinstance(error, FileNotFoundError):
+            beside = [file.name for file in path.parent.glob("*.y*ml")]
+            remedy = nearest(path.name, beside) or "; give the path of a YAML file that exists"
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}){remedy}") from None
     return _load(text, str(path))
 
 

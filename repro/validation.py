@@ -46,6 +46,9 @@ def described(group: str, *declarations: type[BaseModel]) -> dict[str, str]:
 
 def validated(model: type[_Model], given: Any, where: str) -> _Model:
     """`given` as `model`, or one line: where, which key, what is wrong, what is allowed."""
+    if given is None:  # what an empty YAML file holds
+        required = [name for name, field in model.model_fields.items() if field.is_required()]
+        raise InputError(f"{where}: is empty (allowed: a group of settings); it needs {', '.join(required)}")
     try:
         return model.model_validate(given)
     except ValidationError as error:

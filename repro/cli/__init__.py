@@ -116,7 +116,7 @@ def main(args: list[str] | None = None) -> int:
     except ReproError as error:
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
-        return _fail(" ".join(error.format_message().split()), 2)
+        return _fail(" ".join(error.format_message().split()) + _example(error), 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except (BrokenPipeError, SystemExit):  # which click makes of it
@@ -138,6 +138,15 @@ def _check_names(args: Sequence[str]) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise InputError(f"{name!a}: is not valid UTF-8; rename the file or folder") from None
+
+
+def _example(error: click.ClickException) -> str:
+    """Where an option or argument is missing, the first example in the help of its command."""
+    if not isinstance(error, click.MissingParameter) or error.ctx is None:
+        return ""
+    lines = [line.strip() for line in (error.ctx.command.help or "").splitlines()]
+    example = next((line for line in lines if line.startswith("repro ")), "")
+    return f" (example: {example.partition('  ')[0]})" if example else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repro.cli import options
-from repro.cli.words import counted, duration, echo_json, echo_line, listed
+from repro.cli.words import counted, echo_json, echo_line, listed, time_left
 from repro.errors import InputError, ReproError, unknown
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def status(runs_dir: str, as_json: bool) -> None:
         best = "" if one.best_val_accuracy is None else f", best validation accuracy {one.best_val_accuracy:.2%}"
         left = ""
         if one.seconds_left is not None and one.likely_seconds_left is not None:
-            left = f", about {duration(one.likely_seconds_left)}, at most {duration(one.seconds_left)} left"
+            left = f", {time_left(one.likely_seconds_left, one.seconds_left)} left"
         where = f", on {one.host} (process {one.pid})" if one.state == "running" else ""
         where += f", job {one.job}" if one.job and one.state in {"running", "waiting"} else ""
         said = f": {one.message}" if one.message else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from repro.errors import InputError
+from repro.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from repro.execution.settings import Settings
@@ -35,6 +35,16 @@ class _Number(click.types.IntParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return None if value == "" else super().convert(value, param, ctx)
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; the nearest one is named for any other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word."""
+        if value not in self.choices:
+            raise unknown(param.opts[0] if param else "value", value, self.choices)
+        return str(value)
 
 
 class Folder(click.types.StringParamType):
@@ -67,7 +77,7 @@ experiment = click.option(
 )
 models = click.option(
     "--models",
-    type=click.Choice(["best", "all", "none"]),
+    type=Choice(["best", "all", "none"]),
     default="best",
     envvar="REPRO_MODELS",
     show_default=True,

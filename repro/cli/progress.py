@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rich.markdown import Markdown
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from repro.cli.words import WIDE, counted, duration
+from repro.cli.words import WIDE, counted, duration, time_left
 from repro.execution.beat import Beat
 from repro.execution.estimate import Estimate, Left
 from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
@@ -166,7 +167,11 @@ class Progress:
                 " them into the store"
             )
             return
-        self._say(f"{self._plan.name}: done in {took}" + (f", sweep {event.parent}" if event.parent else ""))
+        end = f", sweep {event.parent}" if event.parent else ""
+        if self._settings.offline:
+            folder = shlex.quote(str(self._settings.runs))
+            end = f"; publish with: repro sync{'' if folder == 'runs' else f' {folder}'}"
+        self._say(f"{self._plan.name}: done in {took}{end}")
 
     def _say(self, text: str) -> None:
         if self._live is not None:
@@ -188,8 +193,8 @@ def shortened(name: str, width: int) -> str:
 
 
 def _told(left: Left) -> str:
-    likely, most = duration(left.likely), duration(left.most)
-    return f"about {likely}" + (f", at most {most}," if most != likely else "")
+    text = time_left(left.likely, left.most)
+    return text + ("," if ", " in text else "")
 
 
 def _announcement(event: Planned, left: Left | None) -> str:

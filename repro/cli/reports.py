@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--ui-url", default=None, help="Address of `mlflow ui`, for links to the runs.")
 @click.option("--columns", default=None, help="Columns of the LaTeX tables, comma-separated.  [default: by --preset]")
 @click.option(
-    "--preset", type=click.Choice(["paper", "full"]), default="paper", show_default=True,
+    "--preset", type=options.Choice(["paper", "full"]), default="paper", show_default=True,
     help="LaTeX tables for one column of a paper, or with every column.",
 )  # fmt: skip
 @options.as_json

@@ -23,11 +23,20 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: 8 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+    """A length of time as people say it: 8 s, 1 min 32 s, 12 min, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def time_left(likely: float, most: float) -> str:
+    """The seconds that are left, and at most; once where both are said the same way."""
+    at_most = "" if duration(most) == duration(likely) else f", at most {duration(most)}"
+    return f"about {duration(likely)}{at_most}"
 
 
 def echo_line(text: str, *, err: bool = False) -> None:

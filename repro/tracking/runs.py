@@ -48,7 +48,8 @@ class Runs:
                 if error.error_code not in NO_SUCH_RUN:
                     raise
                 raise InputError(
-                    f"{shown(self.store.uri)} has no run {run_id!r}; give a run id from MLflow's UI, or its first digits"
+                    f"{shown(self.store.uri)} has no run {run_id!r}; give a run id or a key, or at least 4 digits"
+                    " that one begins with; `repro status` lists the keys"
                 ) from None
 
     def beginning(self, digits: str) -> list[str]:

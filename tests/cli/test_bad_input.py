@@ -37,7 +37,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["reproducibility", "--model", "vgg", *DIGITS], ["'vgg'", "alexnet", "squeezenet"]),
         (["experiment", "--study", "residuals", *DIGITS], ["did you mean 'residual'", "squeeze_ratio"]),
         (["experiment", "--study", "residual", "--variant", "residual_3", *DIGITS], ["residual_3", "residual_2_added"]),
-        (["experiment", "--study", "nowhere.yaml", *DIGITS], ["nowhere.yaml", "cannot be read"]),
+        (["experiment", "--study", "nowhere.yaml", *DIGITS], ["nowhere.yaml", "cannot be read", "give the path"]),
         (["ablation", "--dataset", "cifar"], ["'cifar'", "cifar10", "digits"]),
         (
             ["ablation", "--set", "model.squeze_ratio=0.5", *DIGITS],
@@ -68,7 +68,11 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["data", "--dataset", "mnits"], ["'mnits'", "cifar10", "digits", "did you mean 'mnist'"]),
         (["models", "--study", "ablations"], ["did you mean 'ablation'"]),
         (["sync", "nowhere"], ["nowhere", "no such folder"]),
-        (["experiment"], ["--study"]),
+        (["experiment"], ["--study", "(example: repro experiment --study residual"]),
+        (["verify"], ["RUN", "(example: repro verify 0f3c9a --epochs 2)"]),
+        (["archive"], ["OUT", "(example: repro archive"]),
+        (["ablation", "--models", "bst"], ["unknown --models 'bst'; did you mean 'best'?", "all, best, none"]),
+        (["compare", "--preset", "ful"], ["did you mean 'full'?"]),
     ],
 )
 def test_one_line_says_what_is_allowed(words: list[str], expected: list[str], capsys, tmp_path: Path) -> None:
@@ -84,6 +88,7 @@ def test_one_line_says_what_is_allowed(words: list[str], expected: list[str], ca
         ("study: [", "not valid YAML"),
         ("study: a\nstudy: b\n", "'study' stands twice"),
         ("just a sentence", "a.yaml"),
+        ("", "a.yaml: is empty (allowed: a group of settings); it needs study, title"),
         ("study: mine\ntitle: T\nquestion: Q\nvariants: {}\n", "variants"),
         (
             "study: mine\ntitle: T\nquestion: Q\nvariants: {v: {title: V, base: reproducibility/alexnet_bm}}\n",
@@ -96,6 +101,7 @@ def test_one_line_says_what_is_allowed(words: list[str], expected: list[str], ca
 def test_a_broken_study_of_ones_own(text: str, expected: str, capsys, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(text)
     assert expected in refused(["experiment", "--study", "a.yaml", *DIGITS], capsys)
+    assert "did you mean 'a.yaml'?" in refused(["experiment", "--study", "a.yml", *DIGITS], capsys)
 
 
 def test_data_that_is_not_there_names_what_to_do(capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +139,7 @@ def test_an_empty_store_and_a_file_that_is_none(capsys, tmp_path: Path) -> None:
     capsys.readouterr()
     assert "no sweep" in refused(["compare"], capsys)
     assert "a" * 32 in refused(["show", "a" * 32], capsys)
+    assert "a run id or a key" in refused(["show", "abc"], capsys)
     (tmp_path / "notes.txt").write_text("no database")
     assert "notes.txt" in refused(["compare", "--tracking-uri", "sqlite:///notes.txt"], capsys, code=1)
     with sqlite3.connect(tmp_path / "mlflow.db") as db:

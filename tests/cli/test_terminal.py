@@ -40,6 +40,7 @@ def test_a_sweep_takes_a_switch_without_a_value(repro, sweep_words, tmp_path) ->
     trained = repro(*sweep_words, "--variant", "narrow", "--offline")
     assert trained.returncode == 0, trained.stderr
     assert "1 row; 0 reused, 1 to train" in trained.stdout
+    assert "; publish with: repro sync" in trained.stdout
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -50,6 +51,15 @@ def test_counts_agree_with_their_nouns() -> None:
         "2 runs",
         "1,200 runs",
     ]
+
+
+def test_lengths_of_time_go_on_in_one_form_and_are_not_said_twice() -> None:
+    seconds = (8, 59.6, 82, 92, 599, 600, 3600, 12000)
+    assert [words.duration(one) for one in seconds] == [
+        "8 s", "1 min", "1 min 22 s", "1 min 32 s", "9 min 59 s", "10 min", "60 min", "3 h 20 min",
+    ]  # fmt: skip
+    assert words.time_left(700, 710) == "about 12 min"
+    assert words.time_left(30, 90) == "about 30 s, at most 1 min 30 s"
 
 
 def test_a_plan_of_one_run_is_said_in_the_singular(monkeypatch, tmp_path, capsys) -> None:
