@@ -131,11 +131,17 @@ def beside(writer: Callable[[], Writer], samples: Samples | None = None) -> Besi
         return found[-1].decode() if found else ""
 
     kept = artifact("journal.jsonl", weights)
-    digests: dict[str, str] = {}  # a run stands in several tables
+    digests: dict[str, str] = {}  # runs.csv and the claims ask for the same runs
+
+    def digest(run: RunRow) -> str:
+        if run.run_id not in digests:
+            digests[run.run_id] = kept(run) or ""
+        return digests[run.run_id]
+
     return Beside(
         artifact("architecture.json", architecture),
         artifact("confusion.csv", confusion),
         artifact("predictions.npz", predictions),
-        lambda run: digests.get(run.run_id) or digests.setdefault(run.run_id, kept(run) or ""),
+        digest,
         samples,
     )

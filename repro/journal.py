@@ -282,7 +282,7 @@ def readable(runs: Path) -> Iterator[Journal]:
     for folder in find(runs):
         try:
             known = read(folder)
-            if known is None or not known.spec:
+            if known is None or not known.spec:  # the spec is read here: it may be one that this version does not know
                 continue
         except ReproError:
             continue  # it is said where the journal is used

@@ -65,9 +65,8 @@ class Estimate:
         self._workers = workers
         self._running: dict[str, _Running] = {}
         self._work: dict[str, int] = {}  # model -> multiply-adds of an image
-        self._seconds: dict[
-            tuple[str, str], list[tuple[str, float]]
-        ] = {}  # family -> model and seconds of an epoch, of each run
+        # family -> model and seconds of an epoch, of each run
+        self._seconds: dict[tuple[str, str], list[tuple[str, float]]] = {}
         self._epochs: dict[tuple[int, int], list[int]] = {}
         declared = built.known() or {}
         for run in planned:

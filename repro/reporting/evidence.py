@@ -73,7 +73,8 @@ def runs_frame(tables: Sequence[Table], ui_url: str | None = None) -> pd.DataFra
     found: dict[str, dict[str, Any]] = {}
     for table, row in placed:
         for run in row.runs:
-            found.setdefault(run.record.run_id, _run(table.setting.id, row, run, ui_url))
+            if run.record.run_id not in found:
+                found[run.record.run_id] = _run(table.setting.id, row, run, ui_url)
     return pd.DataFrame(list(found.values()), columns=[*RUN_COLUMNS, "url", "dirty", "record"])
 
 
