@@ -132,7 +132,7 @@ def _bring(
     from repro.tracking.reap import gone
     from repro.tracking.writer import FORKED
 
-    runs = points = files = broken = passed = 0
+    runs = created = points = files = broken = passed = 0
     former = ""
     with_model = set()
     plans = [studies.restore(text, "sweep.json") for text in asked]
@@ -153,7 +153,8 @@ def _bring(
             done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
             if done.forked:
                 click.echo(f"{one}: {FORKED}{done.run_id}")
-            runs, points, files = runs + 1, points + done.points, files + done.files
+            runs, created = runs + 1, created + done.created
+            points, files = points + done.points, files + done.files
             former = ""
             if (one / logged.PROGRAM).is_file():
                 with_model.add(known.spec.key)
@@ -171,8 +172,9 @@ def _bring(
     lost = f", {counted(files, 'lost file')} restored" if files else ""
     added = 0 if contents is None else _add_sweeps(writer, plans, contents)
     brought = f", {counted(added, 'sweep')} added" if added else ""
-    brought += f"; {counted(passed, 'run')} skipped because `repro prune` removed them" if passed else ""
-    click.echo(f"{counted(runs, 'run')} up to date in the store, {counted(points, 'point')} added{lost}{brought}")
+    brought += f"; {counted(passed, 'run')} skipped, removed by `repro prune`" if passed else ""
+    new = f" ({created} new)" if created else ""
+    click.echo(f"{counted(runs, 'run')}{new} up to date in the store, {counted(points, 'point')} added{lost}{brought}")
     if broken:
         raise ReproError(f"{counted(broken, 'journal')} could not be published; see the lines above")
 
@@ -230,7 +232,7 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
         )
     total = f"{counted(len(chosen), 'run')}, {sum(sizes.values()) / 2**20:.2f} MiB"
     if not apply:
-        click.echo(f"{total}; nothing was removed; add --apply to remove them")
+        click.echo(f"{total}; nothing was removed; --apply removes")
         return
     click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
 

@@ -18,7 +18,19 @@ from rich.table import Table
 from repro.cli.words import WIDE, counted, duration, time_left
 from repro.execution.beat import Beat
 from repro.execution.estimate import Estimate, Left
-from repro.execution.events import Ended, Epoch, Event, Failed, Finished, Notice, Planned, Started, Step, Waiting
+from repro.execution.events import (
+    Ended,
+    Epoch,
+    Event,
+    Failed,
+    Finished,
+    Notice,
+    Planned,
+    Started,
+    Step,
+    Stopping,
+    Waiting,
+)
 from repro.execution.settings import Settings
 from repro.records import EpochRecord, RunResult
 from repro.studies import Plan, PlannedRun
@@ -99,6 +111,10 @@ class Progress:
                 self._say(f"{run.name}: being trained by another process; waiting for its result")
             case Notice(text):
                 self._say(text)
+            case Stopping():  # `mlflow run` writes its own lines into the table from now on
+                self.__exit__()
+                self._live = None
+                self._say("stopping")
             case Finished():
                 self.failed, self.unpublished = len(event.failed), event.unpublished
                 self._finished(event)

@@ -70,6 +70,8 @@ def compare(
     slugs = None if study == "all" else [_slug(name) for name in dict.fromkeys(listed(study))]
     if slugs == []:
         raise InputError("--study names no study (allowed: all, or studies of the store, comma-separated)")
+    if ui_url and not ui_url.startswith(("http://", "https://")):
+        raise InputError(f"--ui-url {ui_url!r}: is not an address (example: http://127.0.0.1:5000)")
     contents = reader.read(tracking_uri, curves=lambda found: join.keys(found, slugs))
     writer = cache(lambda: api.writer(tracking_uri))
     written = report.write(
@@ -78,7 +80,7 @@ def compare(
         claims.load(),
         studies=slugs,
         setting=setting,
-        ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else ui_url,
+        ui_url=link(ui_url or contents.uri) if (ui_url or contents.uri).startswith("http") else None,
         with_figures=figures,
         beside=api.beside(writer, _samples(contents, Path(data_dir)) if figures else None),
         columns=None if columns is None else listed(columns),

@@ -79,6 +79,11 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """A signal came: the runs in training are being stopped, within two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of the sweep."""
 
@@ -92,4 +97,4 @@ class Finished:
     """The sweep's result table in Markdown; "" where it was not tracked."""
 
 
-Event: TypeAlias = Planned | Started | Step | Epoch | Ended | Failed | Waiting | Notice | Finished
+Event: TypeAlias = Planned | Started | Step | Epoch | Ended | Failed | Waiting | Notice | Stopping | Finished

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from repro import journal
 from repro.errors import ReproError
 from repro.execution import beat, environment, folders, limits, plans, signals, submission
-from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Waiting
+from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Stopping, Waiting
 from repro.execution.executors import Executor
 from repro.execution.executors.local import Local
 from repro.execution.executors.slurm import Slurm
@@ -169,6 +169,7 @@ class _Sweep:
         while self.todo or self.active or self.waiting:
             yield from self._notices()
             if self.stopping and (self.todo or self.waiting or not all(one.ended for one in self.active)):
+                yield Stopping()
                 raise Interrupted(f"stopped; {_LEFT[self.executor.outlives]}")
             while self.todo and len(self.active) < self.room:
                 yield from self._start()

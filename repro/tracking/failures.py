@@ -28,7 +28,7 @@ def errors(uri: str) -> Iterator[None]:
     except ReproError:
         raise
     except (OSError, sqlite3.Error, ImportError) as error:  # an import: the driver of another database
-        raise TrackingError(f"{shown(uri)}: {hidden(uri, _line(error))}") from None
+        raise TrackingError(f"{shown(uri)}: {hidden(uri, _line(error))}{_remedy(error)}") from None
     except ValueError as error:
         if " for MLFLOW_" not in str(error):
             raise
@@ -37,6 +37,15 @@ def errors(uri: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise  # a mistake of ours, not of the store
         raise TrackingError(_explained(uri, error)) from None
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a driver that is missing or a sqlite file that is damaged; "" for any other error."""
+    if isinstance(error, ModuleNotFoundError):
+        return "; install the database's driver, or name another store (MLFLOW_TRACKING_URI)"
+    if not re.search("malformed|not a database", str(error)):
+        return ""
+    return "; put back a copy, or move it away: `repro sync` makes it anew from the journals"
 
 
 def _line(error: Exception) -> str:
@@ -68,4 +77,4 @@ def _explained(uri: str, error: Exception) -> str:
             f"{uri}: its schema {found} is not that of the installed mlflow;"
             f" back it up and run `mlflow db upgrade {uri}`, or install the newer mlflow that wrote it"
         )
-    return f"{uri}: {line}"
+    return f"{uri}: {line}{_remedy(error)}"

@@ -9,12 +9,14 @@ is opened, not before (it takes a second).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -34,6 +36,10 @@ EXPERIMENT = "squeezenet-repro"
 """The experiment of runs for which no other is named."""
 PROBE_SECONDS = 8
 """How long a tracking server may take to answer at all."""
+_SCHEMES = {"http", "https", "postgresql", "mysql", "mssql"}
+"""What a URI may begin with beside sqlite:/// and databricks; plugins of MLflow add theirs."""
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""What is wrong with a path and not with the disk."""
 
 _EXPERIMENT_TAGS = {
     "mlflow.note.content": "Variants of a published comparison of SqueezeNet and AlexNet, trained by `repro`: a parent run"
@@ -149,7 +155,9 @@ def resolve(uri: str | None) -> str:
     scheme, separator, _ = given.partition("://")
     if scheme == "databricks":
         return given  # with or without a profile's name; MLflow says what is not configured
-    if not separator or scheme in {"file", "sqlite"}:
+    if not separator or not (
+        scheme.partition("+")[0] in _SCHEMES or metadata.entry_points(group="mlflow.tracking_store", name=scheme)
+    ):
         raise InputError(
             f"tracking URI {shown(given)!r} is not a store that MLflow keeps runs in"
             " (examples: sqlite:///mlflow.db or http://127.0.0.1:5000)"
@@ -219,7 +227,8 @@ def _prepared(database: Path, uri: str) -> Iterator[None]:
                 with contextlib.suppress(OSError):  # MLflow makes an empty folder of the name with its codes
                     os.removedirs(unread)
     except OSError as error:
-        raise TrackingError(
+        kind = InputError if error.errno in _NOT_WRITABLE else TrackingError
+        raise kind(
             f"{uri}: cannot be written ({error.strerror}); name a store in a folder that can (MLFLOW_TRACKING_URI)"
         ) from None
 
@@ -247,7 +256,8 @@ def _check(database: Path) -> None:
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             raise TrackingError(f"{database}: another program has been writing to it; try again") from None
-        raise TrackingError(f"{database}: {error}; move it away, or name another store (MLFLOW_TRACKING_URI)") from None
+        with errors(str(database)):
+            raise
 
 
 def _tables() -> set[str]:

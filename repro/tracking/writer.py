@@ -47,6 +47,8 @@ class Published:
     """Files that the store had lost."""
     forked: bool = False
     """Whether it made a run of its own for a copy of a journal that has gone on apart from the other."""
+    created: bool = False
+    """Whether the store had no run of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Writer(Sweeps):
             remembered = self._journals.pop(known.starts[-1], None)
             before = remembered or self._find(known)
             forked = before is not None and not before.run_id
+            created = before is None or forked
             if before is None or forked:
                 before = self._create(known, parent, before.fork if before is not None else {})
             after, files = before, 0
@@ -116,9 +119,8 @@ class Writer(Sweeps):
                 after = self._publish(known, before, parent, state, message)
             self._journals[known.starts[-1]] = after
         points = len(EPOCH_METRICS) * (after.epochs - before.epochs)
-        return Published(
-            after.run_id, points + (len(RESULT_METRICS) + 1) * (after.result - before.result), files, forked
-        )
+        points += (len(RESULT_METRICS) + 1) * (after.result - before.result)
+        return Published(after.run_id, points, files, forked, created)
 
     def status(self, journal: Journal) -> str | None:
         """The status of a journal's run as this writer left it; None for one that it has not published."""

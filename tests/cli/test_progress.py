@@ -11,7 +11,7 @@ from rich.console import Console
 from repro import studies
 from repro.cli.progress import Progress, shortened
 from repro.execution.beat import Beat
-from repro.execution.events import Epoch, Failed, Planned, Started, Step
+from repro.execution.events import Epoch, Failed, Planned, Started, Step, Stopping
 from repro.execution.settings import Settings
 from repro.records import EpochRecord
 
@@ -65,6 +65,19 @@ def test_nothing_is_left_on_the_terminal(plan, tmp_path, monkeypatch) -> None:
     progress.show(Failed(plan.runs[4], "killed", again=False))
     progress.show(Failed(plan.runs[1], "killed", again=False))
     assert isinstance(progress._table(), str), "no header without a run below it"
+
+
+def test_a_signal_takes_the_table_away_before_anything_else_is_written(plan, tmp_path, monkeypatch, capsys) -> None:
+    progress, out = shown(plan, tmp_path, monkeypatch, 80)
+    with progress:
+        progress.show(Step(plan.runs[4], Beat(10, 500, 1000, 1.1111, 2233.3)))
+        progress._live.refresh()
+        progress.show(Stopping())
+        table = out.getvalue()
+        assert capsys.readouterr().out == "stopping\n"
+        progress.show(Failed(plan.runs[1], "killed", again=False))
+    assert out.getvalue() == table, "nothing is drawn any more"
+    assert table.count("\x1b[2K") >= table[table.rindex("this epoch") :].count("\n"), "each of its lines is deleted"
 
 
 def test_a_long_name_keeps_its_beginning_and_its_seed() -> None:

@@ -163,6 +163,8 @@ def test_a_store_written_by_another_version_is_passed_over_in_a_line(compare: Co
         (["--setting", "nowhere"], "unknown setting 'nowhere'"),
         (["--out", "mlflow.db"], "choose another folder with --out"),
         (["--tracking-uri", "sqlite:///none.db"], "no such file"),
+        (["--tracking-uri", "foo://bar"], "is not a store"),
+        (["--ui-url", "127.0.0.1:5000"], "is not an address (example: http://127.0.0.1:5000)"),
     ],
 )
 def test_bad_input_is_one_line(compare: Compare, words: list[str], says: str) -> None:

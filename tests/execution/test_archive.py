@@ -45,7 +45,7 @@ def test_an_archive_makes_the_same_report_in_another_store(repro, sweep_words, t
     for sweeps in (1, 0):
         synced = repro("sync", "runs.zip", *other)
         assert synced.returncode == 0, synced.stderr
-        assert "2 runs up to date in the store" in synced.stdout
+        assert f"2 runs{' (2 new)' * sweeps} up to date in the store" in synced.stdout
         assert ("1 sweep added" in synced.stdout) == (sweeps == 1)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mlflow.db").write_bytes((tmp_path / "other.db").read_bytes())

@@ -24,7 +24,7 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     folder = next(one for one in journal.find(tmp_path / "runs") if journal.read(one).attempts[0].variant == "wide")
     asked = repro("prune", folder.name[:6])
     assert asked.returncode == 0, asked.stderr
-    assert "nothing was removed; add --apply to remove them" in asked.stdout
+    assert "nothing was removed; --apply removes" in asked.stdout
     assert folder.exists()
     assert active(tmp_path) == 3
     done = repro("prune", folder.name[:6], "--apply")
@@ -35,7 +35,7 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     again = repro("sync", "all.zip")
     assert again.returncode == 0, again.stderr
     assert "1 run up to date in the store" in again.stdout
-    assert "1 run skipped because `repro prune` removed them" in again.stdout
+    assert "1 run skipped, removed by `repro prune`" in again.stdout
     assert active(tmp_path) == 2
     assert "1 reused, 1 to train" in repro(*sweep_words).stdout
     assert active(tmp_path) == 4, "the run, trained anew, and the second sweep"

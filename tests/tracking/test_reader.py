@@ -216,7 +216,7 @@ def test_nothing_there(here, fresh) -> None:
         read()
     assert not (here / "mlflow.db").exists()
     (here / "text.db").write_text("not a database at all, whatever its name says; and long enough" * 20)
-    with pytest.raises(TrackingError, match=r"text\.db: file is not a database"):
+    with pytest.raises(TrackingError, match=r"text\.db: file is not a database; .* move it away: `repro sync`"):
         read("sqlite:///text.db")
     contents = read(fresh().uri, curves=True)
     assert (contents.sweeps, contents.runs, contents.notes) == ((), (), ())

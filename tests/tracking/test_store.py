@@ -145,7 +145,7 @@ def test_not_a_store(here: Path, uri: str) -> None:
 
 def test_not_a_database(here: Path) -> None:
     (here / "mlflow.db").write_text("something else entirely, and long enough to hold a header\n" * 10)
-    with pytest.raises(TrackingError, match="not a database; move it away"):
+    with pytest.raises(TrackingError, match="not a database; put back a copy, or move it away: `repro sync`"):
         connect()
 
 
@@ -162,7 +162,7 @@ def test_cut_database(here: Path) -> None:
 @pytest.mark.parametrize("name", ["/proc/no/where/mlflow.db", "/proc/mlflow.db", "folder"])
 def test_cannot_be_written(here: Path, name: str) -> None:
     (here / "folder").mkdir()
-    with pytest.raises(TrackingError, match=r"cannot be written .*; name a store"):
+    with pytest.raises(InputError, match=r"cannot be written .*; name a store"):
         connect(f"sqlite:///{name}")
 
 
@@ -299,7 +299,11 @@ def test_whatever_sqlite_makes_of_a_deleted_store_is_said_as_that(here: Path) ->
 
 
 def test_driver_that_is_not_installed(here: Path) -> None:
-    with pytest.raises(TrackingError, match=r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'$"):
+    line = r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'; install the database's driver"
+    with pytest.raises(TrackingError, match=line):
+        TrackingError,
+        match=r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'; install the database's driver",
+    ):
         connect("mysql://me:secret@nowhere/runs")
 
 
