@@ -301,9 +301,6 @@ def test_whatever_sqlite_makes_of_a_deleted_store_is_said_as_that(here: Path) ->
 def test_driver_that_is_not_installed(here: Path) -> None:
     line = r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'; install the database's driver"
     with pytest.raises(TrackingError, match=line):
-        TrackingError,
-        match=r"^mysql://me:\*\*\*@nowhere/runs: No module named 'MySQLdb'; install the database's driver",
-    ):
         connect("mysql://me:secret@nowhere/runs")
 
 
