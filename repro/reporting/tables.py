@@ -108,10 +108,9 @@ def _mean(values: Any) -> float | None:
 
 def _changed(table: Table, row: Row) -> str:
     """What differs from its kind of network by default and from the reference's optimizer, the table's setting left out."""
-    reference = table.setting.row(REFERENCE)
+    reference = (table.setting.row(REFERENCE) if table.printed else table.base(row)) or table.rows[0]
     usual = flatten(RunSpec(model=row.spec.model.usual())) | dict(table.setting.values)
-    declared = flatten(reference.spec) if reference else {}
-    usual |= {name: value for name, value in declared.items() if name.startswith("optimizer.")}
+    usual |= {name: value for name, value in flatten(reference.spec).items() if name.startswith("optimizer.")}
     told = []
     for name, value in flatten(row.spec).items():
         group, _, setting = name.partition(".")
