@@ -260,5 +260,5 @@ class TestSync:
         first, *others = sorted(made, key=lambda run: run.key)
         (first.folder / "lock").mkdir()
         code, said = self.sync(place)
-        assert code == 1 and f"runs/{first.key}: " in said and "2 runs up to date" in said
+        assert code == 1 and f"runs/{first.key}: " in said and "2 runs (2 new) up to date" in said
         assert {self.status(place, run) for run in others} == {"FINISHED"}
