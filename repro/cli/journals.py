@@ -232,7 +232,7 @@ def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, trackin
         )
     total = f"{counted(len(chosen), 'run')}, {sum(sizes.values()) / 2**20:.2f} MiB"
     if not apply:
-        click.echo(f"{total}; nothing was removed; --apply removes")
+        click.echo(f"{total}; nothing was removed without --apply")
         return
     click.echo(f"{total} removed, {counted(deleted, 'run')} deleted in the store")
 
