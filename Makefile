@@ -3,8 +3,8 @@
 #             apt-get install slurm-wlm munge postgresql, and are skipped with that reason elsewhere
 # make        lint, types, docs and tests: what CI runs
 # make docs   rewrite what is generated in the README and docs/
-# make results  train what is missing on CIFAR-10 (days on a CPU; may be stopped and repeated), then make publish
-# make publish  rewrite results/ from the finished runs in $(RUNS)
+# make results  train what results/ lacks on CIFAR-10 (days on a CPU; may be stopped and repeated), then make publish
+# make publish  add the finished runs in $(RUNS) to results/runs.zip and rewrite results/ from it
 # make screenshots  the pictures in docs/images, of what make demo has left; needs Chromium
 # make bench  measure against the usual loop and Lightning
 
@@ -57,7 +57,8 @@ RUNS ?= runs
 DATA ?= data
 
 results: setup
-	$(BIN)/repro paper --offline --runs-dir $(RUNS) --data-dir $(DATA)
+	$(BIN)/repro sync results/runs.zip --models none --runs-dir $(RUNS)
+	$(BIN)/repro paper --runs-dir $(RUNS) --data-dir $(DATA)
 	$(MAKE) publish
 
 publish: setup

@@ -64,19 +64,21 @@ def status(runs_dir: str, as_json: bool) -> None:
 def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.
 
-    It contains each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
+    If the file exists, the runs are added to it: runs in it that are not in --runs-dir stay, unless they were pruned
+    there. It contains each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
     every file. `repro sync out.zip` verifies it and imports it into a store.
 
     \b
     repro archive results/runs.zip
     """
     from repro.execution import archive, plans
+    from repro.execution.prune import marks
 
-    asked = plans.kept(Path(runs_dir))
-    count = archive.write(Path(out), Path(runs_dir), asked)
+    runs = Path(runs_dir)
+    count, asked = archive.write(Path(out), runs, plans.kept(runs), marks(runs))
     size = Path(out).stat().st_size / 2**20
     click.echo(
-        f"{out}: {counted(count, 'run')} and the plans of {counted(len(asked), 'sweep')},"
+        f"{out}: {counted(count, 'run')} and the plans of {counted(asked, 'sweep')},"
         f" {size:.2f} MiB; `repro sync {out}` imports it"
     )
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -28,26 +29,38 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error)
 
 
-def write(out: Path, runs: Path, asked: Collection[str]) -> int:
+def write(out: Path, runs: Path, asked: Collection[str], pruned: Collection[str] = ()) -> tuple[int, int]:
     """Writes an archive of the finished runs below `runs` and of sweeps' plans, `asked` (as `studies.dump` writes them).
 
+    What the file holds already stays in it, so that another machine can add to it: a run of the same name below `runs`
+    replaces the archived one, and a run is dropped if the id of its journal is among `pruned`.
+
     Returns:
-        How many runs it holds.
+        How many runs and how many plans it holds.
 
     Raises:
-        InputError: there is no finished run, or another file has that name.
+        InputError: there is no finished run, another file has that name, or the archive is damaged.
     """
     if out.exists() and not _ours(out):
         raise InputError(f"{out}: exists and is not an archive of runs; choose another name, or move it away")
-    finished = [folder for folder in journal.find(runs) if folders.ended(folder)]
-    if not finished:
-        raise InputError(f"{runs}: has no finished run to archive; give the folder of the journals with --runs-dir")
-    files = {
-        f"runs/{folder.name}/{name}": (folder / name).read_bytes()
-        for folder in finished
-        for name in RUN_ARTIFACTS
-        if Path(name).suffix in _KEPT and (folder / name).is_file()
-    }
+    finished = {folder.name: folder for folder in journal.find(runs) if folders.ended(folder)}
+    with tempfile.TemporaryDirectory(prefix="repro-archive-") as folder:
+        before = Path(folder)
+        archived = unpack(out, before) if out.exists() else []
+        asked = [*(plan for plan in archived if plan not in asked), *asked]
+        finished = {
+            folder.name: folder
+            for folder in journal.find(before / "runs")
+            if (known := journal.read(folder)) is not None and known.id not in pruned
+        } | finished
+        if not finished:
+            raise InputError(f"{runs}: has no finished run to archive; give the folder of the journals with --runs-dir")
+        files = {
+            f"runs/{run}/{name}": (folder / name).read_bytes()
+            for run, folder in finished.items()
+            for name in RUN_ARTIFACTS
+            if Path(name).suffix in _KEPT and (folder / name).is_file()
+        }
     files |= {f"{plans.FOLDER}/{number:04d}.json": plan.encode() for number, plan in enumerate(asked)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     files[DIGESTS] = json.dumps(digests, indent=1).encode()
@@ -56,11 +69,11 @@ def write(out: Path, runs: Path, asked: Collection[str]) -> int:
         for name, content in sorted(files.items()):
             archive.writestr(zipfile.ZipInfo(name, _TIME), content, zipfile.ZIP_DEFLATED)
     disk.write(out, buffer.getvalue())
-    return len(finished)
+    return len(finished), len(asked)
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file is an archive of runs, which the next one may replace."""
+    """Whether a file is an archive of runs, which another call may add to."""
     with contextlib.suppress(*_DAMAGED), zipfile.ZipFile(path) as opened:
         return DIGESTS in opened.namelist()
     return False
@@ -84,12 +97,10 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     if not isinstance(digests, dict) or found != digests:
         told = digests if isinstance(digests, dict) else {}
         wrong = next((name for name in sorted({*told, *found}) if found.get(name) != told.get(name)), DIGESTS)
-        raise InputError(
-            f"{archive}: {wrong} differs from what was archived; nothing was imported, get the archive again"
-        )
+        raise InputError(f"{archive}: {wrong} differs from what was archived; get the archive again")
     for name, content in files.items():
         if not _MEMBER.fullmatch(name):
-            raise InputError(f"{archive}: {name!r} does not belong in an archive of runs; nothing was imported")
+            raise InputError(f"{archive}: {name!r} does not belong in an archive of runs")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return [content.decode() for name, content in sorted(files.items()) if name.startswith(f"{plans.FOLDER}/")]

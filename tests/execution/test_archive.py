@@ -85,7 +85,7 @@ def test_a_plan_counts_once_a_run_of_it_is_finished(tmp_path: Path) -> None:
 
 
 def test_an_archive_holds_what_is_finished_as_it_was(finished: Path, tmp_path: Path) -> None:
-    assert archive.write(tmp_path / "out.zip", finished, ["first", "second"]) == 1
+    assert archive.write(tmp_path / "out.zip", finished, ["first", "second"]) == (1, 2)
     assert archive.unpack(tmp_path / "out.zip", tmp_path / "there") == ["first", "second"]
     assert [folder.name for folder in journal.find(tmp_path / "there" / "runs")] == ["a" * 16]
     assert (tmp_path / "there" / "runs" / ("a" * 16) / journal.NAME).read_bytes() == (
@@ -115,10 +115,20 @@ def test_what_is_no_archive_of_runs_is_never_overwritten(finished: Path, tmp_pat
     assert out.is_dir() if content is None else out.read_bytes() == before
 
 
-def test_an_archive_is_written_again_in_place(finished: Path, tmp_path: Path) -> None:
-    archive.write(tmp_path / "out.zip", finished, ["first"])
-    archive.write(tmp_path / "out.zip", finished, ["second"])
-    assert archive.unpack(tmp_path / "out.zip", tmp_path / "there") == ["second"]
+def test_an_archive_is_continued_by_another_machine(finished: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out.zip", tmp_path / "other"
+    archive.write(out, finished, ["first", "second"])
+    other.mkdir()
+    write(other / ("c" * 16), attempt(name="c" * 32), epoch(1), RESULT)
+    assert archive.write(out, other, ["third", "first"]) == (2, 3)
+    assert archive.unpack(out, tmp_path / "there") == ["second", "third", "first"]
+    assert [folder.name[0] for folder in journal.find(tmp_path / "there" / "runs")] == ["a", "c"]
+    before = out.read_bytes()
+    assert archive.write(out, other, ["third", "first"]) == (2, 3)
+    assert out.read_bytes() == before
+    gone = journal.read(finished / ("a" * 16))
+    assert gone is not None
+    assert archive.write(out, other, [], pruned={gone.id}) == (1, 3)
 
 
 def changed(path: Path, change) -> None:
