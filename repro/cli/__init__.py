@@ -151,4 +151,18 @@ def _example(error: click.ClickException) -> str:
 
 def _fail(message: str, code: int) -> int:
     echo_line(f"repro: {message}", err=True)
+    if code == 2 and "MLFLOW_RUN_ID" in os.environ:
+        _name_refused(message)
     return code
+
+
+def _name_refused(message: str) -> None:
+    """Under `mlflow run`, the run that MLflow has made for a refused command says so, where the store can be reached."""
+    from repro import api
+    from repro.tracking.names import Tag
+
+    with contextlib.suppress(ReproError, OSError):
+        writer = api.writer(None)
+        run_id = writer.attached()
+        if run_id is not None and Tag.KIND not in writer.run(run_id).tags:
+            writer.describe(run_id, message, f"{next(iter(sys.argv[1:]), 'repro')} (refused)")

@@ -50,6 +50,7 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
     known = reference is not None and (reference.runs or table.printed)
     whole = reference.size or reference.published.size if reference is not None and known else None
     flat = flatten(row.spec)
+    said = row.note if paper == row.published else ""  # it explains the published numbers, which are not shown
     at_most = paper.accuracy is None and paper.accuracy_at_most is not None
     return {
         "study": row.study,
@@ -88,7 +89,7 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "outcome": outcome(row),
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
-        "notes": [note for note in (row.note, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
+        "notes": [note for note in (said, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
         "verdicts": [
             f"{row.title}, {where}: {one.verdict}; {one.why}"
             for where, one in _judged(found)

@@ -186,3 +186,16 @@ def test_a_project_from_git_leaves_nothing_in_its_temporary_clone(
         assert f"runs, data and reports are kept in {home}" in done.stderr
     assert {path.name for path in home.iterdir()} >= {"runs", "data", "mlflow.db", "mlruns"}
     assert not [path for name in ("runs", "data", "mlflow.db") for path in temporary.glob(f"tmp*/{name}")]
+
+
+def test_the_run_of_a_refused_command_says_what_was_refused(clone: Path, linked: dict[str, str]) -> None:
+    words = [MLFLOW, "run", ".", "-e", "ablation", *given("fire=removd")]
+    done = subprocess.run(words, cwd=clone, env=linked, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode != 0
+    told = rows(
+        clone,
+        "SELECT status, value FROM runs JOIN tags USING (run_uuid)"
+        " WHERE name = 'ablation (refused)' AND key = 'mlflow.note.content'",
+    )
+    assert [status for status, _ in told] == ["FAILED"]
+    assert "removed" in told[0][1], "the description is the message"

@@ -158,6 +158,7 @@ def test_published_numbers_stand_beside_rows_of_the_published_setting_alone(stor
     assert frame[published].isna().all(axis=None)
     assert set(frame["verdict"]) == set(frame["size_verdict"]) == {""}
     assert set(frame["precision"]) == {"bf16"}
+    assert "published" not in str(list(frame["notes"])), "nor what is said of them"
 
 
 def test_one_seed_has_no_interval_no_deviation_and_no_p(store):
