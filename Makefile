@@ -32,7 +32,7 @@ demo: setup
 	@echo "Tables and curves: open report/index.html"
 	@echo "Runs: start $(BIN)/mlflow ui and open"
 	@echo "http://127.0.0.1:5000/#/experiments/0/runs?workflowType=machine_learning"
-	@echo "Next, Table 1 on CIFAR-10: $(BIN)/mlflow run . -e reproducibility"
+	@echo "Next, Table 1 on CIFAR-10 (hours; its first line says how many): $(BIN)/mlflow run . -e reproducibility"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
