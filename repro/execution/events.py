@@ -80,7 +80,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """A signal came: the runs in training are being stopped, within two seconds."""
+    """A signal came: the runs in training are being stopped, which takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)

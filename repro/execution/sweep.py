@@ -36,8 +36,8 @@ _LEFT = {
     True: "its jobs continue; rerun the same command to follow them",
 }
 _POLL_SECONDS = 0.05
-_CHECKPOINT_SECONDS = 1.2  # what a stopped worker may take to write its checkpoint
-_STOP_SECONDS = 1.3  # until the sweep is at its end: with the interpreter's own, two on a busy machine
+_CHECKPOINT_SECONDS = 6.0  # what a stopped worker may take to write its checkpoint; containers are killed after ten
+_STOP_SECONDS = 2.0  # what the store is given of it, and at least half of that once all workers have ended
 
 
 class Interrupted(ReproError):
@@ -121,8 +121,12 @@ class _Sweep:
                     self.publisher.start()
                 yield from self._train()
                 yield from self._finish()
-            except BaseException:  # whatever it is, nothing is left training
-                self._stop()
+            except BaseException as error:  # whatever it is, nothing is left training
+                late = ", ".join(run.name for run in self._stop())
+                if isinstance(error, Interrupted) and late:
+                    raise Interrupted(
+                        f"{error}, from their last checkpoints; no new one was written in time for {late}"
+                    ) from None
                 raise
 
     def _look(self) -> dict[str, str]:
@@ -285,22 +289,27 @@ class _Sweep:
             self.publisher.note(self._folder(run))
         return Ended(run, result)
 
-    def _stop(self) -> None:
-        """Ends all workers, within two seconds, and marks their runs KILLED; jobs that outlive the sweep go on."""
+    def _stop(self) -> list[PlannedRun]:
+        """Ends all workers and marks their runs KILLED; jobs that outlive the sweep go on.
+
+        Returns:
+            The runs whose workers did not end in time for a checkpoint.
+        """
         began = time.monotonic()
         ends = [] if self.executor.outlives else self.active
         for active in ends:
             active.handle.stop()
-        while any(active.handle.exit() is None for active in ends):
-            if time.monotonic() > began + _CHECKPOINT_SECONDS:
-                break  # its former checkpoint stands
+        while (late := [active.run for active in ends if active.handle.exit() is None]) and (
+            time.monotonic() < began + _CHECKPOINT_SECONDS
+        ):
             time.sleep(0.01)
         for active in ends:
             active.handle.kill()
             if self.publisher is not None and not journal.held(active.folder):  # else another sweep trains it
                 self.publisher.note(active.folder, "killed")
         if self.publisher is not None:
-            self.publisher.close("KILLED", began + _STOP_SECONDS - time.monotonic())
+            self.publisher.close("KILLED", max(_STOP_SECONDS / 2, began + _STOP_SECONDS - time.monotonic()))
+        return late
 
     def _finish(self) -> Iterator[Event]:
         parent, unpublished, table = None, 0, ""
