@@ -215,12 +215,13 @@ def _told(left: Left) -> str:
 
 def _announcement(event: Planned, left: Left | None) -> str:
     """What the sweep will do, how long that takes and how to make it shorter."""
-    text = f"{event.name}: {counted(event.rows, 'row')}; {len(event.reused)} reused, {len(event.trains)} to train"
+    text = f"{event.name}: {counted(event.rows, 'row')}, {counted(len(event.reused) + len(event.trains), 'run')};"
+    text += f" {len(event.reused)} reused, {len(event.trains)} to train"
     if not event.trains:
         return text
     text += f", {event.workers} concurrent" if event.workers > 1 else ", one at a time"
     if left is None:
-        text += "; no earlier run on this machine to estimate the time from"
+        text += "; no comparable earlier run to estimate the time from"
     else:
         text += f"; {_told(left).rstrip(',')}, estimated from earlier runs"
     epochs, seeds = event.trains[0].spec.training.epochs, {run.seed for run in event.trains}

@@ -63,6 +63,7 @@ def compare(
     from repro import api
     from repro.execution import environment
     from repro.reporting import claims, join, report
+    from repro.reporting.tables import VERDICT
     from repro.tracking import reader
     from repro.tracking.credentials import link
     from repro.tracking.names import Tag
@@ -92,6 +93,9 @@ def compare(
         echo_json({"summary": written.summary, "index": str(written.index), "files": files})
     elif sys.stdout.isatty():
         _show(written.answer.headline, written.answer.why, written.sheets)
+        judged = any((sheet.frame["verdict"] != "").any() for sheet in written.sheets)
+        counts = [f"{name}: {value}" for name, value in written.facts.items() if name not in {"Data", "Commit"}]
+        click.echo("\n".join([*([VERDICT] if judged else []), *written.claims, *counts, ""]))
     else:
         click.echo(written.summary)
     if not as_json:

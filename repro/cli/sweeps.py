@@ -142,7 +142,8 @@ def plan(
     for line in lines:
         echo_line(line)
     left = len(wanted.unique) - len(finished)
-    rows_and_runs = f"{counted(len(wanted.runs), 'row')}, {counted(len(wanted.unique), 'run')}"
+    variants = {(run.study, run.variant) for run in wanted.runs}
+    rows_and_runs = f"{counted(len(variants), 'row')}, {counted(len(wanted.unique), 'run')}"
     click.echo(f"{rows_and_runs}, {left} still to be trained")
 
 

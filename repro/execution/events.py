@@ -18,7 +18,7 @@ class Planned:
     trains: tuple[PlannedRun, ...]
     reused: tuple[PlannedRun, ...]
     rows: int
-    """Rows of the plan; several may rest on one run."""
+    """Variants of the plan, each with a run per seed; several may rest on the same runs."""
     workers: int
 
 

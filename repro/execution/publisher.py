@@ -16,7 +16,7 @@ from repro.errors import ReproError, one_line
 from repro.records import Environment
 from repro.rows import RunRow
 from repro.studies import Plan
-from repro.tracking import models, reader, system
+from repro.tracking import models, notes, reader, system
 from repro.tracking.failures import TrackingError
 from repro.tracking.store import DEFAULT_URI, resolve
 from repro.tracking.sweeps import Status
@@ -184,13 +184,19 @@ class Publisher:
         rows = reader.read(self._writer.store.uri, plans=False).runs
         for line in models.ship(self._writer, rows, {run.key for run in self._plan.runs}, self._runs, self._models):
             self._say(line)
-        self.table = conclude(self._writer, self._plan, self.parent, status, rows)
+        self.table = conclude(self._writer, self._plan, self.parent, status, rows, self._reused)
 
 
-def conclude(writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequence[RunRow]) -> str:
-    """Ends a sweep in the store, whose finished runs are `rows`, with its table in Markdown, which it returns."""
+def conclude(
+    writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequence[RunRow], reused: Collection[str] = ()
+) -> str:
+    """Ends a sweep in the store, whose finished runs are `rows`, with its table in Markdown, which it returns.
+
+    Its description is the table and links to the runs with `reused` keys, which are children of other sweeps.
+    """
     from repro.reporting.report import swept  # pandas takes a second, which a sweep's start need not wait for
 
     table, figures, metrics = swept(plan, rows)
-    writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, table, metrics)
+    description = table + notes.of_reused(plan, [row for row in rows if row.key in reused])
+    writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, description, metrics)
     return table

@@ -109,7 +109,7 @@ class _Sweep:
                     name=self.plan.name,
                     trains=tuple(self.todo),
                     reused=tuple(run for run in self.plan.unique if run.key not in left),
-                    rows=len(self.plan.runs),
+                    rows=len({(run.study, run.variant) for run in self.plan.runs}),
                     workers=min(self.executor.slots, max(1, len(self.todo))),
                 )
                 yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)

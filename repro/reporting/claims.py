@@ -176,7 +176,8 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Esti
         shown = sorted((one for one in steps if one.against < TAIL), key=lambda one: one.against)
     else:
         shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
-    told = "; ".join(one.why for one in shown[:2]) + (f"; and {len(shown) - 2} more" if len(shown) > 2 else "")
+    reasons = list(dict.fromkeys(one.why for one in shown))
+    told = "; ".join(reasons[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
     return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0].found
 
 
@@ -293,7 +294,7 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
         why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
     why += f"; n = {len(best.runs)}."
     if reference is not None and not reference.runs:
-        why += f" There is no finished run of {reference.title} to compare with."
+        why += f" {reference.title}, with which it would be compared, has no finished run in this setting."
     printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
     side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
     told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
@@ -316,9 +317,10 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        rehearsal, unclear = lead.study.study == "demo", "" if clear else f"; {seeds} cannot tell which is better"
-        headline = "A rehearsal: " * rehearsal + told.rpartition(" (")[0] + where + unclear
-        return Answer(headline, why[0])
+        signed = f"{found.estimate:+.1f}".replace("-", "−")
+        which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
+        headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
+        return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
     against = [(found, "our AlexNet on test")]
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:

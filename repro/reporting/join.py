@@ -60,6 +60,7 @@ class Setting:
         told = [
             words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value) for name, value in others
         ]
+        told = ["at most 1 epoch" if text == "at most 1 epochs" else text for text in told]
         return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (
             f" with {', '.join(told)}" if told else ""
         )

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SUMMARY_LIMIT = 8_000
 """Characters that MLflow keeps of a run's description."""
+FEW = 5
+"""More undecided claims than these are only counted in a summary."""
 Preset: TypeAlias = Literal["paper", "full"]
 Pair: TypeAlias = tuple[Table, pd.DataFrame]
 """A table with its frame."""
@@ -49,6 +51,10 @@ class Written:
     """Markdown of at most `SUMMARY_LIMIT` characters."""
     sheets: tuple[Sheet, ...]
     """The tables of the studies."""
+    facts: Mapping[str, str]
+    """Counts of claims and runs, data and commits."""
+    claims: tuple[str, ...]
+    """A line each: the decided claims, and the others where they are few."""
 
 
 def write(
@@ -130,7 +136,9 @@ def write(
     overview = [one for section in sections if section.slug == "overview" for one in section.first]
     files["report.md"] = _markdown(over, answer, facts, brief, judged, overview)
     paths = folder.place(out, files, drawn)
-    return Written(out / "index.html", paths, answer, _summary(answer, facts, brief), tuple(brief))
+    lines = _lines(judged)
+    summary = _summary(answer, facts, lines, brief)
+    return Written(out / "index.html", paths, answer, summary, tuple(brief), facts, lines)
 
 
 def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_figures: bool) -> Iterator[Section]:
@@ -178,6 +186,13 @@ def _counted(judged: Sequence[Judged]) -> str:
     return ", ".join(f"{numbers[word]} {word}" for word in DECISIONS if numbers[word])
 
 
+def _lines(judged: Sequence[Judged]) -> tuple[str, ...]:
+    """What became of each claim, decided ones first; of many undecided ones none."""
+    few = sum(one.verdict == "undecided" for one in judged) <= FEW
+    told = sorted(judged, key=lambda one: DECISIONS.index(one.verdict))
+    return tuple(f"{one.verdict}: {one.says}" for one in told if few or one.verdict != "undecided")
+
+
 def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], dict[str, float]]:
     """What a sweep came to: its studies' rows with those of `runs` that answer them.
 
@@ -207,9 +222,11 @@ def swept(plan: Plan, runs: Sequence[RunRow]) -> tuple[str, dict[str, bytes], di
     return text, {name: one.drawn()["png"] for name, one in forests.items()}, metrics
 
 
-def _summary(answer: Answer, facts: Mapping[str, str], sheets: Sequence[Sheet]) -> str:
+def _summary(answer: Answer, facts: Mapping[str, str], lines: Sequence[str], sheets: Sequence[Sheet]) -> str:
     parts = [f"**{markdown_text(answer.headline)}**\n\n{markdown_text(answer.why)}\n"]
     parts.append(_bullets(facts))
+    if lines:
+        parts.append("".join(f"- {markdown_text(line)}\n" for line in lines))
     parts += [markdown(sheet) for sheet in sheets]
     summary = ""
     for place, part in enumerate(parts):
@@ -229,7 +246,7 @@ def _markdown(
     overview: Sequence[Picture],
 ) -> str:
     """The report in Markdown, without a limit of length."""
-    parts = [f"# {markdown_text(answer.headline)}", markdown_text(f"{answer.why} {over}.")]
+    parts = [f"# {markdown_text(answer.headline)}", markdown_text(answer.why), f"*{markdown_text(over)}*"]
     parts.append(_bullets(facts))
     parts += [f"![{markdown_text(one.alt)}](figures/{folder.safe(one.slug)}.svg)" for one in overview]
     parts += [markdown(sheet) for sheet in sheets]

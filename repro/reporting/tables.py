@@ -34,6 +34,7 @@ PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "
 """The columns that fit one column of a paper."""
 BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", "size_mib", "outcome")
 """The columns of a sweep's table and of a summary."""
+VERDICT = "Verdict: whether the published accuracy lies in the 95% prediction interval of one more run."
 NO_INTERVAL = "without an interval, since the spread over seeds is unknown"
 _TAKEN = {"claims", "audit", "runs", "epochs"}  # names of a report's other tables
 
@@ -285,7 +286,7 @@ def _header(table: Table, frame: pd.DataFrame, shown: Sequence[str]) -> str:
     over = "folds, averaged over seeds" if folded else "runs"
     told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run per row, so no sd."]
     if (frame["verdict"] != "").any():
-        told.append("Verdict: whether the published accuracy lies in the 95% prediction interval of one more run.")
+        told.append(VERDICT)
     if "test_diff" in shown and frame["test_diff"].notna().any():
         bases = "; ".join(frame["base_title"].dropna().unique())
         base = f"each row's base ({bases})" if ";" in bases else bases

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from repro import studies
+from repro.rows import RunRow
 from repro.studies import Plan, PlannedRun
 from repro.tracking.runs import cut
 
@@ -33,6 +34,13 @@ def of_sweep(plan: Plan, reused: Mapping[str, str], journals: Collection[str]) -
     ]
     lines += [f"- {run.study}/{run.name}: {there[run.key]}" for run in runs if run.key in there]
     return cut("\n".join(lines))
+
+
+def of_reused(plan: Plan, rows: Iterable[RunRow]) -> str:
+    """The list of runs that a sweep has reused, each linked to its page; empty without one."""
+    there = {row.key: f"#/experiments/{row.experiment_id}/runs/{row.run_id}" for row in rows}
+    lines = [f"- [{run.study}/{run.name}]({there[run.key]})" for run in plan.unique if run.key in there]
+    return "\n".join(["", "Reused, not trained again:", "", *lines, ""]) if lines else ""
 
 
 def of_runs(plan: Plan) -> dict[str, str]:

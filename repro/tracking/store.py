@@ -189,7 +189,10 @@ def existing(uri: str | None) -> str:
     """
     uri = resolve(uri)
     if absent(uri):
-        raise InputError(f"{uri}: no such file; train something first, or name the store (MLFLOW_TRACKING_URI)")
+        raise InputError(
+            f"{uri}: no such file; train something first, `repro sync` what was trained with --offline,"
+            " or name the store (MLFLOW_TRACKING_URI)"
+        )
     return uri
 
 

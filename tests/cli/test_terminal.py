@@ -39,7 +39,7 @@ def test_a_switch_may_stand_alone_or_have_a_value(words, value) -> None:
 def test_a_sweep_takes_a_switch_without_a_value(repro, sweep_words, tmp_path) -> None:
     trained = repro(*sweep_words, "--variant", "narrow", "--offline")
     assert trained.returncode == 0, trained.stderr
-    assert "1 row; 0 reused, 1 to train" in trained.stdout
+    assert "1 row, 1 run; 0 reused, 1 to train" in trained.stdout
     assert "; publish with: repro sync" in trained.stdout
     assert not (tmp_path / "mlflow.db").exists()
 
@@ -135,4 +135,4 @@ def test_the_models_fit_a_terminal_of_80_columns_with_their_notes_below(monkeypa
     shown = CliRunner().invoke(cli, ["models", "--study", "residual"]).output.splitlines()
     assert max(len(line.rstrip()) for line in shown[:7]) <= 80
     assert "137,854" in "\n".join(shown[:7])
-    assert shown[7].startswith("residual/residual: every other row of the paper implies 2.90")
+    assert shown[7].startswith("residual/residual: published size: every other row of the paper implies 2.90")

@@ -47,6 +47,11 @@ def test_a_sweep_trains_tracks_and_then_reuses(repro, sweep_words, tmp_path: Pat
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 reused, 0 to train" in again.stdout
     assert points(tmp_path) == before
+    described = "SELECT value FROM tags JOIN runs USING (run_uuid) WHERE name = 'tiny' AND key = 'mlflow.note.content'"
+    first_note, note = (value for (value,) in rows(tmp_path / "mlflow.db", f"{described} ORDER BY start_time"))
+    assert "Reused" not in first_note and "| Narrow" in note
+    for (run,) in rows(tmp_path / "mlflow.db", "SELECT run_uuid FROM runs WHERE name != 'tiny'"):
+        assert f"/runs/{run})" in note, "a link to each run that it reused"
 
     fresh = repro(*sweep_words, "--fresh", "true")
     assert "0 reused, 2 to train" in fresh.stdout
