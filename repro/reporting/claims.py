@@ -311,7 +311,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     told = _told(best, reference, found, "test")
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
-        scope = "does not allow for this choice" if found.folded else "is simultaneous over all of them"
+        scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
         why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"

@@ -103,7 +103,8 @@ def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
         alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
         yield Picture(f"{slug}-curves", caption, alt, figures.study_curves, (series, title))
     if axis is not None and len(points := _along(table, frame)) > 1:
-        caption, alt = f"{title}: accuracy against {axis}.", f"Validation accuracy against {axis}: {_told(points)}"
+        only = f" Of {len(frame)} rows, the {len(points)} that differ in nothing else." * (len(points) < len(frame))
+        caption, alt = f"{title}: accuracy against {axis}.{only}", f"Validation accuracy against {axis}: {_told(points)}"
         yield Picture(f"{slug}-axis", caption, alt, figures.accuracy_against_value, (points, axis, title))
 
 

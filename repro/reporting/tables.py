@@ -36,6 +36,7 @@ BRIEF = ("title", "n", "val", "published_val", "verdict", "test", "best_epoch", 
 """The columns of a sweep's table and of a summary."""
 VERDICT = "Verdict: whether the published accuracy lies in the 95% prediction interval of one more run."
 NO_INTERVAL = "without an interval, since the spread over seeds is unknown"
+_IMAGES = {"data.augmentation", "data.normalisation", "data.image_size"}
 _TAKEN = {"claims", "audit", "runs", "epochs"}  # names of a report's other tables
 
 
@@ -117,7 +118,7 @@ def _changed(table: Table, row: Row) -> str:
     for name, value in flatten(row.spec).items():
         group, _, setting = name.partition(".")
         if (
-            group in {"model", "optimizer", "training"}
+            (group in {"model", "optimizer", "training"} or name in _IMAGES)
             and value != usual.get(name)
             and (name in usual or group == "model" or row.spec.optimizer.name == "adabound")
         ):
@@ -301,7 +302,7 @@ def intervals(rows: pd.DataFrame) -> str:
     if rows["folded"].any():
         return "paired by fold, each with its own 95% interval"
     if rows["test_diff_low"].notna().any():
-        return "with simultaneous 95% intervals"
+        return "with 95% intervals, simultaneous within this table"
     return NO_INTERVAL
 
 
