@@ -149,8 +149,14 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     from repro import declarations, studies
     from repro.cli import prepared
     from repro.datasets import DATASETS
+    from repro.networks import SqueezeNetSpec
+    from repro.spec import RunSpec, flatten
 
     overrides = declarations.parse_overrides(asked["overrides"])
+    usual = RunSpec(model=SqueezeNetSpec(name="squeezenet"))
+    for bare in overrides:  # "residual" without its group
+        if known := [field for field in flatten(usual) if field.endswith(f".{bare}")]:
+            raise InputError(f"set: unknown setting {bare!r}; did you mean {known[0]!r}?")
     given: dict[str, Any] = {}
     for option, setting in _SETTINGS.items():
         value = asked[option]

@@ -37,6 +37,8 @@ from repro.studies import Plan, PlannedRun
 
 _COLUMNS = ("run", "this epoch", "step", "images/s", "loss", "epoch", "last", "best", "elapsed")
 _WIDE_COLUMNS = {"step", "images/s", "last"}
+_SOON = 50
+"""Seconds; less than these are announced as less than a minute."""
 _NARROW_COLUMNS = 52
 """What the columns beside a run's name take on a narrow terminal."""
 
@@ -223,7 +225,8 @@ def _announcement(event: Planned, left: Left | None) -> str:
     if left is None:
         text += "; no comparable earlier run to estimate the time from"
     else:
-        text += f"; {_told(left).rstrip(',')}, estimated from earlier runs"
+        soon = left.most < _SOON  # starting the workers takes seconds of it, which earlier runs do not tell
+        text += f"; {'less than a minute' if soon else _told(left).rstrip(',')}, estimated from earlier runs"
     epochs, seeds = event.trains[0].spec.training.epochs, {run.seed for run in event.trains}
     shorter = [f"--epochs {max(1, epochs // 5)}"] if epochs > 5 else []
     shorter += [f"--seeds {min(seeds)}"] if len(seeds) > 1 else []

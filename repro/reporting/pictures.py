@@ -104,7 +104,10 @@ def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
         yield Picture(f"{slug}-curves", caption, alt, figures.study_curves, (series, title))
     if axis is not None and len(points := _along(table, frame)) > 1:
         only = f" Of {len(frame)} rows, the {len(points)} that differ in nothing else." * (len(points) < len(frame))
-        caption, alt = f"{title}: accuracy against {axis}.{only}", f"Validation accuracy against {axis}: {_told(points)}"
+        caption, alt = (
+            f"{title}: accuracy against {axis}.{only}",
+            f"Validation accuracy against {axis}: {_told(points)}",
+        )
         yield Picture(f"{slug}-axis", caption, alt, figures.accuracy_against_value, (points, axis, title))
 
 

@@ -43,6 +43,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
             ["ablation", "--set", "model.squeze_ratio=0.5", *DIGITS],
             ["model: unknown key", "did you mean 'squeeze_ratio'"],
         ),
+        (["ablation", "--set", "squeeze_ratio=0.5", *DIGITS], ["did you mean 'model.squeeze_ratio'?"]),
         (["ablation", "--set", "model.squeeze_ratio", *DIGITS], ["name=value"]),
         (["ablation", "--set", "model.pools=[conv1", *DIGITS], ["model.pools"]),
         (["ablation", "--set", "seed=3", *DIGITS], ["--seeds"]),
