@@ -84,9 +84,12 @@ def main() -> None:
         page.get_by_text("repro.variant", exact=True).last.click()
         page.keyboard.press("Escape")
         taken("mlflow_grouped.png")
-        page.goto(f"{page.url}&compareRunsMode=CHART")
-        page.reload()
-        taken("mlflow_charts.png")
+        fresh = browser.new_page(viewport=SIZE)  # without the choices made above: the link that a sweep prints
+        fresh.goto(f"{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=curves")
+        fresh.get_by_text("val_accuracy").first.wait_for(timeout=120_000)
+        fresh.get_by_role("button", name="Close").last.click()  # the assistant
+        fresh.wait_for_timeout(4000)
+        fresh.screenshot(path=IMAGES / "mlflow_charts.png")
         page.goto(f"{experiment}/models?workflowType=machine_learning")
         page.get_by_text("Model name").first.wait_for()
         page.set_viewport_size(SIZE | {"width": 1500})
@@ -98,7 +101,9 @@ def main() -> None:
         page.set_viewport_size(SIZE)
         page.goto(f"{experiment}/runs/{best.run_id}?workflowType=machine_learning")
         page.get_by_text("About this run").first.wait_for()
-        page.get_by_role("button", name="Show more").first.click()
+        page.wait_for_timeout(4000)
+        for more in page.get_by_text("Show more", exact=True).all()[:1]:  # of a long description
+            more.click()
         taken("mlflow_run.png")
         page.goto((PROJECT / "results" / "index.html").as_uri())
         taken("report.png")
