@@ -169,11 +169,11 @@ def test_a_plan_says_what_is_finished_and_where(repro, tracked: Path, run_id: st
     words = ["plan", "--study", str(tracked / "tiny.yaml"), "--dataset", "digits", "--epochs", "2"]
     away = repro(*words, "--seeds", "0,1")
     assert "finished" not in away.stdout
-    assert "4 rows, 4 runs, 4 still to be trained" in away.stdout
+    assert "2 rows, 4 runs, 4 still to be trained" in away.stdout
     assert not (tmp_path / "mlflow.db").exists(), "asking makes no store"
     stored = repro(*words, "--seeds", "0,1", "--tracking-uri", f"sqlite:///{tracked}/mlflow.db")
     assert f"finished, run {run_id}" in stored.stdout
-    assert "4 rows, 4 runs, 2 still to be trained" in stored.stdout
+    assert "2 rows, 4 runs, 2 still to be trained" in stored.stdout
     journals = repro(*words, "--seeds", "0", "--runs-dir", str(tracked / "runs"))
     assert journals.stdout.count("finished, in its journal alone") == 2
     assert "2 rows, 2 runs, 0 still to be trained" in journals.stdout
