@@ -152,7 +152,10 @@ def test_no_store_is_made_to_look_for_a_run(monkeypatch, capsys, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(list(words)) == 2
-    assert "no such file; train something first" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "no such file; train something first, `repro sync` what was trained with --offline, or name the store" in said
+    )
     assert list(tmp_path.iterdir()) == []
 
 
