@@ -54,13 +54,12 @@ class Setting:
     @property
     def where(self) -> str:
         """Behind a sentence: the data set and the setting, where they are not the declared ones."""
-        words = {"training.epochs": "at most {} epochs", "training.precision": "precision {}", "data.folds": "{} folds"}
+        words = {"training.epochs": "an epoch limit of {}", "training.precision": "precision {}", "data.folds": "{} folds"}
         dataset = self.values["data.dataset"]
         others = [change.partition("=")[::2] for change in self.changes if not change.startswith("data.dataset")]
         told = [
             words.get(name, name.rpartition(".")[2].replace("_", " ") + " {}").format(value) for name, value in others
         ]
-        told = ["at most 1 epoch" if text == "at most 1 epochs" else text for text in told]
         return (f" on {dataset}" if dataset != DataSpec().dataset else "") + (
             f" with {', '.join(told)}" if told else ""
         )

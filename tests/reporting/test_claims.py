@@ -340,14 +340,14 @@ def test_a_reference_that_has_not_learned_decides_nothing(outcome):
 
 def test_another_setting_gives_the_difference_and_no_match():
     found = answer(store_of(ROWS, setting={"training.epochs": 3}, **SIZES))
-    assert found.headline == "SqueezeNet, batchnorm is 2.00 points less accurate than AlexNet with at most 3 epochs"
+    assert found.headline == "SqueezeNet, batchnorm is 2.00 points less accurate than AlexNet with an epoch limit of 3"
 
 
 def test_the_demo_is_a_rehearsal_and_one_seed_cannot_tell():
     demo = {"data.dataset": "digits", "training.epochs": 8}
     rows = {"alexnet": 90.0, "alexnet_bn": 92.0, "residual": 88.0}
     found = answer(store_of(rows, "demo", spread=(0.0,), setting=demo, **SIZES))
-    asked = "Not yet decided whether Residual is more accurate than AlexNet on digits with at most 8 epochs"
+    asked = "Not yet decided whether Residual is more accurate than AlexNet on digits with an epoch limit of 8"
     assert found.headline == f"{asked}: −2.0 points on test, one seed (a rehearsal)"
     found = answer(store_of(rows | {"residual": 90.0}, "demo", spread=(0.0,), setting=demo, **SIZES))
     assert found.headline == f"{asked}: +0.0 points on test, one seed (a rehearsal)"
