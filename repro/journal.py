@@ -129,6 +129,29 @@ class Journal:
         return tuple(e.record for e in self.entries if isinstance(e.record, Difference))
 
     @cached_property
+    def environments(self) -> tuple[Environment, ...]:
+        """Those that its epochs were trained in, in order, and that of the last attempt."""
+        found, last = list[Environment](), self.attempts[0].environment
+        for entry in self.entries:
+            if isinstance(entry.record, Attempt):
+                last = entry.record.environment
+            elif isinstance(entry.record, EpochRecord) and last not in found:
+                found.append(last)
+        return tuple(found) if last in found else (*found, last)
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """What was not the same in all of its environments and may change digits; empty for a run of one piece."""
+        found = self.environments
+        parts: dict[str, set[object]] = {
+            "code": {one.training or f"{one.commit} {one.diff_digest}" for one in found},
+            "torch": {one.packages.get("torch") for one in found},
+            "hardware": {one.hardware for one in found},
+            "threads": {one.threads for one in found},
+        }
+        return tuple(name for name, values in parts.items() if len(values) > 1)
+
+    @cached_property
     def result(self) -> RunResult | None:
         """The end of the run, or None while it has none."""
         return next((e.record for e in reversed(self.entries) if isinstance(e.record, RunResult)), None)
@@ -204,6 +227,16 @@ def read(folder: Path) -> Journal | None:
     except OSError as error:
         raise ReproError(f"{path}: cannot be read ({error.strerror})") from None
     return of(folder, raw)
+
+
+def first(folder: Path) -> Attempt | None:
+    """The start of the first attempt of a run's folder, read alone; None where there is none that can be read."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            entries, _ = parse(file.readline(), NAME)
+    except (OSError, ReproError):
+        return None
+    return entries[0].record if entries and isinstance(entries[0].record, Attempt) else None
 
 
 def of(folder: Path, raw: bytes) -> Journal | None:

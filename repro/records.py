@@ -98,6 +98,8 @@ class Environment:
     """Git branch of the code; "" where none was checked out, or the journal is of a version that did not say."""
     repository: str = ""
     """URL of the code's git remote `origin`, without credentials."""
+    training: str = ""
+    """SHA-256 of the code that computes, `repro/training`; "" where the journal is of a version that did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ class RunRow:
     """None where the histories were not asked for."""
     fold: int | None = None
     """The fold of a cross-validation; None for the fixed split."""
+    mixed: str = ""
+    """What changed between the attempts that trained it, as `code, torch`; "" for a run of one piece."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,17 @@ def gather(*, device: str, threads: int, side_by_side: int, deterministic: bool)
         threads=threads,
         side_by_side=side_by_side,
         deterministic=deterministic,
+        training=training(),
     )
+
+
+@functools.cache
+def training() -> str:
+    """SHA-256 over names and contents of the modules of `repro.training`, as they are at the first call."""
+    folder, found = _PROJECT / "repro" / "training", hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
 
 
 @functools.cache

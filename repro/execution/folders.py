@@ -27,23 +27,24 @@ def ended(folder: Path, *, damaged: bool | None = None) -> bool:
     return known is not None and known.result is not None
 
 
-def set_aside(folder: Path) -> Path | None:
+def set_aside(folder: Path, since: int) -> Path | None:
     """Keeps a run that is at its end, or whose journal is damaged, under the next free name beside it; returns that.
 
-    A run that is not at its end is not set aside: it is trained, or goes on, anyway.
+    A run that is not at its end is not set aside: it is trained, or goes on, anyway. Nor is one that came to its end
+    after `since`, in milliseconds since 1970: the same sweep has retrained it before it was stopped.
 
     Raises:
         ReproError: another process does not let go of the folder.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
-    while ended(folder, damaged=True):
+    while _former(folder, since):
         try:
             lock = journal.claim(folder)
         except FileNotFoundError:
             return None  # another sweep was faster
         if lock is not None:
             with lock:
-                if not ended(folder, damaged=True):
+                if not _former(folder, since):
                     return None  # another sweep was faster
                 number = 1
                 while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
@@ -54,6 +55,15 @@ def set_aside(folder: Path) -> Path | None:
         if time.monotonic() > deadline:
             raise ReproError(f"{folder}: another process uses it; try again when that process has ended")
     return None
+
+
+def _former(folder: Path, since: int) -> bool:
+    """Whether a run came to its end before `since`, or its journal is damaged."""
+    try:
+        known = journal.read(folder)
+    except ReproError:
+        return True
+    return known is not None and known.result is not None and known.entries[-1].time_ms < since
 
 
 def writable(runs: Path) -> None:

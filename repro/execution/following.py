@@ -52,6 +52,11 @@ class Followed:
                 case journal.Attempt():
                     yield Started(self.run, entry.record.resumed_epoch)
                     yield from self._other_code(entry.record.environment, states)
+                    if entry.record.resumed_epoch and known is not None and known.mixed:
+                        yield Notice(
+                            f"{self.run.name}: {' and '.join(known.mixed)} changed since its first epochs were trained;"
+                            " the run records it, and --fresh true retrains it in one piece once it has ended"
+                        )
                 case EpochRecord():
                     yield Epoch(self.run, entry.record)
                 case journal.Difference(epoch, metric, recorded, retrained):

@@ -10,8 +10,13 @@ from pathlib import Path
 from repro.studies import PlannedRun
 
 _RUN_BYTES = {"SqueezeNet": 1.0e9, "AlexNet": 1.6e9}
-"""The most that a run of a network takes with batches of 50, as docs/speed.md holds it to."""
+"""The most that a run of a network takes with batches of 50 images of 32x32 pixels, as docs/speed.md holds it to."""
 _OTHER_BYTES = 1.6e9  # of a network that was never measured
+_BATCH_BYTES = {
+    "SqueezeNet": 0.04e9,
+    "AlexNet": 0.04e9,
+}  # of the activations of such a batch, which grow with its pixels
+_OTHER_BATCH_BYTES = 0.1e9
 _SWEEP_BYTES = 0.4e9  # of the sweep's own process, with MLflow in it
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -39,8 +44,14 @@ def side_by_side(runs: Iterable[PlannedRun], cores: int, device: str) -> int:
     """How many of a plan's runs are trained at a time: one on a GPU; else one on each core, as far as memory reaches."""
     if device != "cpu":
         return 1
-    largest = max((_RUN_BYTES.get(run.spec.model.network, _OTHER_BYTES) for run in runs), default=1.0)
-    return max(1, min(cores, int((memory() - _SWEEP_BYTES) / largest)))
+    return max(1, min(cores, int((memory() - _SWEEP_BYTES) / max(map(_bytes, runs), default=1.0))))
+
+
+def _bytes(run: PlannedRun) -> float:
+    network, batch = run.spec.model.network, run.spec.training.batch_size
+    larger = (run.spec.model.input_size / 32) ** 2 * batch / 50 - 1
+    grows = _BATCH_BYTES.get(network, _OTHER_BATCH_BYTES) * max(0.0, larger)
+    return _RUN_BYTES.get(network, _OTHER_BYTES) + grows
 
 
 def _lines(controller: str, name: str) -> Iterator[list[str]]:

@@ -133,7 +133,10 @@ class _Sweep:
         """Finds what is to train; returns the keys of the runs whose journal cannot be read, and why."""
         unique, settings = self.plan.unique, self.settings
         stored = {} if settings.offline else self._connect()
-        aside = [folders.set_aside(self._folder(run)) for run in unique] if settings.fresh else []
+        aside: list[Path | None] = []
+        if settings.fresh:
+            since = plans.fresh_since(settings.runs, self.plan)
+            aside = [folders.set_aside(self._folder(run), since) for run in unique]
         ended: dict[str, Path] = {}
         damaged: dict[str, str] = {}
         for run in unique:
@@ -148,6 +151,12 @@ class _Sweep:
                     self.publisher.note(folder)
             self.publisher.journals = frozenset(ended)
         self.todo.extend(run for run in unique if run.key not in {**stored, **ended, **damaged})
+        reused = [journal.first(self._folder(run)) for run in unique if run.key in {**stored, **ended}]
+        if others := [one for one in reused if one and one.environment.training not in {"", self.env.training}]:
+            count = "1 reused run was" if len(others) == 1 else f"{len(others):,} reused runs were"
+            self.notices.put(
+                f"{count} trained by another state of repro/training; --fresh true retrains what is reused"
+            )
         return damaged
 
     def _connect(self) -> dict[str, str]:
@@ -324,6 +333,8 @@ class _Sweep:
                 )
             parent, table = self.publisher.parent, self.publisher.table
             yield Notice(self.publisher.link)
+        if self.settings.fresh and not self.failed:
+            plans.refreshed(self.settings.runs, self.plan)
         yield Finished(parent, tuple(self.failed), unpublished, time.monotonic() - self.began, table)
         if self.publisher is not None and not self.publisher.closed and not unpublished:
             raise ReproError(

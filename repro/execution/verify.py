@@ -36,7 +36,7 @@ class Verification:
     differences: tuple[str, ...]
     """What is not bit-identical, a line each, times left aside: in the first epoch that differs, else at the end."""
     environment: tuple[tuple[str, str, str], ...]
-    """(what, recorded, here) for everything about code, versions and machine that is not the same."""
+    """(what, recorded, here) for everything about code, versions and machine that is not the same as in some attempt."""
 
 
 def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) -> Iterator[EpochRecord | Verification]:
@@ -96,7 +96,9 @@ def verify(recorded: journal.Journal, cache: Path, epochs: int | None = None) ->
         complete = epochs is None and not differs
         if complete and recorded.result is not None and again.result is not None:
             differs = list(_ends(recorded.result, again.result))
-        yield Verification(told, complete, tuple(differs), compare(before, again.attempts[-1].environment))
+        here = again.attempts[-1].environment
+        changed = dict.fromkeys(one for there in recorded.environments for one in compare(there, here))
+        yield Verification(told, complete, tuple(differs), tuple(changed))
 
 
 def in_store(recorded: journal.Journal, points: Mapping[str, Points], metrics: Mapping[str, float]) -> Iterator[str]:

@@ -66,7 +66,11 @@ class _Stop:
 def main() -> int:
     """Runs the job on standard input; the result is an `Exit`."""
     stop = _Stop()
-    environment.code(), environment.packages()  # as they are now that this process has imported them
+    (
+        environment.code(),
+        environment.packages(),
+        environment.training(),
+    )  # as they are now that this process has imported them
     line = sys.stdin.readline()
     if not line:
         return Exit.STOPPED  # the owner had nothing to train
@@ -201,10 +205,15 @@ def _describe(job: Job, here: Environment, training: Training) -> None:
         "environment.txt": "\n".join(lines).encode() + b"\n",
         "architecture.json": json.dumps(asdict(training.architecture()), indent=1).encode() + b"\n",
     }
-    if diff := environment.code().diff:
-        described["diff.patch"] = diff.encode()
-    else:
-        (job.folder / "diff.patch").unlink(missing_ok=True)  # of an attempt before this one
+    diff, (now, former) = environment.code().diff, (job.folder / name for name in ("diff.patch", "former.patch"))
+    kept = former.read_bytes() if former.exists() and training.epochs_done else b""
+    if training.epochs_done and now.exists() and (before := now.read_bytes()) != diff.encode():
+        kept += before
+    for path, content in ((now, diff.encode()), (former, kept)):
+        if content:
+            described[path.name] = content
+        else:
+            path.unlink(missing_ok=True)
     for name, content in described.items():
         disk.write(job.folder / name, content)
 

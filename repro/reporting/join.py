@@ -54,7 +54,11 @@ class Setting:
     @property
     def where(self) -> str:
         """Behind a sentence: the data set and the setting, where they are not the declared ones."""
-        words = {"training.epochs": "an epoch limit of {}", "training.precision": "precision {}", "data.folds": "{} folds"}
+        words = {
+            "training.epochs": "an epoch limit of {}",
+            "training.precision": "precision {}",
+            "data.folds": "{} folds",
+        }
         dataset = self.values["data.dataset"]
         others = [change.partition("=")[::2] for change in self.changes if not change.startswith("data.dataset")]
         told = [
@@ -176,6 +180,8 @@ class Setting:
                 yield f"{who}: {same} finished runs of key {record.key}; the latest, {record.run_id}, is used"
             if record.outcome == "diverged":
                 yield f"{who}: diverged (a loss was not finite)"
+            if record.mixed:
+                yield f"{who}: resumed after a change of {record.mixed.replace(', ', ' and ')}"
             if lacking := [name for name in RESULT_METRICS if run.metric(name) is None]:
                 yield f"{who}: {', '.join(lacking)} missing or not finite; left out"
             if record.curve is not None and len(set(record.curve.epoch.tolist())) != len(record.curve.epoch):

@@ -86,6 +86,10 @@ def tags(known: Journal) -> dict[str, str]:
         **computed(last.environment),
         **source(last.environment),
     }
+    if known.mixed:
+        found[Tag.MIXED] = ", ".join(known.mixed)
+    if any(one.dirty for one in known.environments):
+        found |= {tag: param(True) for tag in (Tag.DIRTY, Tag.SOURCE_DIRTY) if tag in found}
     if last.environment.step:
         found[Tag.STEP] = last.environment.step
     if known.spec.data.fold is not None:

@@ -40,6 +40,7 @@ class Tag(StrEnum):
     CLOSED = "repro.closed"
     COMMIT = "repro.commit"
     DIRTY = "repro.dirty"
+    MIXED = "repro.mixed"
     HARDWARE = "repro.hardware"
     STEP = "repro.step"
     THREADS = "repro.threads"
@@ -98,7 +99,7 @@ METRICS: Mapping[str, str] = {
 _SHARED = {
     Tag.SCHEMA: "Version of the names on this page.",
     Tag.COMMIT: "Git commit of the code; of a run, that of its last attempt.",
-    Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); a run has them in diff.patch.",
+    Tag.DIRTY: "Whether the working tree had changes (`true` or `false`); of a run, in any of its attempts.",
     Tag.HARDWARE: "Processor or GPU that computed.",
     Tag.USER: "Login name.",
     Tag.SOURCE_NAME: "`repro`; for a sweep under `mlflow run`, the name that MLflow gives.",
@@ -125,6 +126,7 @@ RUN_TAGS: Mapping[Tag, str] = {
     Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
     Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
     Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
+    Tag.MIXED: "What changed between its attempts: `code`, `torch`, `hardware`, `threads`; absent if nothing did.",
     Tag.DIFFERENCES: "Number of values of retrained epochs that differ from their record; absent if none do.",
     Tag.MESSAGE: "Why the run was killed or failed; empty once it resumes.",
     Tag.STEP: "How a step was computed: `fast`, `autograd` or `cuda graph`; environment.txt says why it is autograd.",
@@ -166,7 +168,8 @@ RUN_ARTIFACTS: Mapping[str, str] = {
     "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
     "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",
     "curves.png": "Loss and accuracy over the epochs.",
-    "diff.patch": "Uncommitted changes, if there were any.",
+    "diff.patch": "Uncommitted changes of the last attempt, if there were any.",
+    "former.patch": "Those of earlier attempts that had others.",
 }
 """What is stored of a run when it ends: files of its folder, where they are there, and the picture of its curves."""
 

@@ -79,6 +79,7 @@ def row(run: StoredRun) -> RunRow:
         metrics={name: run.metrics[name] for name in RESULT_METRICS if math.isfinite(run.metrics.get(name, math.nan))},
         curve=None,
         fold=_whole(run, Tag.FOLD) if Tag.FOLD in run.tags else None,
+        mixed=run.tags.get(Tag.MIXED, ""),
     )
 
 

@@ -84,7 +84,10 @@ def load(cache: Path, spec: DataSpec) -> Data:
 
 
 def _moments(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over the training split, exact up to the final rounding."""
+    """Mean and standard deviation of each channel over the training split, exact up to the final rounding.
+
+    A channel that is the same everywhere has the deviation 1, so that it is normalised to zeros.
+    """
     counts = torch.zeros(3, 256, dtype=torch.int64)
     for part in torch.split(train, 2_000):  # small parts: a copy of the whole split would double the memory of a worker
         pixels = images[part]
@@ -96,4 +99,4 @@ def _moments(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     squares = [int(total) for total in (counts * values**2).sum(1)]
     mean = [s / (255 * n) for s in sums]
     std = [(n * q - s * s) ** 0.5 / (255 * n) for s, q in zip(sums, squares, strict=True)]
-    return torch.tensor(mean), torch.tensor(std)
+    return torch.tensor(mean), torch.tensor([one or 1.0 for one in std])

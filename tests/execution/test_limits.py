@@ -58,11 +58,18 @@ def test_a_quota_and_a_memory_limit_are_kept_to(group, own, files, cores, memory
 
 
 @pytest.mark.parametrize(
-    ("study", "gib", "fits"), [("best", 16, 8), ("best", 4, 3), ("best", 1, 1), ("reproducibility", 8, 5)]
+    ("study", "gib", "fits", "put"),
+    [
+        ("best", 16, 8, {}),
+        ("best", 4, 3, {}),
+        ("best", 1, 1, {}),
+        ("reproducibility", 8, 5, {}),
+        ("best", 16, 5, {"training.batch_size": 2500}),
+    ],
 )
-def test_as_many_runs_are_trained_at_a_time_as_fit_in_memory(group, study, gib, fits):
+def test_as_many_runs_are_trained_at_a_time_as_fit_in_memory(group, study, gib, fits, put):
     group("0::/\n", {"memory.max": f"{gib * GIB}"})
     named = studies.load(study)
-    plan = studies.plan([(named, studies.select(named))], seeds=[0])
+    plan = studies.plan([(named, studies.select(named))], seeds=[0], overrides=put)
     assert limits.side_by_side(plan.unique, environment.cores(), "cpu") == fits
     assert limits.side_by_side(plan.unique, environment.cores(), "cuda:1") == 1

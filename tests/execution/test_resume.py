@@ -84,6 +84,21 @@ def test_a_retrained_epoch_that_differs_is_reported(repro, words, stopped, tmp_p
     assert rows(tmp_path / "mlflow.db", "SELECT value FROM tags WHERE key = 'repro.differences'") == [("1",)]
 
 
+def test_a_run_of_two_pieces_says_so(repro, words, stopped, tmp_path: Path) -> None:
+    records = journals.records(stopped / journal.NAME)
+    records[0]["environment"] |= {"training": "0" * 64, "hardware": "another", "dirty": True}
+    journals.write(stopped / journal.NAME, records)
+    (stopped / "diff.patch").write_text("- a\n+ b\n")
+    done = repro(*words)
+    assert "narrow seed 0: code and hardware changed since its first epochs were trained" in done.stdout
+    tags = dict(
+        rows(tmp_path / "mlflow.db", "SELECT key, value FROM tags WHERE key LIKE 'repro.%' AND value != 'sweep'")
+    )
+    assert (tags["repro.mixed"], tags["repro.dirty"]) == ("code, hardware", "true")
+    assert (stopped / "former.patch").read_text() == "- a\n+ b\n"
+    assert "Narrow, seed 0: resumed after a change of code and hardware" in repro("compare").stdout
+
+
 def test_a_damaged_journal_fails_its_run_alone(repro, sweep_words, stopped, tmp_path: Path) -> None:
     path = stopped / journal.NAME
     path.write_text(path.read_text().replace("\n", "\nby hand\n", 1))

@@ -21,6 +21,7 @@ from repro.execution.following import Followed
 from repro.execution.job import Job
 from repro.execution.settings import Settings
 from repro.execution.sweep import _STOP_SECONDS, Interrupted, _Sweep
+from tests import journals
 from tests.execution.watching import epochs_written, lives, points, rows, statuses, wait_for, workers_of
 from tests.starting import command, environment
 
@@ -248,9 +249,36 @@ def test_two_sweeps_that_begin_anew_set_a_run_aside_once(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as other:
         other.setattr(journal, "claim", late)
-        assert folders.set_aside(folder) is None
+        assert folders.set_aside(folder, 0) is None
     (tmp_path / "run.1").rename(folder)
-    assert folders.set_aside(folder) == tmp_path / "run.1"
+    assert folders.set_aside(folder, 0) == tmp_path / "run.1"
+
+
+def test_a_fresh_sweep_that_was_stopped_goes_on(repro, sweep_words, tmp_path: Path) -> None:
+    words = [*sweep_words, "--offline", "true"]
+    assert repro(*words).returncode == 0
+    first, second = (journal.read(folder) for folder in journal.find(tmp_path / "runs"))
+    plan = next((tmp_path / "runs" / "sweeps").glob("*.json"))
+    began = second.entries[
+        -1
+    ].time_ms  # as if it were started after the first of two had ended, and stopped after the second
+    plan.with_suffix(".fresh").write_text(str(max(began, first.entries[-1].time_ms)))
+    done = repro(*words, "--fresh", "true")
+    assert "1 reused, 1 to train" in done.stdout
+    assert not plan.with_suffix(".fresh").exists()
+    assert "0 reused, 2 to train" in repro(*words, "--fresh", "true").stdout
+
+
+def test_runs_of_other_training_code_are_reused_and_named(repro, sweep_words, tmp_path: Path) -> None:
+    assert repro(*sweep_words, "--offline", "true").returncode == 0
+    assert "another state" not in repro(*sweep_words, "--offline", "true").stdout
+    path = journal.find(tmp_path / "runs")[0] / journal.NAME
+    records = journals.records(path)
+    records[0]["environment"]["training"] = "0" * 64
+    journals.write(path, records)
+    again = repro(*sweep_words, "--offline", "true")
+    assert "2 reused, 0 to train" in again.stdout
+    assert "1 reused run was trained by another state of repro/training; --fresh true retrains" in again.stdout
 
 
 def test_mlflow_is_not_imported_offline(sweep_words, tmp_path: Path, digits: Path) -> None:

@@ -116,7 +116,7 @@ def test_each_worker_records_the_code_that_it_runs_and_the_sweep_says_that_it_ch
     assert not (first.folder / "diff.patch").exists()
 
 
-def test_the_diff_of_a_former_attempt_does_not_outlive_a_clean_one(tmp_path, monkeypatch):
+def test_a_run_keeps_the_uncommitted_changes_of_all_its_attempts(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     from repro.execution import worker
@@ -125,9 +125,19 @@ def test_the_diff_of_a_former_attempt_does_not_outlive_a_clean_one(tmp_path, mon
     architecture = Architecture("none", (3, 32, 32), (), (), 0, 0)
     here = environment.gather(device="cpu", threads=1, side_by_side=1, deterministic=True)
     spec = SimpleNamespace(model_dump=lambda mode: {})
-    for diff in ("- a\n+ b\n", ""):
+    for diff, done, now, former in (
+        ("+ a\n", 0, "+ a\n", None),
+        ("+ a\n", 1, "+ a\n", None),
+        ("+ b\n", 2, "+ b\n", "+ a\n"),
+        ("", 3, None, "+ a\n+ b\n"),
+        ("", 4, None, "+ a\n+ b\n"),
+        ("", 0, None, None),
+    ):
         monkeypatch.setattr(environment, "code", lambda diff=diff: environment.Code("abc", diff))
         worker._describe(
-            SimpleNamespace(spec=spec, folder=tmp_path), here, SimpleNamespace(architecture=lambda: architecture)
+            SimpleNamespace(spec=spec, folder=tmp_path),
+            here,
+            SimpleNamespace(architecture=lambda: architecture, epochs_done=done),
         )
-        assert (tmp_path / "diff.patch").exists() is bool(diff)
+        paths = [tmp_path / name for name in ("diff.patch", "former.patch")]
+        assert [path.read_text() if path.exists() else None for path in paths] == [now, former]

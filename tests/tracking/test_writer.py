@@ -52,6 +52,7 @@ def test_a_finished_run_holds_everything(place, runs, trained, dump) -> None:
     assert [point[:4] for point in stored.metrics] == expected(run.folder)
     assert set(stored.tags) == {str(tag) for tag in names.RUN_TAGS} - {
         names.Tag.DIFFERENCES,
+        names.Tag.MIXED,
         names.Tag.MESSAGE,
         names.Tag.FORK_OF,
         names.Tag.STEP,

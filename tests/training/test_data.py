@@ -70,6 +70,14 @@ def test_moments_are_those_of_the_training_pixels(digits):
     assert torch.equal(loaded.std, torch.tensor(pixels.std(0), dtype=torch.float32))
 
 
+def test_a_channel_that_is_the_same_everywhere_is_normalised_to_zeros():
+    images = torch.randint(0, 256, (6, 4, 4, 3), dtype=torch.uint8)
+    images[..., 1] = 7
+    mean, std = data._moments(images, torch.arange(6))
+    assert (mean[1].item(), std[1].item()) == (pytest.approx(7 / 255), 1.0)
+    assert 0.0 < std[0].item() < 1.0
+
+
 def test_an_intact_cache_is_kept(cache):
     before = cache.stat()
     assert prepare.prepare("digits", cache.parent) == cache
