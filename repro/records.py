@@ -43,7 +43,7 @@ class RunResult:
     """The end of a run that came to its end: by its budget or patience, or because it diverged."""
 
     outcome: Outcome
-    """diverged: a loss was not finite; chance: best validation accuracy at most 0.02 above 1 / classes of the data set."""
+    """diverged: a loss was not finite; chance: best validation accuracy at most 0.02 above the share of the largest class."""
     test_loss: float
     test_accuracy: float
     """Of the best epoch's weights on the test split, which is read here and nowhere else; nan where no epoch was complete."""

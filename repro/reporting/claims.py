@@ -20,15 +20,13 @@ from repro.reporting import stats
 from repro.reporting.frame import REFERENCE, Answer, Row, Run
 from repro.reporting.join import Setting, Table
 from repro.reporting.stats import TAIL, Estimate
-from repro.reporting.verdicts import LEARNED, Noises, against_published, chance, failed
+from repro.reporting.verdicts import ENOUGH, Noises, against_published, failed, failures, learned_from, noises_of
 from repro.studies import DECLARATIONS
 from repro.validation import validated
 
 Decision: TypeAlias = Literal["supported", "not supported", "undecided"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 """In the order in which a report has them."""
-ENOUGH = 3
-"""Runs from which on "none of them learned" is a result."""
 _WORDS: Mapping[Metric, tuple[str, str, str]] = {
     "val": ("points", "more accurate", "less accurate"),
     "test": ("points", "more accurate", "less accurate"),
@@ -108,12 +106,11 @@ def judge(paper: Paper, tables: Sequence[Table]) -> tuple[Judged, ...]:
         paper: claims about the paper's studies; a study's own claims come with its table.
         tables: what was asked for.
     """
-    noises = {table.setting.id: Noises(table.setting) for table in tables}
     judged = []
     for slug, claim, asked in _asked(paper, tables):
         answered = {one.id: sum(bool(row.runs) for row in one.known(claim.rows)) for one in asked}
         setting = max(asked, key=lambda one: (answered[one.id] > 0 and not one.changes, answered[one.id]))
-        judged.append(_judge(slug, claim, setting, noises[setting.id]))
+        judged.append(_judge(slug, claim, setting, noises_of(setting)))
     return tuple(judged)
 
 
@@ -141,7 +138,7 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
         verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
     needed = ""
     known = all(one.found and one.found.error and not one.found.folded for one in steps)
-    if verdict == "undecided" and known and not setting.changes:
+    if verdict == "undecided" and known and not (claim.section and setting.changes):
         n = _needed(claim, steps)
         needed = f"{f'more than {stats.MOST:,}' if n is None else n} seeds per row"
     return Judged(
@@ -178,6 +175,8 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Esti
         shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
     reasons = list(dict.fromkeys(one.why for one in shown))
     told = "; ".join(reasons[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
+    if not supported and not refuted and min(support if claim.any else against) < TAIL:
+        told += f"; Holm's correction for {len(steps)} comparisons leaves it open"
     return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0].found
 
 
@@ -189,7 +188,9 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
         return _Step(f"no finished run of {contrast.second if second is None else second.title}")
     sign, margin = -1 if claim.direction == "lower" else 1, contrast.margin
     if claim.metric == "size":
-        difference = (first.size or 0.0) - (second.size or 0.0)
+        if first.size is None or second.size is None:
+            return _Step(f"no size of {(first if first.size is None else second).title}")
+        difference = first.size - second.size
         holds = abs(difference) < margin if claim.direction == "alike" else sign * difference > margin
         exact = Estimate(difference, None, None, min(len(first.runs), len(second.runs)), "size of the saved model")
         return _Step(_told(first, second, exact, "size"), exact, float(not holds), float(holds))
@@ -202,16 +203,23 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     if found is None:
         return _Step(f"no {claim.metric} of {first.title} or {second.title}")
     why = _told(first, second, found, claim.metric)
+    for row in (first, second):
+        why += f"; {failures(row)} of {row.title}, left out" if failures(row) else ""
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
     if claim.metric in _TIMES and len(machines) > 1:
         return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
+    if claim.metric not in _TIMES and max(found.n, 1) == 1 and all(map(noises.borrowed, (first, second))):
+        return _Step(f"{why}, with the spread of other networks; two runs of either are needed", found)
     if claim.direction == "alike":
         support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
         against, ahead = min(found.p_beyond(margin), found.p_beyond(-margin, -1)), margin - abs(found.estimate)
     else:
         support, against = found.p_beyond(sign * margin, sign), found.p_beyond(sign * margin, -sign)
         ahead = sign * found.estimate - margin
-    needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noises.pair(first, second, claim.metric))
+    corrected = (ahead > 0) == (claim.any is not None)  # Holm's side: one of the contrasts is enough
+    tests = len(claim.contrasts) if corrected else 1
+    noise = noises.pair(first, second, claim.metric)
+    needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noise, tests)
     return _Step(
         why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
     )
@@ -244,14 +252,14 @@ def _ratio(claimed: Ratio, setting: Setting) -> _Step:
 
 def _ends(claimed: Ends, rows: Sequence[Row]) -> _Step:
     """One run that ends otherwise is enough against it."""
-    counts = {row.title: Counter(run.record.outcome for run in row.runs) for row in rows}
+    counts = [Counter(run.record.outcome for run in row.runs) for row in rows]
     why = "; ".join(
-        f"{title}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
-        for title, ends in counts.items()
+        f"{row.title}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
+        for row, ends in zip(rows, counts, strict=True)
     )
-    if any(outcome not in claimed.outcomes for ends in counts.values() for outcome in ends):
+    if any(outcome not in claimed.outcomes for ends in counts for outcome in ends):
         return _Step(why, against=0.0)
-    if len(rows) < len(claimed.rows) or any(ends.total() < ENOUGH for ends in counts.values()):
+    if len(rows) < len(claimed.rows) or any(ends.total() < ENOUGH for ends in counts):
         return _Step(f"{why}; {ENOUGH} runs per row are needed")
     return _Step(why, support=0.0)
 
@@ -274,7 +282,9 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
         return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
     lead = next((table for table in tables if table.printed and not table.setting.changes), tables[0])
     asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if lead.printed else [lead]
-    rows = {tuple(run.record.run_id for run in row.runs): row for table in asked for row in table.rows if row.runs}
+    rows: dict[str, Row] = {}
+    for row in (row for table in asked for row in table.rows if row.runs):
+        rows[row.question] = max(rows.get(row.question, row), row, key=lambda one: len(one.runs))
     bases = Counter(row.base for row in rows.values() if row.base is not None)
     name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
     reference = lead.setting.row(name) if name is not None else None
@@ -288,7 +298,7 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     if reference is not None and rivals:
         return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
     best = max(rows.values(), key=_val)
-    judged = against_published(best, "val", lead.setting, Noises(lead.setting))
+    judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
     if judged.predicted is not None:
         why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
@@ -303,9 +313,9 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
 
 def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
     """The row that is best on validation against the reference, on test with intervals over all candidates."""
-    noises, where = Noises(lead.setting), lead.setting.where
+    noises, where = noises_of(lead.setting), lead.setting.where
     found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
-    if found is None or learned.mean() < chance(reference) + LEARNED:
+    if found is None or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
         return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
     told = _told(best, reference, found, "test")
@@ -321,23 +331,27 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
         return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
-    against = [(found, "our AlexNet on test")]
+    behind = [(found.estimate, found.high, "our AlexNet on test")]
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
-        moved = (expected.estimate - number, expected.low - number, expected.high - number)
-        against.append((Estimate(*moved, expected.n, expected.method), f"the published {number:g}% on validation"))
+        what_published = f"the published {number:g}% on validation"
+        behind.append((expected.estimate - number, expected.high - number, what_published))
         reach = f"{expected.low:.2f} to {expected.high:.2f}%"
         why.append(f"On validation one more run is expected to reach {reach}, against {number:g}%.")
-    why.append(f"A match may be at most {parity:g} point{'s' * (parity != 1)} behind in both.")
+    points = f"{parity:g} point{'s' * (parity != 1)}"
+    why.append(
+        f"A match is at most {points} behind our AlexNet on test, and not clearly further behind the published number."
+    )
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
-    if below := [(one.estimate, what) for one, what in against if one.high is not None and one.high < -parity]:
+    if below := [(off, what) for off, high, what in behind if high is not None and high < -parity]:
         off, what = min(below)
         headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
         return Answer(headline, " ".join(why))
-    if all(one.low is not None and one.low >= -parity for one, _ in against):
+    if found.low is not None and found.low >= -parity:
         return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why))
-    if runs := stats.runs_to_tell(abs(found.estimate + parity), *noises.pair(best, reference, "test")):
-        why.append(f"On test, {runs} seeds per row would decide it if the means stay the same.")
+    noise = noises.pair(best, reference, "test")
+    if not found.folded and (n := stats.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
+        why.append(f"{n} seeds per row would decide it if the means stay the same.")
     signed = f"{found.estimate:+.1f}".replace("-", "−")
     headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
     return Answer(headline, " ".join(why))

@@ -159,6 +159,11 @@ class Row:
         """`study/variant`."""
         return f"{self.study}/{self.variant}"
 
+    @cached_property
+    def question(self) -> str:
+        """What its runs ask, whatever their seed and fold: the same for rows of two studies that share their runs."""
+        return self.spec.of(0, None).key
+
     @property
     def family(self) -> str:
         """The networks among which the variance over seeds is pooled."""
@@ -172,11 +177,11 @@ class Row:
         return np.array([value for value in found if value is not None], dtype=np.float64)
 
     def correct(self, split: Split) -> NDArray[np.bool_] | None:
-        """(runs, images): which images each run classified correctly; None without predictions of at least one run.
+        """(runs, images): which images each run that learned classified correctly; None without predictions of any.
 
         Runs without predictions, or with another number of images, are left out; runs of folds have other images each.
         """
-        runs = [run for run in self.runs if run.fold is None]
+        runs = [run for run in self.runs if run.fold is None and run.learned]
         kept = [run.predictions.correct(split) for run in runs if run.predictions is not None]
         return np.stack([one for one in kept if one.shape == kept[0].shape]) if kept else None
 

@@ -21,7 +21,7 @@ from repro.published import Published
 from repro.records import RESULT_METRICS
 from repro.reporting.frame import REFERENCE, Beside, Row, Run
 from repro.rows import Contents, RunRow
-from repro.spec import PROTOCOL, RunSpec, Value, changes, flatten, hashed, merged, resolve
+from repro.spec import PROTOCOL, Value, changes, flatten, hashed, merged, resolve
 from repro.studies import Plan, PlannedRun
 from repro.study import Study
 
@@ -83,11 +83,15 @@ class Setting:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Every planned row, each question once: rows of two studies that share their runs are one."""
-        found: dict[tuple[str, ...], Row] = {}
-        for row in self.known(self.planned):
-            found.setdefault(tuple(run.record.key for run in row.runs) or (row.name,), row)
-        return tuple(found.values())
+        """Every planned row and what it is compared with, each question once: with the runs of all rows that ask it."""
+        planned = self.known(self.planned)
+        found: dict[str, list[Row]] = {}
+        for row in planned + self.known({REFERENCE, *(row.base for row in planned if row.base)} - self.planned.keys()):
+            found.setdefault(row.question, []).append(row)
+        return tuple(
+            replace(rows[0], runs=tuple({run.record.key: run for row in rows for run in row.runs}.values()))
+            for rows in found.values()
+        )
 
     def row(self, name: str) -> Row | None:
         """The row `study/variant`, also of a study that was never swept here: its keys are known from its declaration.
@@ -105,7 +109,7 @@ class Setting:
 
     def _made(self, name: str, planned: Sequence[PlannedRun]) -> Row:
         newest = planned[0]
-        asked = [run for run in reversed(planned) if question(run.spec) == question(newest.spec)]
+        asked = [run for run in reversed(planned) if run.spec.of(0, None) == newest.spec.of(0, None)]
         same = {(-1 if run.spec.data.fold is None else run.spec.data.fold, run.seed): run for run in asked}
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
         variant = study.variants.get(newest.variant)
@@ -159,7 +163,7 @@ class Setting:
     def _compared(self, row: Row) -> Row:
         """The row, compared with nothing where its base asks the same (the default is a row of many tables)."""
         base = self.row(row.base) if row.base else None
-        return row if base is not None and question(base.spec) != question(row.spec) else replace(row, base=None)
+        return row if base is not None and base.question != row.question else replace(row, base=None)
 
     def _notes(self, row: Row) -> Iterator[str]:
         if row.missing and row.runs:
@@ -172,7 +176,7 @@ class Setting:
         ]
         if own:
             yield f"{row.title}: declared with {', '.join(own)}"
-        if any(question(run.spec) != question(row.spec) for run in self.planned[row.name]):
+        if any(run.spec.of(0, None) != row.spec.of(0, None) for run in self.planned[row.name]):
             yield f"{row.title}: declared differently in an earlier sweep, whose runs are left out"
         for run in row.runs:
             record, who = run.record, f"{row.title}, seed {run.seed}"
@@ -300,12 +304,6 @@ def setting_of(plan: Plan) -> dict[str, Value]:
 def setting_id(setting: Mapping[str, Value]) -> str:
     """Eight hexadecimal digits that name a setting: what `--setting` takes."""
     return hashlib.sha256(json.dumps(hashed(setting), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def question(spec: RunSpec) -> tuple[object, ...]:
-    """What a spec asks, whatever its seed and fold."""
-    data = spec.data.model_copy(update={"fold": None})
-    return spec.model, data, spec.optimizer, spec.training, spec.semantics
 
 
 def _paper_order(study: Study) -> tuple[bool, int, bool, str]:

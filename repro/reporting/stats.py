@@ -10,6 +10,7 @@ noise are in one unit, whatever it is; docs/statistics.md has the formulas.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -269,10 +270,36 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(np.maximum.accumulate(stepped)[np.argsort(order)].tolist())
 
 
-def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = None) -> int | None:
-    """The fewest runs of either row whose difference has a half-width below `distance`; None: unknown, or over `MOST`."""
+def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = None, tests: int = 1) -> int | None:
+    """The fewest runs of either row whose difference has a half-width below `distance`; None: unknown, or over `MOST`.
+
+    Args:
+        distance: from the difference to what it is told apart from.
+        noise: of one row.
+        other: of the other row, where it is another one.
+        tests: comparisons among which the difference stands, by Bonferroni: the first step of Holm's correction.
+    """
     two = other or noise
-    return _fewest(lambda n: difference(np.zeros(n), np.zeros(n), _known(noise, n), _known(two, n)), distance)
+
+    def found(n: int) -> Estimate:
+        one = difference(np.zeros(n), np.zeros(n), _known(noise, n), _known(two, n))
+        return _estimate(0.0, one.error, one.df, n, DIFFERENCE, tests=tests)
+
+    return _fewest(found, distance)
+
+
+def runs_to_lead(distance: float, rows: int, noise: Noise | None, other: Noise | None) -> int | None:
+    """The fewest runs of every row whose interval by `dunnett` is narrower than `distance` to each side, as `runs_to_tell`.
+
+    Args:
+        distance: from the difference to what it is told apart from.
+        rows: how many are compared with the base.
+        noise: of the rows.
+        other: of the base.
+    """
+    return _fewest(
+        lambda n: dunnett([np.zeros(n)] * rows, np.zeros(n), [_known(noise, n)] * rows, _known(other, n))[0], distance
+    )
 
 
 def runs_to_exclude(distance: float, accuracy: float, noise: Noise | None, images: Images) -> int | None:
@@ -281,8 +308,8 @@ def runs_to_exclude(distance: float, accuracy: float, noise: Noise | None, image
 
 
 def _fewest(found: Callable[[int], Estimate], distance: float) -> int | None:
-    widths = ((n, found(n).half) for n in range(2, MOST + 1))
-    return next((n for n, half in widths if half is not None and half < distance), None)
+    n = bisect_left(range(MOST + 1), True, lo=2, key=lambda n: (found(n).half or math.inf) < distance)
+    return n if n <= MOST else None
 
 
 def _known(noise: Noise | None, n: int) -> Noise | None:

@@ -5,8 +5,10 @@ Runs at chance or diverged do not enter where another run of the row learned. do
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,7 +20,10 @@ from repro.reporting.join import Setting, Table
 from repro.reporting.stats import Estimate, Images, Noise
 
 LEARNED = 10.0
-"""Points above the share of the largest class from which an accuracy shows that a network has learned."""
+"""Points above the share of the largest class from which an accuracy shows that a network has learned; a quarter of what
+is left above that share where it is less."""
+ENOUGH = 3
+"""Runs from which on "none of them learned" is a result."""
 Verdict: TypeAlias = Literal["consistent", "ours below", "ours above", "undecided", ""]
 """Where our runs lie, seen from the published number; empty where none was published."""
 _ACCURACIES: tuple[Metric, ...] = ("val", "test", "gap")
@@ -56,21 +61,26 @@ class Noises:
     """The noise over seeds and over images of the rows of one setting, each computed once."""
 
     def __init__(self, setting: Setting) -> None:
-        """Takes every row of the setting; nothing is computed yet."""
-        self.rows = {_runs(row): row for row in setting.rows}
+        """Takes every question of the setting with all of its runs; nothing is computed yet."""
+        self.rows = {row.question: row for row in setting.rows}
         self._seeds: dict[Metric, dict[str, Noise | None]] = {}
         self._images: dict[tuple[str, Split], float | None] = {}
 
     def seeds(self, row: Row, measure: Metric) -> Noise | None:
         """The noise over seeds of a row, pooled over its family in the setting."""
-        if _runs(row) not in self.rows:
-            self.rows[_runs(row)] = row
+        if row.question not in self.rows:
+            self.rows[row.question] = row
             self._seeds.clear()
         if measure not in self._seeds:
-            found = {runs: one.values(measure, learned=True) for runs, one in self.rows.items()}
-            learned = {runs: values for runs, values in found.items() if values.size}
-            self._seeds[measure] = stats.pool(learned, {runs: self.rows[runs].family for runs in learned})
-        return self._seeds[measure].get(_runs(row))
+            found = {asked: one.values(measure, learned=True) for asked, one in self.rows.items()}
+            learned = {asked: values for asked, values in found.items() if values.size}
+            self._seeds[measure] = stats.pool(learned, {asked: self.rows[asked].family for asked in learned})
+        return self._seeds[measure].get(row.question)
+
+    def borrowed(self, row: Row) -> bool:
+        """Whether no network of a row's family has two runs, so that its noise is that of other families."""
+        alike = [one for one in self.rows.values() if one.family == row.family]
+        return all(one.values("val", learned=True).size < 2 for one in alike)
 
     def images(self, row: Row, split: Split) -> Images:
         """The images of a row's accuracy; their variance is the row's own, else the mean of its family's."""
@@ -103,8 +113,11 @@ class Noises:
         return found["row"], found["base"]
 
     def prediction(self, row: Row, split: Split) -> Estimate:
-        """Where one more run of a row, at least one of which learned, is expected."""
-        return stats.prediction(row.values(split, learned=True), self.seeds(row, split), self.images(row, split))
+        """Where one more run of a row, at least one of which learned, is expected, within 0 to 100%."""
+        found = stats.prediction(row.values(split, learned=True), self.seeds(row, split), self.images(row, split))
+        if found.low is None or found.high is None:
+            return found
+        return replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
     def dunnett(self, rows: Sequence[Row], base: Row) -> dict[str, Estimate]:
         """Test accuracy of every row that learned minus one base's, with simultaneous intervals over all of them.
@@ -121,16 +134,22 @@ class Noises:
         return {name: one for name, one in both.items() if one is not None}
 
     def _variance(self, row: Row, split: Split) -> float | None:
-        if (key := (_runs(row), split)) not in self._images:
-            correct = row.correct(split) if all(run.learned for run in row.runs) else None
+        if (key := (row.question, split)) not in self._images:
+            correct = self.rows.get(row.question, row).correct(split)
             known = correct is not None and len(correct) > 1
             self._images[key] = stats.image_variance(correct) if correct is not None and known else None
         return self._images[key]
 
 
+@lru_cache(maxsize=8)
+def noises_of(setting: Setting) -> Noises:
+    """The noises of a setting, once for all its tables and claims."""
+    return Noises(setting)
+
+
 def statistics(table: Table) -> dict[str, Statistics]:
     """What is concluded of every row of a table, by `study/variant`."""
-    noises = Noises(table.setting)
+    noises = noises_of(table.setting)
     bases = {base.name: base for row in table.rows if (base := table.base(row)) is not None}
     differences: dict[str, Estimate] = {}
     for base in bases.values():
@@ -166,13 +185,22 @@ def chance(row: Row) -> float:
     return 100 * float(np.bincount(kept.test_true).max()) / kept.test_true.size
 
 
+def learned_from(row: Row) -> float:
+    """The accuracy in percent from which a network of a row's data has learned."""
+    return chance(row) + min(LEARNED, (100 - chance(row)) / 4)
+
+
 def failed(row: Row) -> str:
     """How a row's runs ended where no run learned ("3 of 3 runs stayed at chance"), else empty."""
-    if not row.runs or any(run.learned for run in row.runs):
-        return ""
-    at_chance = sum(run.record.outcome == "chance" for run in row.runs)
-    parts = [(at_chance, "stayed at chance"), (len(row.runs) - at_chance, "diverged")]
-    return " and ".join(f"{count} of {len(row.runs)} runs {how}" for count, how in parts if count)
+    return "" if any(run.learned for run in row.runs) else failures(row)
+
+
+def failures(row: Row) -> str:
+    """How those of a row's runs ended that did not learn ("2 of 3 runs stayed at chance"), empty where all did."""
+    ends = Counter(run.record.outcome for run in row.runs)
+    parts = [(ends["chance"], "stayed at chance"), (ends["diverged"], "diverged")]
+    runs = "1 run" if len(row.runs) == 1 else f"{len(row.runs)} runs"
+    return " and ".join(f"{count} of {runs} {how}" for count, how in parts if count)
 
 
 def _mean(row: Row, split: Split, noises: Noises) -> Estimate | None:
@@ -201,21 +229,29 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
     """
     if by_fold(row, split):
         return Judgement(None, "", "")
-    paper = row.published
+    paper, how = row.published, failures(row)
     found = noises.prediction(row, split) if row.values(split, learned=True).size else None
     found = None if found is None or found.half is None else found
     bound = paper.accuracy_at_most if split == "val" and paper.accuracy is None else None
     published = bound if bound is not None else paper.accuracy if split == "val" else paper.test_accuracy
     if published is None or setting.changes:
         return Judgement(found, "", "")
-    if how := failed(row):
-        below = bound is None and published >= chance(row) + LEARNED
-        return Judgement(found, "ours below" if below else "consistent", f"published {published:g}; {how}")
+    if how and published < learned_from(row):
+        return Judgement(found, "consistent", f"published {published:g}; {how}")
+    if failed(row):
+        enough = len(row.runs) >= ENOUGH
+        verdict: Verdict = "consistent" if bound is not None else "ours below" if enough else "undecided"
+        more = "" if enough or bound is not None else f"; {ENOUGH} runs are needed"
+        return Judgement(found, verdict, f"published {published:g}; {how}{more}")
     if found is None or found.low is None or found.high is None:
         why = "no finished run" if not row.runs else f"n = {len(row.runs)}, and the spread over seeds is unknown"
         return Judgement(None, "undecided", why)
     told = f"published {'at most ' if bound is not None else ''}{published:g}"
     why = f"{told}, one more run is expected to reach {found.low:.2f} to {found.high:.2f} (n = {found.n})"
+    if how:
+        why += f"; {how} and are left out"
+    if noises.borrowed(row):
+        why += "; with the spread over seeds of other networks, since none of this family has two runs"
     if found.method == stats.BINOMIAL:
         why += "; conservative: no network of this family has two runs with predictions"
     if improving := sum(run.improving for run in row.runs):
@@ -225,10 +261,12 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
         return Judgement(found, "ours above", why)
     if found.high < published and bound is None:
         return Judgement(found, "ours below", why)
+    if bound is not None and found.estimate <= bound:
+        return Judgement(found, "consistent", why)
     noise, images = noises.seeds(row, split), noises.images(row, split)
     n = stats.runs_to_exclude(abs(published - found.estimate), found.estimate, noise, images)
     tell = "no number of seeds" if n is None else f"{n} seeds"
-    return Judgement(found, "consistent", f"{why}; {tell} would tell the two apart")
+    return Judgement(found, "consistent", f"{why}; {tell} would tell the two apart if the mean stays the same")
 
 
 def _image_noise(row: Row, base: Row | None) -> float | None:
@@ -243,8 +281,3 @@ def _size(row: Row) -> Literal["fits", "differs", ""]:
     if published is None or mib is None:
         return ""
     return "differs" if size_unit(published, mib) is None else "fits"
-
-
-def _runs(row: Row) -> str:
-    """The same for rows of two studies that share their runs."""
-    return " ".join(run.record.run_id for run in row.runs) or row.name

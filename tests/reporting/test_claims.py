@@ -5,12 +5,13 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repro import studies
 from repro.errors import InputError
-from repro.published import Claim, Paper, Protocol, Published
-from repro.reporting import claims, join, pictures, tables, verdicts
+from repro.published import Claim, Ends, Paper, Protocol, Published
+from repro.reporting import claims, join, pictures, stats, tables, verdicts
 from repro.reporting.claims import headline, judge
 from repro.reporting.frame import Beside
 from repro.validation import validated
@@ -233,6 +234,51 @@ def own(tmp_path, text=MINE):
     return studies.load(path)
 
 
+def test_holms_correction_is_counted_in_and_named():
+    claim = {"says": "s", "best": BN, "than": [SQ, ALEX, "reproducibility/alexnet_bn"]}
+    one = judged(claim, store_of({BN[16:]: 73.0, SQ[16:]: 73.85, ALEX[16:]: 72.5, "alexnet_bn": 72.9}))
+    assert one.verdict == "undecided"
+    assert "SqueezeNet (95% −1.60 to −0.10, n = 3)" in one.why
+    assert "Holm's correction for 3 comparisons leaves it open; 5 seeds per row would decide it" in one.why
+    assert stats.runs_to_tell(0.85, stats.Noise(0.4, 8)) == 3, "without it"
+
+
+def test_runs_that_failed_beside_others_that_learned_are_named():
+    contents = store_of(ROWS)
+    runs = [
+        replace(run, outcome="chance") if (run.variant, run.seed) == ("squeezenet", 1) else run for run in contents.runs
+    ]
+    one = judged({"says": "s", "all": [[BN, SQ]]}, replace(contents, runs=tuple(runs)))
+    assert (one.verdict, one.why.count("1 of 3 runs stayed at chance of SqueezeNet, left out")) == ("supported", 1)
+
+
+def test_the_spread_of_other_networks_alone_decides_no_claim():
+    builder = BUILDERS[0]()
+    builder.sweep(
+        "reproducibility",
+        variants=("squeezenet", "alexnet"),
+        seeds=(0,),
+        metrics=lambda one: {"test_accuracy": 0.5 if one.variant == "squeezenet" else 0.9},
+    )
+    builder.sweep("residual")
+    one = judged({"says": "s", "direction": "lower", "all": [[SQ, ALEX]]}, builder.contents())
+    assert one.verdict == "undecided"
+    assert "n = 1), with the spread of other networks; two runs of either are needed" in one.why
+
+
+def test_rows_of_one_title_are_two_in_a_claim_on_ends():
+    (table, *_) = join.tables(store_of(ROWS, outcomes={"squeezenet": "diverged"}))
+    rows = [replace(table.setting.row(name), title="Same") for name in (SQ, BN)]
+    step = claims._ends(Ends(rows=(SQ, BN), outcomes=("finished",)), rows)
+    assert (step.against, step.why) == (0.0, "Same: 3 diverged; Same: 3 finished")
+
+
+def test_a_size_that_is_missing_decides_nothing():
+    contents = store_of(ROWS, model_size_legacy_mib={"squeezenet": None})
+    one = judged({"says": "s", "metric": "size", "direction": "lower", "all": [[SQ, BN]]}, contents)
+    assert (one.verdict, one.why) == ("undecided", "no size of SqueezeNet")
+
+
 def test_the_papers_studies_are_those_that_it_publishes_numbers_for():
     printed = join.paper_studies()
     assert {study.study for study in studies.declared() if study.table} < printed
@@ -248,6 +294,11 @@ def test_a_study_of_ones_own_has_claims_in_the_same_form(tmp_path):
     contents = store_of({"wide": 75.0, "squeezenet_bn": 73.0}, study, "reproducibility")
     (one,) = judge(claims.load(), join.tables(contents, ["mine"]))
     assert (one.slug, one.verdict, one.section) == ("wide_helps", "supported", "")
+    digits = store_of(
+        {"wide": 73.2, "squeezenet_bn": 73.0}, study, "reproducibility", setting={"data.dataset": "digits"}
+    )
+    (open_one,) = judge(claims.load(), join.tables(digits, ["mine"]))
+    assert re.fullmatch(r"\d+ seeds per row", open_one.needed), "on one's own data, too"
     answer = headline(claims.load(), join.tables(contents, ["mine"]))
     assert answer.headline == "Wide is 2.00 points more accurate than SqueezeNet, batchnorm"
 
@@ -315,7 +366,8 @@ SIZES = {
 def test_the_headline_names_the_harder_of_validation_and_test():
     both = answer(store_of(ROWS | {"best": 78.5}, "reproducibility", "best", **SIZES))
     assert both.headline == "SqueezeNet matches AlexNet at 1/65 of its size"
-    assert both.why.endswith("A match may be at most 1 point behind in both.")
+    last = "A match is at most 1 point behind our AlexNet on test, and not clearly further behind the published number."
+    assert both.why.endswith(last)
     below = answer(store_of(ROWS | {"alexnet": 72.5, "squeezenet_bn": 72.0}, **SIZES))
     assert (
         below.headline
@@ -326,8 +378,20 @@ def test_the_headline_names_the_harder_of_validation_and_test():
     assert (
         test_harder.headline == "SqueezeNet is 3.0 points less accurate than our AlexNet on test, at 1/31 of its size"
     )
-    close = answer(store_of(ROWS | {"squeezenet_bn": 75.0}, **SIZES))
-    assert close.headline == "Not yet decided whether SqueezeNet matches AlexNet: +0.0 points on test, 3 seeds"
+    close = answer(store_of(ROWS | {"squeezenet_bn": 74.8}, **SIZES))
+    assert close.headline == "Not yet decided whether SqueezeNet matches AlexNet: −0.2 points on test, 3 seeds"
+
+
+def test_the_headline_says_how_many_seeds_decide_it():
+    rows = ROWS | {"squeezenet": 74.9, "squeezenet_bn": 75.0}
+    few = answer(store_of(rows, spread=(-0.7, 0.0, 0.7), **SIZES))
+    assert few.headline.startswith("Not yet decided")
+    n = int(re.search(r"(\d+) seeds per row would decide it if the means stay the same", few.why)[1])
+    spread = np.linspace(-1, 1, n)
+    many = answer(store_of(rows, spread=tuple(0.7 * spread / spread.std(ddof=1)), **SIZES))
+    assert many.headline == "SqueezeNet matches AlexNet at 1/31 of its size", (
+        "though the published number lies within reach"
+    )
 
 
 @pytest.mark.parametrize("outcome", ["finished", "chance"])

@@ -94,6 +94,83 @@ def test_runs_at_chance_do_not_enter_and_stand_for_themselves(store):
     assert (added.on_val.verdict, added.on_val.why) == ("consistent", "published 10; 3 of 3 runs stayed at chance")
 
 
+def test_runs_that_failed_beside_others_are_named_and_may_be_what_was_published(store):
+    known(store)
+    store.runs = [
+        replace(run, outcome="chance") if run.variant == "squeezenet" and run.seed else run for run in store.runs
+    ]
+    one = statistics(store)["reproducibility/squeezenet"].on_val
+    assert "2 of 3 runs stayed at chance and are left out" in one.why
+    store.sweep("ablation", variants=("fire_added",), metrics=values(fire_added=[10.0, 10.0, 66.0]))
+    store.runs = [
+        replace(run, outcome="chance") if run.variant == "fire_added" and run.seed < 2 else run for run in store.runs
+    ]
+    added = statistics(store, "ablation")["ablation/fire_added"].on_val
+    assert (added.verdict, added.why) == ("consistent", "published 10; 2 of 3 runs stayed at chance")
+
+
+def test_one_run_that_failed_is_not_enough(store):
+    known(store)
+    store.runs = [
+        replace(run, outcome="diverged") for run in store.runs if (run.variant, run.seed) == ("squeezenet", 0)
+    ]
+    one = statistics(store)["reproducibility/squeezenet"].on_val
+    assert (one.verdict, one.why) == ("undecided", "published 70.76; 1 of 1 run diverged; 3 runs are needed")
+
+
+def test_a_question_that_two_studies_ask_is_pooled_once(store):
+    store.sweep("reproducibility", variants=("squeezenet_bn",), seeds=range(5))
+    store.sweep("squeeze_ratio", variants=("sr_0125",), seeds=(0, 1, 2))
+    store.sweep("expand_3x3", variants=("share_50",), seeds=(3, 4))
+    (table, *_) = join.tables(store.contents(), ["squeeze_ratio"])
+    noises = verdicts.Noises(table.setting)
+    assert [noises.seeds(row, "val").df for row in (*table.rows, table.setting.row(BN))] == [4, 4]
+    assert claims.headline(claims.load(), join.tables(store.contents())).why.startswith("No other network")
+
+
+def test_no_seeds_tell_a_bound_apart_from_what_lies_below_it(store):
+    known(store, seeds=(0, 1, 2))
+    store.sweep("learning_rate", metrics=lambda planned: {"best_val_accuracy": 0.3 + planned.seed / 100})
+    for one in statistics(store, "learning_rate").values():
+        assert "would tell" not in one.on_val.why or one.on_val.why.endswith("if the mean stays the same")
+    added = next(row for row in join.tables(store.contents(), ["learning_rate"])[0].rows)
+    bound = replace(added, published=added.published.model_copy(update={"accuracy": None, "accuracy_at_most": 80.0}))
+    setting = join.tables(store.contents(), ["learning_rate"])[0].setting
+    judged = verdicts.against_published(bound, "val", setting, verdicts.Noises(setting))
+    assert judged.verdict == "consistent" and "seeds" not in judged.why.partition("(n = ")[2].replace(
+        "over seeds of other", ""
+    )
+
+
+def test_a_prediction_ends_at_all_images(store):
+    known(store, squeezenet_bn=[99.5, 99.6, 99.7])
+    assert statistics(store)[BN].on_val.predicted.high == 100.0
+
+
+def test_what_has_learned_depends_on_the_largest_class(store, monkeypatch):
+    (table,) = join.tables(known(store).contents(), ["reproducibility"])
+    assert verdicts.learned_from(table.rows[0]) == 20.0
+    monkeypatch.setattr(verdicts, "chance", lambda _: 93.0)
+    assert verdicts.learned_from(table.rows[0]) == 94.75
+
+
+def test_predictions_of_failed_runs_do_not_enter(store):
+    known(store)
+    store.runs = [
+        replace(run, outcome="chance") if (run.variant, run.seed) == (BN[16:], 2) else run for run in store.runs
+    ]
+    right, wrong = np.ones(50, np.int64), np.zeros(50, np.int64)
+
+    def predictions(run):
+        given = wrong if run.outcome == "chance" else np.array([1] * 40 + [0] * 10)
+        return Predictions(given, right, given, right)
+
+    (table,) = join.tables(store.contents(), ["reproducibility"], None, Beside(predictions=predictions))
+    row = table.setting.row(BN)
+    assert row.correct("test").shape == (2, 50)
+    assert verdicts.Noises(table.setting).images(row, "test").variance is not None
+
+
 def test_rows_of_one_base_share_their_simultaneous_intervals(store):
     known(store)
     store.sweep("residual")
