@@ -211,9 +211,19 @@ MODELS: tuple[type[ModelSpec], ...] = get_args(ModelSpec)
 
 
 def source_digest(function: str) -> str:
-    """SHA-256 of the source that `module:function` stands in, found without importing it.
+    """SHA-256 of the source that `module:function` stands in; the rest is as with `source`."""
+    files, digest = source(function), hashlib.sha256()
+    for name, content in files:
+        if "/" in name:
+            digest.update(f"{name.partition('/')[2]}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
-    It is over all .py files of the top-level package, or over the one file of a module that stands alone.
+
+def source(function: str) -> list[tuple[str, bytes]]:
+    """The source that `module:function` stands in, as file names from where it is imported and contents; it is not imported.
+
+    It is all .py files of the top-level package, or the one file of a module that stands alone.
 
     Raises:
         InputError: there is no such module, or no source of it.
@@ -226,14 +236,12 @@ def source_digest(function: str) -> str:
         raise InputError(
             f"model.function: there is no module {top!r}{hint} (allowed: one in {Path.cwd()} or on PYTHONPATH)"
         )
-    digest = hashlib.sha256()
     if found.submodule_search_locations is not None:
-        for folder in map(Path, found.submodule_search_locations):
-            for path in sorted(folder.rglob("*.py")):
-                digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-                digest.update(path.read_bytes())
-    elif found.origin is not None and found.origin.endswith(".py"):
-        digest.update(Path(found.origin).read_bytes())
-    else:
+        return [
+            (f"{top}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+            for folder in map(Path, found.submodule_search_locations)
+            for path in sorted(folder.rglob("*.py"))
+        ]
+    if found.origin is None or not found.origin.endswith(".py"):
         raise InputError(f"model.function: the module {top!r} has no source in Python ({found.origin})")
-    return digest.hexdigest()
+    return [(f"{top}.py", Path(found.origin).read_bytes())]

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TextIO
@@ -31,6 +32,7 @@ from repro.execution import disk, environment, predictions
 from repro.execution.beat import Beat, Pulse
 from repro.execution.checkpoint import Checkpoints
 from repro.execution.job import Exit, Job
+from repro.networks import PythonSpec, source
 from repro.records import Environment, EpochRecord, Progress, RunResult
 from repro.training import export
 from repro.training.data import load
@@ -214,6 +216,12 @@ def _describe(job: Job, here: Environment, training: Training) -> None:
             described[path.name] = content
         else:
             path.unlink(missing_ok=True)
+    if isinstance(job.spec.model, PythonSpec):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name, content in source(job.spec.model.function):
+                archive.writestr(zipfile.ZipInfo(name), content)
+        described["source.zip"] = packed.getvalue()
     for name, content in described.items():
         disk.write(job.folder / name, content)
 

@@ -164,6 +164,7 @@ RUN_ARTIFACTS: Mapping[str, str] = {
     "journal.jsonl": "The journal: all records of the run, with their times.",
     "model.pt": "State dict of the best epoch's weights.",
     "architecture.json": "Layers with shapes and multiply-adds, and the residual edges.",
+    "source.zip": "Source of a network of one's own (`model.name: python`).",
     "not_exported.txt": "Why the run has no model, if torch could not export it.",
     "predictions.npz": "Predicted and true class of every validation and test image, by the best epoch's weights.",
     "confusion.csv": "Confusion matrix on the test split: rows are the true classes.",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
+
+from tests.starting import PROJECT
 
 MODULE = """
 from torch import nn
@@ -51,6 +54,10 @@ def test_a_module_in_the_working_folder_is_trained_verified_and_compared(repro, 
     refused = repro("verify", narrow, "--data-dir", str(digits))
     assert "the source of my_nets:small has changed since this run was planned" in refused.stderr
     assert refused.stderr.count("\n") == 1
+    with zipfile.ZipFile(tmp_path / "runs" / narrow / "source.zip") as archive:
+        archive.extractall(tmp_path / "former")
+    again = repro("verify", narrow, "--data-dir", str(digits), "--epochs", "1", env={"PYTHONPATH": f"{PROJECT}:former"})
+    assert "bit-identical" in again.stdout, again.stderr
 
 
 def test_what_does_not_fit_is_one_line_and_nothing_is_trained(repro, digits, tmp_path) -> None:

@@ -46,7 +46,8 @@ def of_function(spec: PythonSpec) -> nn.Module:
     """
     if source_digest(spec.function) != spec.source:
         raise InputError(
-            f"model.function: the source of {spec.function} has changed since this run was planned; rerun the command"
+            f"model.function: the source of {spec.function} has changed since this run was planned; rerun the command,"
+            " or, to have this very run again, unpack its source.zip into a folder and set PYTHONPATH to it"
         )
     where, (module, _, name) = f"model.function: {spec.function}", spec.function.partition(":")
     if str(Path.cwd()) not in sys.path:
