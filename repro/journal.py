@@ -229,16 +229,6 @@ def read(folder: Path) -> Journal | None:
     return of(folder, raw)
 
 
-def first(folder: Path) -> Attempt | None:
-    """The start of the first attempt of a run's folder, read alone; None where there is none that can be read."""
-    try:
-        with (folder / NAME).open("rb") as file:
-            entries, _ = parse(file.readline(), NAME)
-    except (OSError, ReproError):
-        return None
-    return entries[0].record if entries and isinstance(entries[0].record, Attempt) else None
-
-
 def of(folder: Path, raw: bytes) -> Journal | None:
     """The journal whose file in `folder` holds `raw`; the rest is as with `read`."""
     path = folder / NAME

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from repro import journal
@@ -25,6 +27,19 @@ def ended(folder: Path, *, damaged: bool | None = None) -> bool:
             raise
         return damaged
     return known is not None and known.result is not None
+
+
+def look(places: Iterable[Path]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folders of some runs that are at their end, by name, and why the journal of others cannot be read."""
+    found: dict[str, Path] = {}
+    damaged: dict[str, str] = {}
+    for folder in places:
+        try:
+            if ended(folder):
+                found[folder.name] = folder
+        except ReproError as error:
+            damaged[folder.name] = f"{error}; --fresh true sets it aside"
+    return found, damaged
 
 
 def set_aside(folder: Path, since: int) -> Path | None:
@@ -64,6 +79,18 @@ def _former(folder: Path, since: int) -> bool:
     except ReproError:
         return True
     return known is not None and known.result is not None and known.entries[-1].time_ms < since
+
+
+def of_other_code(folders: Iterable[Path], training: str) -> str:
+    """How many of some runs were trained by another state of `repro/training` than this one, in words; empty for none."""
+    found = 0
+    for folder in folders:
+        with contextlib.suppress(OSError, ReproError), (folder / journal.NAME).open("rb") as file:
+            entries, _ = journal.parse(file.readline(), str(folder))  # the first attempt is enough
+            record = entries[0].record if entries else None
+            found += isinstance(record, journal.Attempt) and record.environment.training not in {"", training}
+    count = "1 reused run was" if found == 1 else f"{found:,} reused runs were"
+    return f"{count} trained by another state of repro/training; --fresh true retrains what is reused" if found else ""
 
 
 def writable(runs: Path) -> None:

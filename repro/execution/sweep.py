@@ -112,6 +112,7 @@ class _Sweep:
                     rows=len({(run.study, run.variant) for run in self.plan.runs}),
                     workers=min(self.executor.slots, max(1, len(self.todo))),
                 )
+                yield from self._notices()
                 yield from (self._lost(run, damaged[run.key]) for run in self.plan.unique if run.key in damaged)
                 if not self.settings.wait:
                     yield from self._submit()
@@ -133,30 +134,18 @@ class _Sweep:
         """Finds what is to train; returns the keys of the runs whose journal cannot be read, and why."""
         unique, settings = self.plan.unique, self.settings
         stored = {} if settings.offline else self._connect()
-        aside: list[Path | None] = []
-        if settings.fresh:
-            since = plans.fresh_since(settings.runs, self.plan)
-            aside = [folders.set_aside(self._folder(run), since) for run in unique]
-        ended: dict[str, Path] = {}
-        damaged: dict[str, str] = {}
-        for run in unique:
-            try:
-                if run.key not in stored and folders.ended(self._folder(run)):
-                    ended[run.key] = self._folder(run)
-            except ReproError as error:
-                damaged[run.key] = f"{error}; --fresh true sets it aside"
+        since = plans.fresh_since(settings.runs, self.plan) if settings.fresh else 0
+        aside = [folders.set_aside(self._folder(run), since) for run in unique if settings.fresh]
+        ended, damaged = folders.look(self._folder(run) for run in unique if run.key not in stored)
         if self.publisher is not None:
             for folder in (*aside, *ended.values()):
                 if folder is not None and folders.ended(folder, damaged=False):  # it may not be published yet
                     self.publisher.note(folder)
             self.publisher.journals = frozenset(ended)
         self.todo.extend(run for run in unique if run.key not in {**stored, **ended, **damaged})
-        reused = [journal.first(self._folder(run)) for run in unique if run.key in {**stored, **ended}]
-        if others := [one for one in reused if one and one.environment.training not in {"", self.env.training}]:
-            count = "1 reused run was" if len(others) == 1 else f"{len(others):,} reused runs were"
-            self.notices.put(
-                f"{count} trained by another state of repro/training; --fresh true retrains what is reused"
-            )
+        reused = (self._folder(run) for run in unique if run.key in {**stored, **ended})
+        if other := folders.of_other_code(reused, self.env.training):
+            self.notices.put(other)
         return damaged
 
     def _connect(self) -> dict[str, str]:

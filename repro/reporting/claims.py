@@ -16,11 +16,11 @@ from typing import Literal, TypeAlias, get_args
 from repro import declarations, studies
 from repro.errors import InputError, unknown
 from repro.published import Claim, Contrast, Ends, Metric, Paper, Ratio
-from repro.reporting import stats
-from repro.reporting.frame import REFERENCE, Answer, Row, Run
+from repro.reporting import samplesize, stats
+from repro.reporting.frame import Row, Run
 from repro.reporting.join import Setting, Table
 from repro.reporting.stats import TAIL, Estimate
-from repro.reporting.verdicts import ENOUGH, Noises, against_published, failed, failures, learned_from, noises_of
+from repro.reporting.verdicts import ENOUGH, Noises, failed, failures, noises_of
 from repro.studies import DECLARATIONS
 from repro.validation import validated
 
@@ -92,7 +92,7 @@ class _Step:
     against: float = 1.0
     """One-sided p value; near 0 speaks against it."""
     needed: int | None = None
-    """The fewest runs of either row that would decide; None: more than `stats.MOST`, or unknown."""
+    """The fewest runs of either row that would decide; None: more than `samplesize.MOST`, or unknown."""
     leans: bool = True
     """Whether the estimate itself is on the claimed side."""
 
@@ -140,7 +140,7 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
     known = all(one.found and one.found.error and not one.found.folded for one in steps)
     if verdict == "undecided" and known and not (claim.section and setting.changes):
         n = _needed(claim, steps)
-        needed = f"{f'more than {stats.MOST:,}' if n is None else n} seeds per row"
+        needed = f"{f'more than {samplesize.MOST:,}' if n is None else n} seeds per row"
     return Judged(
         slug=slug,
         says=claim.says,
@@ -193,7 +193,7 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
         difference = first.size - second.size
         holds = abs(difference) < margin if claim.direction == "alike" else sign * difference > margin
         exact = Estimate(difference, None, None, min(len(first.runs), len(second.runs)), "size of the saved model")
-        return _Step(_told(first, second, exact, "size"), exact, float(not holds), float(holds))
+        return _Step(told(first, second, exact, "size"), exact, float(not holds), float(holds))
     if how := [f"{row.title}: {text}" for row in (first, second) if (text := failed(row))]:
         both = len(how) == 2
         clear = claim.metric in {"val", "test"} and not both and min(len(first.runs), len(second.runs)) >= ENOUGH
@@ -202,7 +202,7 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     found = noises.difference(first, second, claim.metric)
     if found is None:
         return _Step(f"no {claim.metric} of {first.title} or {second.title}")
-    why = _told(first, second, found, claim.metric)
+    why = told(first, second, found, claim.metric)
     for row in (first, second):
         why += f"; {failures(row)} of {row.title}, left out" if failures(row) else ""
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
@@ -219,13 +219,13 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     corrected = (ahead > 0) == (claim.any is not None)  # Holm's side: one of the contrasts is enough
     tests = len(claim.contrasts) if corrected else 1
     noise = noises.pair(first, second, claim.metric)
-    needed = None if found.folded else stats.runs_to_tell(abs(ahead), *noise, tests)
+    needed = None if found.folded else samplesize.runs_to_tell(abs(ahead), *noise, tests)
     return _Step(
         why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
     )
 
 
-def _told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
+def told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
     """A difference in words: "SqueezeNet is 1.71 points less accurate than AlexNet (95% interval ...)"."""
     unit, more, less = _WORDS[metric]
     word = more if found.estimate > 0 else less
@@ -267,97 +267,6 @@ def _ends(claimed: Ends, rows: Sequence[Row]) -> _Step:
 def _needed(claim: Claim, steps: Sequence[_Step]) -> int | None:
     """The fewest runs a row that would decide if all means stay: by one contrast that can, else by all of them."""
     enough = [one for one in steps if one.leans == (claim.any is not None)]
-    runs = [one.needed or stats.MOST + 1 for one in enough or steps]
+    runs = [one.needed or samplesize.MOST + 1 for one in enough or steps]
     n = min(runs) if enough else max(runs)
-    return n if n <= stats.MOST else None
-
-
-def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
-    """The answer of a report: for the paper's studies whether a smaller network matches AlexNet, else the best row.
-
-    It is decided in the declared setting alone, and only if the reference has learned.
-    """
-    tables = [table for table in tables if table.answered]
-    if not tables:
-        return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
-    lead = next((table for table in tables if table.printed and not table.setting.changes), tables[0])
-    asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if lead.printed else [lead]
-    rows: dict[str, Row] = {}
-    for row in (row for table in asked for row in table.rows if row.runs):
-        rows[row.question] = max(rows.get(row.question, row), row, key=lambda one: len(one.runs))
-    bases = Counter(row.base for row in rows.values() if row.base is not None)
-    name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
-    reference = lead.setting.row(name) if name is not None else None
-    rivals = []
-    if reference is not None and reference.runs:
-        learned, size = [row for row in rows.values() if row.values("val", learned=True).size], reference.size or 0.0
-        if lead.printed or lead.study.study == "demo":
-            rivals = [row for row in learned if 0 < (row.size or 0.0) < size]
-        else:
-            rivals = [row for row in learned if row.base == reference.name]
-    if reference is not None and rivals:
-        return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
-    best = max(rows.values(), key=_val)
-    judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
-    why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
-    if judged.predicted is not None:
-        why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
-    why += f"; n = {len(best.runs)}."
-    if reference is not None and not reference.runs:
-        why += f" {reference.title}, with which it would be compared, has no finished run in this setting."
-    printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
-    side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
-    told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
-    return Answer(f"{best.title} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
-
-
-def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
-    """The row that is best on validation against the reference, on test with intervals over all candidates."""
-    noises, where = noises_of(lead.setting), lead.setting.where
-    found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
-    if found is None or learned.mean() < learned_from(reference):
-        how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
-        return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
-    told = _told(best, reference, found, "test")
-    why = [f"{told}."]
-    if len(rivals) > 1 and found.low is not None:
-        scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
-        why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
-    what = "fold" if found.folded else "seed"
-    seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
-    if not lead.printed or lead.setting.changes:
-        clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        signed = f"{found.estimate:+.1f}".replace("-", "−")
-        which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
-        headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
-        return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
-    behind = [(found.estimate, found.high, "our AlexNet on test")]
-    expected, number = noises.prediction(best, "val"), reference.published.accuracy
-    if number is not None and expected.low is not None and expected.high is not None:
-        what_published = f"the published {number:g}% on validation"
-        behind.append((expected.estimate - number, expected.high - number, what_published))
-        reach = f"{expected.low:.2f} to {expected.high:.2f}%"
-        why.append(f"On validation one more run is expected to reach {reach}, against {number:g}%.")
-    points = f"{parity:g} point{'s' * (parity != 1)}"
-    why.append(
-        f"A match is at most {points} behind our AlexNet on test, and not clearly further behind the published number."
-    )
-    smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
-    if below := [(off, what) for off, high, what in behind if high is not None and high < -parity]:
-        off, what = min(below)
-        headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
-        return Answer(headline, " ".join(why))
-    if found.low is not None and found.low >= -parity:
-        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why))
-    noise = noises.pair(best, reference, "test")
-    if not found.folded and (n := stats.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
-        why.append(f"{n} seeds per row would decide it if the means stay the same.")
-    signed = f"{found.estimate:+.1f}".replace("-", "−")
-    headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
-    return Answer(headline, " ".join(why))
-
-
-def _val(row: Row) -> float:
-    values = row.values("val", learned=True)
-    every = values if values.size else row.values("val")
-    return float(every.mean()) if every.size else 0.0
+    return n if n <= samplesize.MOST else None

@@ -22,6 +22,7 @@ from repro.reporting import audit, claims, evidence, folder, join, page, tables
 from repro.reporting.audit import Finding
 from repro.reporting.claims import DECISIONS, Judged
 from repro.reporting.frame import Answer, Beside
+from repro.reporting.headline import headline
 from repro.reporting.join import Table
 from repro.reporting.page import Section
 from repro.reporting.sheets import Sheet, csv, latex, markdown, markdown_text
@@ -97,7 +98,7 @@ def write(
     found = join.tables(contents, studies, setting, beside)
     pairs = [(table, tables.study_frame(table)) for table in found]
     judged = claims.judge(paper, found)
-    answer = claims.headline(paper, found)
+    answer = headline(paper, found)
     declared = {study.study for study in declared_studies.declared()}
     mine = [table for table in found if table.study.study not in declared]
     own = [audit.of_table(table) for table in mine]

@@ -10,8 +10,7 @@ noise are in one unit, whatever it is; docs/statistics.md has the formulas.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +21,6 @@ LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
 FEWEST = 4
 """Degrees of freedom that the noise of a family needs to stand on its own."""
-MOST = 1000
-"""Runs up to which `runs_to_tell` and `runs_to_exclude` look."""
 Z = 1.959964
 _ROUNDING = 1e-9
 _OUTLIER = 0.01  # level of the F test by which a row has noise of its own
@@ -132,14 +129,17 @@ def mean(values: ArrayLike, noise: Noise | None) -> Estimate:
     return _estimate(float(array.mean()), error, noise.df if noise else 0, array.size, MEAN, sd)
 
 
-def difference(first: ArrayLike, second: ArrayLike, noise: Noise | None, other: Noise | None = None) -> Estimate:
-    """Mean of `first` minus mean of `second`, two independent samples.
+def difference(
+    first: ArrayLike, second: ArrayLike, noise: Noise | None, other: Noise | None = None, tests: int = 1
+) -> Estimate:
+    """Mean of `first` minus mean of `second`, two independent samples, as one of so many tests, by Bonferroni.
 
     Args:
         first: n >= 1 values.
         second: m >= 1 values.
         noise: of both, or of `first` where `other` is given.
         other: the noise of `second`; where it is another one, Welch's standard error and degrees of freedom apply.
+        tests: how many such differences stand together.
     """
     one, two = _checked(first), _checked(second)
     centre, n, other = float(one.mean() - two.mean()), min(one.size, two.size), other or noise
@@ -147,7 +147,9 @@ def difference(first: ArrayLike, second: ArrayLike, noise: Noise | None, other: 
         return _estimate(centre, None, 0, n, DIFFERENCE)
     ours, theirs = noise.sd**2 / one.size, other.sd**2 / two.size
     welch = (ours + theirs) ** 2 / (ours**2 / noise.df + theirs**2 / other.df)
-    return _estimate(centre, math.sqrt(ours + theirs), noise.df if noise == other else welch, n, DIFFERENCE)
+    return _estimate(
+        centre, math.sqrt(ours + theirs), noise.df if noise == other else welch, n, DIFFERENCE, tests=tests
+    )
 
 
 def dunnett(
@@ -268,53 +270,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     order = np.argsort(p_values, kind="stable")
     stepped = np.minimum(1.0, np.arange(len(order), 0, -1) * np.asarray(p_values, dtype=np.float64)[order])
     return tuple(np.maximum.accumulate(stepped)[np.argsort(order)].tolist())
-
-
-def runs_to_tell(distance: float, noise: Noise | None, other: Noise | None = None, tests: int = 1) -> int | None:
-    """The fewest runs of either row whose difference has a half-width below `distance`; None: unknown, or over `MOST`.
-
-    Args:
-        distance: from the difference to what it is told apart from.
-        noise: of one row.
-        other: of the other row, where it is another one.
-        tests: comparisons among which the difference stands, by Bonferroni: the first step of Holm's correction.
-    """
-    two = other or noise
-
-    def found(n: int) -> Estimate:
-        one = difference(np.zeros(n), np.zeros(n), _known(noise, n), _known(two, n))
-        return _estimate(0.0, one.error, one.df, n, DIFFERENCE, tests=tests)
-
-    return _fewest(found, distance)
-
-
-def runs_to_lead(distance: float, rows: int, noise: Noise | None, other: Noise | None) -> int | None:
-    """The fewest runs of every row whose interval by `dunnett` is narrower than `distance` to each side, as `runs_to_tell`.
-
-    Args:
-        distance: from the difference to what it is told apart from.
-        rows: how many are compared with the base.
-        noise: of the rows.
-        other: of the base.
-    """
-    return _fewest(
-        lambda n: dunnett([np.zeros(n)] * rows, np.zeros(n), [_known(noise, n)] * rows, _known(other, n))[0], distance
-    )
-
-
-def runs_to_exclude(distance: float, accuracy: float, noise: Noise | None, images: Images) -> int | None:
-    """The fewest runs whose `prediction` is narrower than `distance` to each side; None: unknown noise, or no such number."""
-    return _fewest(lambda n: prediction(np.full(n, accuracy), _known(noise, n), images), distance)
-
-
-def _fewest(found: Callable[[int], Estimate], distance: float) -> int | None:
-    n = bisect_left(range(MOST + 1), True, lo=2, key=lambda n: (found(n).half or math.inf) < distance)
-    return n if n <= MOST else None
-
-
-def _known(noise: Noise | None, n: int) -> Noise | None:
-    """The same noise, known at least as well as n runs of one row tell it."""
-    return noise and Noise(noise.sd, max(noise.df, n - 1))
 
 
 def _within(runs: NDArray[np.float64]) -> float:

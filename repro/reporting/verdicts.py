@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from repro.published import Metric, size_unit
-from repro.reporting import stats
+from repro.reporting import samplesize, stats
 from repro.reporting.frame import Row, Split
 from repro.reporting.join import Setting, Table
 from repro.reporting.stats import Estimate, Images, Noise
@@ -264,7 +264,7 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
     if bound is not None and found.estimate <= bound:
         return Judgement(found, "consistent", why)
     noise, images = noises.seeds(row, split), noises.images(row, split)
-    n = stats.runs_to_exclude(abs(published - found.estimate), found.estimate, noise, images)
+    n = samplesize.runs_to_exclude(abs(published - found.estimate), found.estimate, noise, images)
     tell = "no number of seeds" if n is None else f"{n} seeds"
     return Judgement(found, "consistent", f"{why}; {tell} would tell the two apart if the mean stays the same")
 

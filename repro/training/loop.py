@@ -323,17 +323,12 @@ class Training:
         for name, tensor in self._best.items():
             tensor.copy_(state[name])
 
-    def _largest_class(self) -> float:
-        """The accuracy on validation of a network that answers the same whatever it sees."""
-        labels = self.data.labels[self.data.val]
-        return int(torch.bincount(labels).max()) / len(labels)
-
     def _result(self, test: Evaluation | None) -> RunResult:
         at, best = self._at, self.best_state()
         outcome: Outcome = "finished"
         if at.diverged:
             outcome = "diverged"
-        elif at.best_accuracy <= self._largest_class() + 0.02:
+        elif at.best_accuracy <= self.data.largest_class + 0.02:
             outcome = "chance"
         return RunResult(
             outcome=outcome,

@@ -11,9 +11,10 @@ import pytest
 from repro import studies
 from repro.errors import InputError
 from repro.published import Claim, Ends, Paper, Protocol, Published
-from repro.reporting import claims, join, pictures, stats, tables, verdicts
-from repro.reporting.claims import headline, judge
+from repro.reporting import claims, join, pictures, samplesize, stats, tables, verdicts
+from repro.reporting.claims import judge
 from repro.reporting.frame import Beside
+from repro.reporting.headline import headline
 from repro.validation import validated
 
 SQ, BN, ALEX = "reproducibility/squeezenet", "reproducibility/squeezenet_bn", "reproducibility/alexnet"
@@ -240,7 +241,7 @@ def test_holms_correction_is_counted_in_and_named():
     assert one.verdict == "undecided"
     assert "SqueezeNet (95% −1.60 to −0.10, n = 3)" in one.why
     assert "Holm's correction for 3 comparisons leaves it open; 5 seeds per row would decide it" in one.why
-    assert stats.runs_to_tell(0.85, stats.Noise(0.4, 8)) == 3, "without it"
+    assert samplesize.runs_to_tell(0.85, stats.Noise(0.4, 8)) == 3, "without it"
 
 
 def test_runs_that_failed_beside_others_that_learned_are_named():

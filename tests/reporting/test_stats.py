@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro.reporting import stats
+from repro.reporting import samplesize, stats
 from repro.reporting.stats import Images, Noise
 
 ROWS = {"a": [70.0, 71.0, 72.0], "b": [74.0, 74.5, 75.0], "c": [73.0, 73.4, 73.8]}
@@ -54,8 +54,8 @@ def test_without_spread_nothing_has_an_interval():
         ):
             assert (found.low, found.high, found.p, found.half) == (None, None, None, None)
             assert found.p_beyond(0) == found.p_beyond(0, -1) == 1
-        assert stats.runs_to_tell(1, noise) is None
-        assert stats.runs_to_exclude(1, 70, noise, Images(5000, whole=100)) is None
+        assert samplesize.runs_to_tell(1, noise) is None
+        assert samplesize.runs_to_exclude(1, 70, noise, Images(5000, whole=100)) is None
 
 
 def test_mean_worked_example():
@@ -199,18 +199,18 @@ def test_folds_on_one_test_set_cover_the_mean_over_networks_of_these_training_im
 
 def test_the_fewest_runs_that_tell_are_the_first_whose_interval_is_narrow_enough():
     noise = Noise(0.5, 8)
-    n = stats.runs_to_tell(0.4, noise)
+    n = samplesize.runs_to_tell(0.4, noise)
     halves = [stats.difference([0] * k, [0] * k, Noise(0.5, max(8, k - 1))).half for k in (n - 1, n)]
     assert halves[0] >= 0.4 > halves[1]
-    assert stats.runs_to_tell(1e-6, noise) is stats.runs_to_tell(0, noise) is None
-    assert stats.runs_to_tell(0.4, noise, Noise(2.0, 2)) > n
+    assert samplesize.runs_to_tell(1e-6, noise) is samplesize.runs_to_tell(0, noise) is None
+    assert samplesize.runs_to_tell(0.4, noise, Noise(2.0, 2)) > n
 
 
 def test_against_a_published_number_there_may_be_no_number_of_runs():
     images = Images(5000, 10_000, 0.097, 100)
     floor = math.sqrt((1.959964 * 0.5) ** 2 + 1.959964**2 * 970 / 5000)  # the new run's own seed and images
-    assert stats.runs_to_exclude(floor, 74, Noise(0.5, 8), images) is None
-    n = stats.runs_to_exclude(1.05 * floor, 74, Noise(0.5, 8), images)
+    assert samplesize.runs_to_exclude(floor, 74, Noise(0.5, 8), images) is None
+    n = samplesize.runs_to_exclude(1.05 * floor, 74, Noise(0.5, 8), images)
     assert n is not None
     assert stats.prediction([74.0] * n, Noise(0.5, max(8, n - 1)), images).half < 1.05 * floor
 

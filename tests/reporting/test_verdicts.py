@@ -8,6 +8,7 @@ import pytest
 
 from repro.reporting import claims, join, pictures, stats, tables, verdicts
 from repro.reporting.frame import Beside, Predictions
+from repro.reporting.headline import headline
 
 BN = "reproducibility/squeezenet_bn"
 
@@ -125,7 +126,7 @@ def test_a_question_that_two_studies_ask_is_pooled_once(store):
     (table, *_) = join.tables(store.contents(), ["squeeze_ratio"])
     noises = verdicts.Noises(table.setting)
     assert [noises.seeds(row, "val").df for row in (*table.rows, table.setting.row(BN))] == [4, 4]
-    assert claims.headline(claims.load(), join.tables(store.contents())).why.startswith("No other network")
+    assert headline(claims.load(), join.tables(store.contents())).why.startswith("No other network")
 
 
 def test_no_seeds_tell_a_bound_apart_from_what_lies_below_it(store):
@@ -233,7 +234,7 @@ def test_folds_are_paired_after_averaging_over_seeds_and_held_against_nothing_pu
     found = next(claim for claim in claims.judge(paper, [table]) if claim.slug == "residual_helps")
     assert "95% +1.45 to +2.88, folds = 3" in found.why
     assert found.needed == "", "more seeds tell nothing of other folds"
-    answer = claims.headline(paper, [table]).headline
+    answer = headline(paper, [table]).headline
     assert answer == "Residual reaches 74.2% on validation with 3 folds"
     frame = tables.study_frame(table)
     header, drawn = tables.study_sheet(table, frame).header, next(pictures.of_study(table, frame))

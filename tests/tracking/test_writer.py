@@ -86,7 +86,8 @@ def test_a_tag_says_how_a_run_s_setting_differs_from_the_declared_one(runs, trai
     known = journal.read(run.folder)
     other = {"data.dataset": "digits", "training.epochs": 3, "optimizer.lr": 0.5}
     spec = resolve(merged({"model.name": "alexnet"}, other), "test")
-    asked = SimpleNamespace(attempts=known.attempts, starts=known.starts, spec=spec, id=known.id, folder=known.folder)
+    asked = replace(known)
+    asked.__dict__["spec"] = spec
     assert entries.tags(asked)["repro.setting"] == "data.dataset=digits, training.epochs=3"
 
 

@@ -1,0 +1,103 @@
+"""The headline of a report: whether a smaller network matches AlexNet, or which row is best, with what that rests on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from repro.published import Paper
+from repro.reporting import claims, samplesize
+from repro.reporting.frame import REFERENCE, Answer, Row
+from repro.reporting.join import Table
+from repro.reporting.verdicts import against_published, failed, learned_from, noises_of
+
+
+def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
+    """The answer of a report: for the paper's studies whether a smaller network matches AlexNet, else the best row.
+
+    It is decided in the declared setting alone, and only if the reference has learned.
+    """
+    tables = [table for table in tables if table.answered]
+    if not tables:
+        return Answer("No finished run yet", "The store holds the plans of these studies, and no result.")
+    lead = next((table for table in tables if table.printed and not table.setting.changes), tables[0])
+    asked = [one for one in tables if one.printed and one.setting.id == lead.setting.id] if lead.printed else [lead]
+    rows: dict[str, Row] = {}
+    for row in (row for table in asked for row in table.rows if row.runs):
+        rows[row.question] = max(rows.get(row.question, row), row, key=lambda one: len(one.runs))
+    bases = Counter(row.base for row in rows.values() if row.base is not None)
+    name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
+    reference = lead.setting.row(name) if name is not None else None
+    rivals = []
+    if reference is not None and reference.runs:
+        learned, size = [row for row in rows.values() if row.values("val", learned=True).size], reference.size or 0.0
+        if lead.printed or lead.study.study == "demo":
+            rivals = [row for row in learned if 0 < (row.size or 0.0) < size]
+        else:
+            rivals = [row for row in learned if row.base == reference.name]
+    if reference is not None and rivals:
+        return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
+    best = max(rows.values(), key=_val)
+    judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
+    why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
+    if judged.predicted is not None:
+        why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
+    why += f"; n = {len(best.runs)}."
+    if reference is not None and not reference.runs:
+        why += f" {reference.title}, with which it would be compared, has no finished run in this setting."
+    printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
+    side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
+    told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
+    return Answer(f"{best.title} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
+
+
+def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
+    """The row that is best on validation against the reference, on test with intervals over all candidates."""
+    noises, where = noises_of(lead.setting), lead.setting.where
+    found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
+    if found is None or learned.mean() < learned_from(reference):
+        how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
+        return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
+    told = claims.told(best, reference, found, "test")
+    why = [f"{told}."]
+    if len(rivals) > 1 and found.low is not None:
+        scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
+        why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
+    what = "fold" if found.folded else "seed"
+    seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
+    if not lead.printed or lead.setting.changes:
+        clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+        signed = f"{found.estimate:+.1f}".replace("-", "−")
+        which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
+        headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
+        return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
+    behind = [(found.estimate, found.high, "our AlexNet on test")]
+    expected, number = noises.prediction(best, "val"), reference.published.accuracy
+    if number is not None and expected.low is not None and expected.high is not None:
+        what_published = f"the published {number:g}% on validation"
+        behind.append((expected.estimate - number, expected.high - number, what_published))
+        reach = f"{expected.low:.2f} to {expected.high:.2f}%"
+        why.append(f"On validation one more run is expected to reach {reach}, against {number:g}%.")
+    points = f"{parity:g} point{'s' * (parity != 1)}"
+    why.append(
+        f"A match is at most {points} behind our AlexNet on test, and not clearly further behind the published number."
+    )
+    smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
+    if below := [(off, what) for off, high, what in behind if high is not None and high < -parity]:
+        off, what = min(below)
+        headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
+        return Answer(headline, " ".join(why))
+    if found.low is not None and found.low >= -parity:
+        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why))
+    noise = noises.pair(best, reference, "test")
+    if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
+        why.append(f"{n} seeds per row would decide it if the means stay the same.")
+    signed = f"{found.estimate:+.1f}".replace("-", "−")
+    headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
+    return Answer(headline, " ".join(why))
+
+
+def _val(row: Row) -> float:
+    values = row.values("val", learned=True)
+    every = values if values.size else row.values("val")
+    return float(every.mean()) if every.size else 0.0
