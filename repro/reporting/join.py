@@ -54,7 +54,11 @@ class Setting:
     @property
     def where(self) -> str:
         """Behind a sentence: the data set and the setting, where they are not the declared ones."""
-        words = {"training.epochs": "an epoch limit of {}", "training.precision": "precision {}", "data.folds": "{} folds"}
+        words = {
+            "training.epochs": "an epoch limit of {}",
+            "training.precision": "precision {}",
+            "data.folds": "{} folds",
+        }
         dataset = self.values["data.dataset"]
         others = [change.partition("=")[::2] for change in self.changes if not change.startswith("data.dataset")]
         told = [

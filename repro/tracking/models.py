@@ -73,8 +73,10 @@ def find(runs: Runs, row: RunRow) -> LoggedModel | None:
     return next(iter(_search(runs, {row.experiment_id}, f"source_run_id = '{row.run_id}'")), None)
 
 
-def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]:
+def register(runs: Runs, row: RunRow, name: str, alias: str, setting: str) -> tuple[int, bool]:
     """Makes a run's model a version of the registered model `name`, and the one that `alias` stands for.
+
+    `setting` is the data and training in which the run was the best, in words: a tag of the version.
 
     Returns:
         The version's number, and whether it is new. A version that had the alias before keeps its place without it.
@@ -99,6 +101,7 @@ def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]
             version = found or client.create_model_version(
                 name, model.model_uri, row.run_id, {str(Tag.KEY): row.key}, model_id=model.model_id
             )
+            client.set_model_version_tag(name, str(version.version), str(Tag.SETTING), setting)
             client.set_registered_model_alias(name, alias, str(version.version))
             listed = json.loads(model.tags.get(Tag.VERSIONS, "[]"))
             if (this := {"name": known[0].name, "version": str(version.version)}) not in listed:
