@@ -81,7 +81,7 @@ models = click.option(
     default="best",
     envvar="REPRO_MODELS",
     show_default=True,
-    help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [env: $REPRO_MODELS].",
+    help="Runs whose weights become a model in MLflow: each variant's best run, all, or none  [env: $REPRO_MODELS].",
 )
 tracking_uri = click.option("--tracking-uri", help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, or mlflow.db]")
 as_json = click.option(

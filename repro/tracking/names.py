@@ -138,8 +138,8 @@ RUN_TAGS: Mapping[Tag, str] = {
 }
 
 MODEL_TAGS: Mapping[Tag, str] = {
-    Tag.GROUP: "The same for the models of one variant's seeds.",
-    Tag.BEST: "`true` for the seed with the best validation accuracy, otherwise `false`.",
+    Tag.GROUP: "The same for the models of one variant, whatever their seed and fold.",
+    Tag.BEST: "`true` for the variant's run with the best validation accuracy, otherwise `false`.",
     Tag.KEY: "Key of the run.",
     Tag.SEED: "Seed of the run.",
     Tag.VERSIONS: "The registered models that it is a version of, as MLflow's Models tab shows them.",
