@@ -71,14 +71,12 @@ class TestMLproject:
         assert declared["type"] == "string"
         assert ("default" not in declared) == option.required
         if not option.required:
-            assert declared["default"] == ("" if option.default is None else str(option.default))
-
-    def test_the_main_job_is_the_demo_on_the_embedded_data(self):
-        assert ENTRIES["main"]["parameters"]["dataset"]["default"] == "digits"
+            told = option.default is not None and parameter not in options._SETTINGS  # `set` may say those, too
+            assert declared["default"] == (str(option.default) if told else "")
 
 
 OTHER = {
-    "dataset": {"digits": "cifar10", "": "digits"},
+    "dataset": {"main": "cifar10"},
     "data_dir": "elsewhere",
     "seeds": "5-7",
     "epochs": "3",
@@ -126,8 +124,19 @@ class TestEveryParameterReachesSomething:
     def test_another_value_is_another_job(self, asked, name, parameter):
         other = OTHER[parameter]
         if isinstance(other, dict):
-            other = other[ENTRIES[name]["parameters"][parameter]["default"]]
+            other = other.get(name, "digits")
         assert asked(name, **{parameter: other}) != asked(name)
+
+    @pytest.mark.parametrize("name", [name for name in ENTRIES if name != "compare"])
+    def test_what_set_says_contradicts_no_default(self, asked, name):
+        settings = {"data.dataset": OTHER["dataset"].get(name, "digits")}
+        settings |= {f"training.{field}": 3 for field in ("epochs", "patience", "batch_size")}
+        runs, _ = asked(name, set=",".join(f"{field}={value}" for field, value in settings.items()))
+        assert settings.items() <= flatten(runs[0].spec).items()
+
+    def test_the_main_job_is_the_demo_on_the_embedded_data(self, asked):
+        runs, _ = asked("main")
+        assert {(run.study, run.spec.data.dataset, run.spec.training.epochs) for run in runs} == {("demo", "digits", 8)}
 
     def test_all_of_them_at_once(self, asked):
         runs, settings = asked(

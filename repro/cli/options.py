@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,11 +30,12 @@ _SETTINGS = {
 """Option -> the setting that it puts on every run."""
 
 
-class _Number(click.types.IntParamType):
-    """A whole number; none in "", which MLproject passes on where nothing was given."""
+class _Setting(click.Option):
+    """An option whose value "", which MLproject passes on where nothing was given, is none: the default counts."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "" else super().convert(value, param, ctx)
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, click.core.ParameterSource]:
+        """The value, and where it is from."""
+        return super().consume_value(ctx, {name: value for name, value in opts.items() if value != ""})
 
 
 class Choice(click.Choice[str]):
@@ -81,7 +82,7 @@ models = click.option(
     default="best",
     envvar="REPRO_MODELS",
     show_default=True,
-    help="Runs whose weights become a model in MLflow: each variant's best seed, all, or none  [env: $REPRO_MODELS].",
+    help="Runs whose weights become a model in MLflow: each variant's best run, all, or none  [env: $REPRO_MODELS].",
 )
 tracking_uri = click.option("--tracking-uri", help="MLflow's store.  [default: $MLFLOW_TRACKING_URI, or mlflow.db]")
 as_json = click.option(
@@ -128,13 +129,18 @@ def training(
     def setting(flag: str, default: str | int | None, otherwise: object, text: str) -> Callable[[Any], Any]:
         studys = "" if flag == "--dataset" else ", or the study's"  # a plan is on one data set
         text += "" if default is not None else f"  [default: {otherwise}{studys}]"
-        kind = click.STRING if isinstance(otherwise, str) else _Number()
-        return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
+        kind = click.STRING if isinstance(otherwise, str) else click.INT
+        return click.option(flag, cls=_Setting, type=kind, default=default, show_default=default is not None, help=text)
 
     return _all(
         setting("--dataset", dataset, "cifar10", DATASET),
         click.option("--seeds", default=seeds, show_default=True, help="Seeds as a list or range: 0,3 or 0-9."),
-        click.option("--folds", type=_Number(), help="Number of folds for cross-validation.  [default: the study's]"),
+        click.option(
+            "--folds",
+            cls=_Setting,
+            type=click.INT,
+            help="Number of folds for cross-validation.  [default: the study's]",
+        ),
         setting("--epochs", epochs, 100, "Maximum epochs per run."),
         setting("--patience", None, 15, "Early stopping: epochs without a better validation accuracy."),
         setting("--batch-size", None, 50, "Batch size."),
@@ -160,7 +166,7 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     given: dict[str, Any] = {}
     for option, setting in _SETTINGS.items():
         value = asked[option]
-        if value in {None, ""} or (setting in overrides and _is_default(option)):
+        if value is None or (setting in overrides and _is_default(option)):
             continue
         if overrides.get(setting, value) != value:
             flag = f"--{option.replace('_', '-')} {value}"

@@ -128,35 +128,39 @@ def reap(runs_dir: str, tracking_uri: str | None) -> None:
     "--variant", default="all", show_default=True, help="A variant of the study, or all for the best of them."
 )
 @click.option("--alias", default="champion", show_default=True, help="Alias to assign to the registered version.")
+@click.option("--setting", default=None, help="Id of a setting.  [default: the study's latest with finished runs]")
 @click.option("--name", default=None, help="Name of the registered model.  [default: the study's]")
 @options.tracking_uri
-def register(study: str, variant: str, alias: str, name: str | None, tracking_uri: str | None) -> None:
+def register(
+    study: str, variant: str, alias: str, setting: str | None, name: str | None, tracking_uri: str | None
+) -> None:
     """Register the best model of a study in MLflow. It is that of the run with the best validation accuracy.
+
+    Only runs of one setting (data and training) compete: the one that `repro compare` shows.
 
     \b
     repro register --study best --alias champion
     mlflow models serve -m models:/best@champion --env-manager local
     """
+    from repro.reporting import join
     from repro.tracking import models, reader
     from repro.tracking.store import connect
     from repro.tracking.writer import Writer
 
-    contents = reader.read(tracking_uri, studies=[study])
-    planned = [run for sweep in contents.sweeps for run in sweep.plan.runs if run.study == study]
-    if not planned:
-        raise InputError(f"--study {study!r}: the store {contents.uri} has no sweep of it; train it first")
-    variants = {run.variant for run in planned}
+    (table,) = join.tables(reader.read(tracking_uri), [study], setting)
+    variants = {row.variant for row in table.rows}
     if variant not in {"all", *variants}:
         raise unknown("variant", variant, variants)
-    keys = {run.key for run in planned if variant in {"all", run.variant}}
-    rows = [row for row in contents.runs if row.key in keys and "best_val_accuracy" in row.metrics]
+    rows = [run.record for row in table.rows if variant in {"all", row.variant} for run in row.runs]
+    rows = [row for row in rows if "best_val_accuracy" in row.metrics]
     if not rows:
         raise InputError(f"--study {study!r}: it has no finished run yet; rerun the command that trains it")
     best = max(rows, key=lambda row: (row.metrics["best_val_accuracy"], -row.seed))
-    version, new = models.register(Writer(connect(tracking_uri)), best, name or study, alias)
+    words = table.setting.words
+    version, new = models.register(Writer(connect(tracking_uri)), best, name or study, alias, words)
     click.echo(
         f"{name or study} version {version}{'' if new else ' (already registered)'}, alias {alias}: {best.variant} seed"
-        f" {best.seed}, validation accuracy {best.metrics['best_val_accuracy']:.2%}, run {best.run_id}"
+        f" {best.seed}, validation accuracy {best.metrics['best_val_accuracy']:.2%} on {words}, run {best.run_id}"
     )
     click.echo(f"serve it: mlflow models serve -m 'models:/{name or study}@{alias}' --env-manager local")
 

@@ -33,7 +33,7 @@ class Settings:
     experiment: str | None = None
     """Name of MLflow's experiment; None is that of the environment, else the project's."""
     models: Which = "none"
-    """Which finished runs get a model in MLflow: the best seed of each variant, all, or none."""
+    """Which finished runs get a model in MLflow: the best run of each variant, all, or none."""
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 60.0
     """How long to wait for the tracking store at the end, from its last progress."""

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -22,7 +22,8 @@ import yaml
 from repro.errors import InputError
 from repro.journal import Journal
 from repro.rows import RunRow
-from repro.tracking import entries
+from repro.spec import hashed
+from repro.tracking import entries, stored
 from repro.tracking.api import paged
 from repro.tracking.names import Tag
 from repro.tracking.runs import Runs
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 Which: TypeAlias = Literal["best", "all", "none"]
-"""The runs that get a model: of each variant the seed with the best validation accuracy, every one, or none."""
+"""The runs that get a model: of each variant the one with the best validation accuracy, every one, or none."""
 
 PROGRAM = "model.pt2"
 REFUSAL = "not_exported.txt"
@@ -47,25 +48,33 @@ def ship(runs: Runs, rows: Iterable[RunRow], keys: Collection[str], folder: Path
 
     Args:
         runs: the store.
-        rows: its finished runs; those that differ from one of `keys` in their seed alone compete with it.
+        rows: its finished runs; those that differ from one of `keys` in seed and fold alone compete with it.
         keys: which runs are meant.
         folder: where the folders of runs lie that are not where they were trained.
         which: of them, the ones that get a model.
     """
     groups: dict[str, list[RunRow]] = {}
-    for row in rows:
-        groups.setdefault(_group(row), []).append(row)
-    for name, group in groups.items():
-        if which == "none" or not any(row.key in keys for row in group):
+    for row in rows if which != "none" else ():
+        groups.setdefault(group(row), []).append(row)
+    experiments: set[str] = set()
+    marks: dict[str, dict[Tag, str]] = {}  # run id -> tags of its model
+    for name, rivals in groups.items():
+        if not any(row.key in keys for row in rivals):
             continue
-        ranked = sorted(group, key=lambda row: (-row.metrics.get("best_val_accuracy", -math.inf), row.seed, row.run_id))
+        ranked = sorted(
+            rivals, key=lambda row: (-row.metrics.get("best_val_accuracy", -math.inf), row.seed, row.run_id)
+        )
         wanted = ranked[:1] if which == "best" else [row for row in ranked if row.key in keys]
         for row in wanted:
             try:
-                _publish(runs, row, name, folder)
+                _publish(runs, row, folder)
             except (InputError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 yield f"{row.variant} seed {row.seed}: no model in MLflow: {error}"
-        _mark(runs, name, ranked)
+        experiments |= {row.experiment_id for row in ranked}
+        marks |= {row.run_id: {Tag.GROUP: name, Tag.BEST: "false"} for row in ranked}
+        marks[ranked[0].run_id][Tag.BEST] = "true"
+    if marks:
+        _mark(runs, experiments, marks)
 
 
 def find(runs: Runs, row: RunRow) -> LoggedModel | None:
@@ -73,8 +82,10 @@ def find(runs: Runs, row: RunRow) -> LoggedModel | None:
     return next(iter(_search(runs, {row.experiment_id}, f"source_run_id = '{row.run_id}'")), None)
 
 
-def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]:
+def register(runs: Runs, row: RunRow, name: str, alias: str, setting: str) -> tuple[int, bool]:
     """Makes a run's model a version of the registered model `name`, and the one that `alias` stands for.
+
+    `setting` is the data and training in which the run was the best, in words: a tag of the version.
 
     Returns:
         The version's number, and whether it is new. A version that had the alias before keeps its place without it.
@@ -99,6 +110,7 @@ def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]
             version = found or client.create_model_version(
                 name, model.model_uri, row.run_id, {str(Tag.KEY): row.key}, model_id=model.model_id
             )
+            client.set_model_version_tag(name, str(version.version), str(Tag.SETTING), setting)
             client.set_registered_model_alias(name, alias, str(version.version))
             listed = json.loads(model.tags.get(Tag.VERSIONS, "[]"))
             if (this := {"name": known[0].name, "version": str(version.version)}) not in listed:
@@ -110,27 +122,27 @@ def register(runs: Runs, row: RunRow, name: str, alias: str) -> tuple[int, bool]
     return int(version.version), found is None
 
 
-def _group(row: RunRow) -> str:
-    """The same for runs that were asked the same thing but for their seed."""
-    asked = {name: value for name, value in row.params.items() if name != "seed"}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+def group(row: RunRow) -> str:
+    """The same for the runs of one variant, whatever their seed and fold, and whichever version has trained them."""
+    asked = {name: stored.value(param) for name, param in row.params.items() if name not in {"seed", "data.fold"}}
+    return hashlib.sha256(json.dumps(hashed(asked), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _search(runs: Runs, experiments: Collection[str], condition: str) -> list[LoggedModel]:
+def _search(runs: Runs, experiments: Collection[str], condition: str | None = None) -> list[LoggedModel]:
     with runs.store.errors():
         return list(paged(partial(runs.store.client.search_logged_models, sorted(experiments), condition)))
 
 
-def _mark(runs: Runs, group: str, ranked: list[RunRow]) -> None:
-    """Tells among the models of one variant the one of its best seed: the others keep their place and lose the mark."""
-    for model in _search(runs, {row.experiment_id for row in ranked}, f"tags.`{Tag.GROUP}` = '{group}'"):
-        best = "true" if model.source_run_id == ranked[0].run_id else "false"
-        if model.tags.get(Tag.BEST) != best:
+def _mark(runs: Runs, experiments: Collection[str], marks: Mapping[str, Mapping[Tag, str]]) -> None:
+    """Tells the models of each variant's best run from the others, which keep their place and lose the mark."""
+    for model in _search(runs, experiments):
+        tags = {str(tag): value for tag, value in marks.get(model.source_run_id or "", {}).items()}
+        if tags.items() - model.tags.items():
             with runs.store.errors():
-                runs.store.client.set_logged_model_tags(model.model_id, {str(Tag.BEST): best})
+                runs.store.client.set_logged_model_tags(model.model_id, tags)
 
 
-def _publish(runs: Runs, row: RunRow, group: str, folder: Path) -> None:
+def _publish(runs: Runs, row: RunRow, folder: Path) -> None:
     from mlflow.entities import LoggedModelOutput
 
     model = find(runs, row)
@@ -152,7 +164,7 @@ def _publish(runs: Runs, row: RunRow, group: str, folder: Path) -> None:
                 row.experiment_id,
                 "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in row.variant),
                 row.run_id,
-                {str(Tag.GROUP): group, str(Tag.KEY): row.key, str(Tag.SEED): str(row.seed)},
+                {str(Tag.KEY): row.key, str(Tag.SEED): str(row.seed)},
                 entries.params(known),
                 "classifier",
             )

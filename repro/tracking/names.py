@@ -140,11 +140,16 @@ RUN_TAGS: Mapping[Tag, str] = {
 }
 
 MODEL_TAGS: Mapping[Tag, str] = {
-    Tag.GROUP: "The same for the models of one variant's seeds.",
-    Tag.BEST: "`true` for the seed with the best validation accuracy, otherwise `false`.",
+    Tag.GROUP: "The same for the models of one variant, whatever their seed and fold.",
+    Tag.BEST: "`true` for the variant's run with the best validation accuracy, otherwise `false`.",
     Tag.KEY: "Key of the run.",
     Tag.SEED: "Seed of the run.",
     Tag.VERSIONS: "The registered models that it is a version of, as MLflow's Models tab shows them.",
+}
+
+VERSION_TAGS: Mapping[Tag, str] = {
+    Tag.KEY: "Key of the run.",
+    Tag.SETTING: "Data and training in which it is the best, as `repro register` prints it: `cifar10 (795f1793)`.",
 }
 
 SWEEP_TAGS: Mapping[Tag, str] = {
@@ -204,6 +209,7 @@ def markdown() -> str:
         ("Tags of a run", "tag", RUN_TAGS),
         ("Artifacts of a run", "artifact", RUN_ARTIFACTS),
         ("Tags of a model", "tag", MODEL_TAGS),
+        ("Tags of a registered version", "tag", VERSION_TAGS),
         ("Tags of a sweep", "tag", SWEEP_TAGS),
         ("Metrics of a sweep", "metric", SWEEP_METRICS),
         ("Artifacts of a sweep", "artifact", SWEEP_ARTIFACTS),

@@ -49,6 +49,15 @@ def param(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def value(param: str) -> Value:
+    """The spec's value that `param` has written, as far as it tells: of the text "5" the number."""
+    try:
+        read: Value = json.loads(param)
+    except ValueError:
+        return param
+    return read
+
+
 def number(value: float) -> float:
     """A metric's value as it was logged: SQL stores keep the largest finite number for an infinite one."""
     return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value

@@ -162,6 +162,29 @@ def test_a_better_seed_takes_the_mark_and_the_alias_and_the_former_keeps_its_pla
     assert client.get_model_version("tiny", "1").aliases == []
 
 
+def test_only_runs_of_one_setting_compete(tmp_path: Path, digits: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    words = [*_WORDS, "--variant", "narrow", "--seeds", "0", "--data-dir", str(digits), "--models", "best"]
+    for epochs in ("8", "1"):  # the former is the better one
+        repro(tmp_path, *words, "--epochs", epochs)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    register = ["register", "--study", "tiny"]
+    for place, chosen, epochs in (("1", [], "1"), ("2", ["--setting", _other_setting(tmp_path)], "8")):
+        setting = f"digits (d5959d0b), training.epochs={epochs}"
+        said = repro(tmp_path, *register, *chosen)
+        assert (
+            said.startswith(f"tiny version {place}, alias champion: narrow seed 0, ") and f" on {setting}, run " in said
+        )
+        version = client.get_model_version("tiny", place)
+        assert version.tags["repro.setting"] == setting
+        assert client.get_run(version.run_id).data.params["training.epochs"] == epochs
+
+
+def _other_setting(folder: Path) -> str:
+    """The id of the setting that `compare` names besides the latest."""
+    return repro(folder, "compare", "--figures", "false").partition("(--setting ")[2][:8]
+
+
 def test_a_registered_model_is_served(project: Path, client: MlflowClient) -> None:
     repro(project, "register", "--study", "tiny", "--name", "served")
     with socket.socket() as free:

@@ -22,7 +22,7 @@ import pytest
 
 from repro import journal
 from repro.records import EPOCH_METRICS, RESULT_METRICS
-from repro.tracking import reader
+from repro.tracking import models, reader
 from tests.conftest import Repro
 
 _FORMER = Path(__file__).with_name("former.tar.xz")
@@ -95,8 +95,12 @@ def test_its_journals_are_published(former: Path, repro: Repro) -> None:
         done = repro("sync")
         assert done.returncode == 0, done.stderr
         assert f"4 runs{new} up to date in the store, {brought} points added" in done.stdout
-    (stored,) = [run for run in reader.read(f"sqlite:///{former}/mlflow.db").runs if run.key == _OFFLINE]
+    rows = reader.read(f"sqlite:///{former}/mlflow.db").runs
+    (stored,) = [run for run in rows if run.key == _OFFLINE]
     assert (stored.variant, stored.seed) == ("narrow", 2)
+    (old,) = [run for run in rows if (run.variant, run.seed) == ("narrow", 0)]
+    assert set(old.params) < set(stored.params), "it has no field that was added later"
+    assert models.group(old) == models.group(stored), "the seeds compete for the best model"
 
 
 def test_its_report_is_written_again_in_place(former: Path, repro: Repro) -> None:
