@@ -20,7 +20,7 @@ from repro.reporting import samplesize, stats
 from repro.reporting.frame import Row, Run
 from repro.reporting.join import Setting, Table
 from repro.reporting.stats import TAIL, Estimate
-from repro.reporting.verdicts import ENOUGH, Noises, failed, failures, noises_of
+from repro.reporting.verdicts import ACCURACIES, ENOUGH, Noises, failed, failures, noises_of
 from repro.studies import DECLARATIONS
 from repro.validation import validated
 
@@ -208,8 +208,6 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
     if claim.metric in _TIMES and len(machines) > 1:
         return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
-    if claim.metric not in _TIMES and max(found.n, 1) == 1 and all(map(noises.borrowed, (first, second))):
-        return _Step(f"{why}, with the spread of other networks; two runs of either are needed", found)
     if claim.direction == "alike":
         support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
         against, ahead = min(found.p_beyond(margin), found.p_beyond(-margin, -1)), margin - abs(found.estimate)
@@ -220,6 +218,8 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     tests = len(claim.contrasts) if corrected else 1
     noise = noises.pair(first, second, claim.metric)
     needed = None if found.folded else samplesize.runs_to_tell(abs(ahead), *noise, tests)
+    if claim.metric in ACCURACIES and found.error and found.n == 1 and all(map(noises.borrowed, (first, second))):
+        why, support, against = f"{why}, with the spread of other networks; two runs of either are needed", 1.0, 1.0
     return _Step(
         why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
     )

@@ -26,7 +26,7 @@ ENOUGH = 3
 """Runs from which on "none of them learned" is a result."""
 Verdict: TypeAlias = Literal["consistent", "ours below", "ours above", "undecided", ""]
 """Where our runs lie, seen from the published number; empty where none was published."""
-_ACCURACIES: tuple[Metric, ...] = ("val", "test", "gap")
+ACCURACIES: tuple[Metric, ...] = ("val", "test", "gap")
 _HELD_OUT: tuple[Metric, ...] = ("val", "gap")
 
 
@@ -106,7 +106,7 @@ class Noises:
 
     def pair(self, row: Row, base: Row, measure: Metric) -> tuple[Noise | None, Noise | None]:
         """The noise of two rows, of their own runs alone for what is no accuracy."""
-        if measure in _ACCURACIES:
+        if measure in ACCURACIES:
             return self.seeds(row, measure), self.seeds(base, measure)
         values = {name: each.values(measure, learned=True) for name, each in (("row", row), ("base", base))}
         found = stats.pool(values, dict.fromkeys(values, ""))

@@ -264,7 +264,7 @@ def test_the_spread_of_other_networks_alone_decides_no_claim():
     builder.sweep("residual")
     one = judged({"says": "s", "direction": "lower", "all": [[SQ, ALEX]]}, builder.contents())
     assert one.verdict == "undecided"
-    assert "n = 1), with the spread of other networks; two runs of either are needed" in one.why
+    assert "n = 1), with the spread of other networks; two runs of either are needed; 2 seeds per row" in one.why
 
 
 def test_rows_of_one_title_are_two_in_a_claim_on_ends():
