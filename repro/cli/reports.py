@@ -131,7 +131,7 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
 
         rows = catalogue(studies.declared() if own is None else [own])
         models = {(row.study, row.variant): row for row in rows}
-    audited = [audit.Audited([own], own.protocol, models)] if own is not None and not printed else []
+    audited = [audit.of_own(own, models)] if own is not None and not printed else []
     findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)
     if as_json:
         echo_json(findings)

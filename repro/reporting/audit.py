@@ -108,7 +108,14 @@ def of_table(table: Table) -> Audited:
         for row in table.rows
         if row.size is not None
     }
-    return Audited([table.study], table.study.protocol, models)
+    return of_own(table.study, models)
+
+
+def of_own(study: Study, models: Mapping[tuple[str, str], Model]) -> Audited:
+    """A study of one's own without the base that it takes from another: what was published for that is the other's."""
+    borrowed = study.base if study.base and "/" in study.base else None
+    own = {slug: one for slug, one in study.variants.items() if one.set or borrowed is None or one.base != borrowed}
+    return Audited([study.model_copy(update={"variants": own})], study.protocol, models)
 
 
 def _checks(audited: Audited) -> Iterator[Finding]:
@@ -117,20 +124,20 @@ def _checks(audited: Audited) -> Iterator[Finding]:
     yield from _sizes(audited)
 
 
-def _shares(audited: Audited) -> tuple[dict[float, str], int]:
-    """Each accuracy once, of tables and text, with a row that has it, and their decimals: the most of any."""
+def _shares(audited: Audited) -> dict[float, str]:
+    """Each accuracy once, of tables and text, with a row that has it."""
     shares: dict[float, str] = {}
     for name, row in audited.rows.items():
         for share in (row.accuracy, row.test_accuracy, row.text.get("accuracy")):
             if share is not None:
                 shares.setdefault(share, name)
-    return shares, max(map(decimals, shares), default=0)
+    return shares
 
 
-def _on_grain(shares: ArrayLike, total: int, places: int) -> NDArray[np.bool_]:
-    """Which percentages are counts of `total`, rounded to so many places, halves up or down."""
-    percent = np.asarray(shares, dtype=np.float64)
-    return np.abs(100 * np.rint(percent / 100 * total) / total - percent) <= 0.5 * 10.0**-places + 1e-9
+def _on_grain(shares: ArrayLike, total: int, places: ArrayLike) -> NDArray[np.bool_]:
+    """Which percentages are counts of `total`, each rounded to so many places, halves up or down."""
+    percent, half = np.asarray(shares, dtype=np.float64), 0.5 * 10.0 ** -np.asarray(places, dtype=np.float64)
+    return np.asarray(np.abs(100 * np.rint(percent / 100 * total) / total - percent) <= half + 1e-9)
 
 
 def _impossible_means(audited: Audited) -> Iterator[Finding]:
@@ -138,8 +145,9 @@ def _impossible_means(audited: Audited) -> Iterator[Finding]:
     if (protocol := audited.protocol) is None:
         return
     total = protocol.seeds * protocol.images
-    shares, places = _shares(audited)
-    for (share, name), possible in zip(shares.items(), _on_grain(list(shares), total, places), strict=True):
+    shares = _shares(audited)
+    grain = _on_grain([*shares], total, [*map(decimals, shares)])  # a final zero may be lost, which accuses nothing
+    for (share, name), possible in zip(shares.items(), grain, strict=True):
         if not possible:
             runs = f"{protocol.seeds} run{'s' * (protocol.seeds > 1)} on {protocol.images:,} images"
             sentence = f"No mean accuracy of {runs} rounds to {share:g}% {_GRIM}."
@@ -150,12 +158,14 @@ def _single_runs(audited: Audited) -> Iterator[Finding]:
     """Of the means of k runs about one in k is a multiple of 1/n; if all that is printed is, they are single runs."""
     if (protocol := audited.protocol) is None or protocol.seeds == 1:
         return
-    shares, places = _shares(audited)
+    every = _shares(audited)
+    places = max(map(decimals, every), default=0)
+    shares = {share: name for share, name in every.items() if decimals(share) == places}
     means = np.round(100 * np.arange(protocol.seeds * protocol.images + 1) / (protocol.seeds * protocol.images), places)
     expected = float(_on_grain(means, protocol.images, places).mean())
     n, single = len(shares), int(_on_grain(list(shares), protocol.images, places).sum())
     if n and sum(math.comb(n, k) * expected**k * (1 - expected) ** (n - k) for k in range(single, n + 1)) < UNLIKELY:
-        count = f"{single} of {n} accuracies are multiples of 1/{protocol.images}"
+        count = f"{single} of {n} accuracies with {places} decimals are multiples of 1/{protocol.images}"
         sentence = (
             f"The accuracies are said to be means of {protocol.seeds} seeds, but {count}, as accuracies of single runs are;"
             f" about {expected:.0%} of such means would be {_GRIM}."

@@ -158,6 +158,8 @@ class Setting:
         notes = [
             f"{study.title} was also run in another setting: {other.words} (--setting {other.id})" for other in others
         ]
+        if self.changes and any(row.published != Published() for row in rows):
+            notes.append(f"published numbers are left out: these runs were trained with {', '.join(self.changes)}")
         return Table(study, self, tuple(rows), (*notes, *(note for row in rows for note in self._notes(row))))
 
     def _compared(self, row: Row) -> Row:

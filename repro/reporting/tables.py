@@ -62,14 +62,14 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         **_parts("val", found.val, "mean", "sd", "low", "high"),
         "published_val": paper.accuracy_at_most if at_most else paper.accuracy,
         **_parts("predicted", found.on_val.predicted, "low", "high"),
-        "verdict": found.on_val.verdict if not table.setting.changes else "",
+        "verdict": found.on_val.verdict,
         **_parts("test", found.test, "mean", "sd", "low", "high"),
         "published_test": paper.test_accuracy,
-        "test_verdict": found.on_test.verdict if not table.setting.changes else "",
+        "test_verdict": found.on_test.verdict,
         "test_diff": None if found.difference is None else found.difference.estimate,
         **_parts("test_diff", found.difference, "low", "high", "p"),
         "base": row.base if base is not None else None,
-        "best_epoch": _mean(row.values("best_epoch")),
+        "best_epoch": _mean(row.values("best_epoch", learned=bool(row.values("best_epoch", learned=True).size))),
         "published_epoch": paper.epochs,
         "epoch_seconds": _mean(row.values("epoch_seconds")),
         "published_seconds": paper.epoch_seconds,
@@ -267,7 +267,9 @@ def study_sheet(table: Table, frame: pd.DataFrame, chosen: Sequence[str] = ON_PA
         notes += [note for note in given if note not in notes]
         marks.append("".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(given)))
     left_out = {"changed"} if table.study.fields and chosen is ON_PAGE else set()  # the fields' columns tell it
-    columns = [column for column in STUDY_COLUMNS if column.name in {*chosen} - left_out]
+    several_bases = frame.loc[frame["test_diff"].notna(), "base"].nunique() > 1
+    shown = {*chosen} - left_out | ({"base"} if several_bases and chosen is ON_PAGE else set())
+    columns = [column for column in STUDY_COLUMNS if column.name in shown]
     first = int("title" in chosen)
     fields = [Column(name, name.rpartition(".")[2].replace("_", " "), cell(name)) for name in table.study.fields]
     return Sheet(
@@ -285,7 +287,8 @@ def _header(table: Table, frame: pd.DataFrame, shown: Sequence[str]) -> str:
     runs = [run.record for row in table.rows for run in row.runs]
     several, folded = frame["val_sd"].notna().any(), any(row.spec.data.fold is not None for row in table.rows)
     over = "folds, averaged over seeds" if folded else "runs"
-    told = [f"Data: {table.setting.words}.", f"± sd over {over}." if several else "One run per row, so no sd."]
+    single = ["One run per row, so no sd."] if runs else []
+    told = [f"Data: {table.setting.words}.", *([f"± sd over {over}."] if several else single)]
     if (frame["verdict"] != "").any():
         told.append(VERDICT)
     if "test_diff" in shown and frame["test_diff"].notna().any():
@@ -302,7 +305,8 @@ def intervals(rows: pd.DataFrame) -> str:
     if rows["folded"].any():
         return "paired by fold, each with its own 95% interval"
     if rows["test_diff_low"].notna().any():
-        return "with 95% intervals, simultaneous within this table"
+        several = rows.loc[rows["test_diff_low"].notna(), "base"].nunique() > 1
+        return f"with 95% intervals, simultaneous {'over the rows with one base' if several else 'within this table'}"
     return NO_INTERVAL
 
 

@@ -214,6 +214,7 @@ def _statistics(
             rows = [label for label in of if bases[label] == base and label != base]
             if paired:
                 seeds = measured.dropna(subset=["seed"]).pivot(index="seed", columns="label", values=metric.column)
+                seeds = seeds.reindex(columns=[*of])  # a group may have no run with a seed
                 for row in rows:
                     if len(both := seeds[[row, base]].dropna()):
                         differences[row] = stats.paired(both[row].to_numpy(), both[base].to_numpy(), len(rows))

@@ -27,6 +27,7 @@ ENOUGH = 3
 Verdict: TypeAlias = Literal["consistent", "ours below", "ours above", "undecided", ""]
 """Where our runs lie, seen from the published number; empty where none was published."""
 ACCURACIES: tuple[Metric, ...] = ("val", "test", "gap")
+"""What a family pools its noise for; other metrics have that of their own rows."""
 _HELD_OUT: tuple[Metric, ...] = ("val", "gap")
 
 

@@ -97,6 +97,9 @@ def test_pairs_of_seeds_are_tested_together():
     assert row(alone, "b", "0.1")["acc_diff"] == pytest.approx((ours - theirs)[1:].mean())
     (lost,) = alone.warnings
     assert lost.startswith("acc: seeds that only one of the two has are left out (model=a, lr=0.1, model=b, lr=0.1")
+    unseeded = frame()
+    unseeded.loc[unseeded["params.model"] == "b", "params.seed"] = None
+    assert np.isnan(row(made(unseeded, baseline={"params.model": "a"}, paired=True), "b", "0.1")["acc_diff"])
 
 
 def points(*values, steps=None):
