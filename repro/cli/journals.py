@@ -81,20 +81,20 @@ def archive(out: str, runs_dir: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=options.Folder(), default="runs")
+@click.argument("folder", type=options.Folder(), required=False)
 @options.data_dir
 @options.experiment
 @options.models
 @options.runs_dir
 @options.tracking_uri
 def sync(
-    folder: str, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
+    folder: str | None, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
 ) -> None:
     """Publish journals to the store. Use it after --offline, after a server was away, or for a file of `repro archive`.
 
-    Can be repeated: no point is stored twice, and each keeps the time at which it was recorded. Runs that `repro prune`
-    removed, from --runs-dir or from the folder itself, are not restored. A finished run of an earlier version gets its
-    predictions.npz from its weights if its data set is in --data-dir.
+    FOLDER is --runs-dir unless another folder or a file is given. Can be repeated: no point is stored twice, and each keeps
+    the time at which it was recorded. Runs that `repro prune` removed, from --runs-dir or from the folder itself, are not
+    restored. A finished run of an earlier version gets its predictions.npz from its weights if its data set is in --data-dir.
 
     \b
     repro sync
@@ -108,6 +108,7 @@ def sync(
     from repro.execution.prune import marks
     from repro.tracking.writer import Writer
 
+    folder = folder or runs_dir
     with tempfile.TemporaryDirectory(prefix="repro-sync-") as unpacked:
         if Path(folder).is_file():
             journals, asked = Path(unpacked) / "runs", unpack(Path(folder), Path(unpacked))

@@ -54,3 +54,10 @@ def test_a_run_is_a_child_of_the_first_sweep_that_asked_for_it(fresh, runs: Path
     before = place.database.read_bytes()
     assert "2 runs up to date in the store, 0 points added\n" in sync(place)
     assert place.database.read_bytes() == before, "nothing is written again"
+
+
+def test_the_journals_of_runs_dir_are_meant_where_no_folder_is_named(fresh, here: Path, runs: Path, trained) -> None:
+    place, meant = fresh(), trained(here / "elsewhere")
+    trained(runs)
+    assert "1 run (1 new) up to date" in sync(place, "--runs-dir", "elsewhere")
+    assert tags(place, "repro.key") == {meant.key: meant.key}
