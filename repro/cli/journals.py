@@ -62,8 +62,9 @@ def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.
 
     If the file exists, the runs are added to it: runs in it that are not in --runs-dir stay, unless they were pruned
-    there. It contains each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
-    every file. `repro sync out.zip` verifies it and imports it into a store.
+    there. A run with the settings of another one is kept beside it, as KEY.1. It contains each run's journal, settings,
+    environment and predictions, the plans of the sweeps, and a digest of every file. `repro sync out.zip` verifies it and
+    imports it into a store.
 
     \b
     repro archive results/runs.zip
