@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from repro import journal
@@ -27,23 +28,26 @@ def ended(folder: Path, *, damaged: bool | None = None) -> bool:
     return known is not None and known.result is not None
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Keeps a run that is at its end, or whose journal is damaged, under the next free name beside it; returns that.
+def over(folder: Path) -> bool:
+    """Whether the run of a folder cannot go on: it is at its end, or its journal is damaged."""
+    return ended(folder, damaged=True)
 
-    A run that is not at its end is not set aside: it is trained, or goes on, anyway.
+
+def set_aside(folder: Path, when: Callable[[Path], bool]) -> Path | None:
+    """Keeps a folder of which `when` is true under the next free name beside it; returns that, or None for any other.
 
     Raises:
         ReproError: another process does not let go of the folder.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
-    while ended(folder, damaged=True):
+    while when(folder):
         try:
             lock = journal.claim(folder)
         except FileNotFoundError:
             return None  # another sweep was faster
         if lock is not None:
             with lock:
-                if not ended(folder, damaged=True):
+                if not when(folder):
                     return None  # another sweep was faster
                 number = 1
                 while (kept := folder.with_name(f"{folder.name}.{number}")).exists():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders, limits, plans, signals, submission
+from repro.execution import beat, environment, folders, limits, plans, prune, signals, submission
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Stopping, Waiting
 from repro.execution.executors import Executor
 from repro.execution.executors.local import Local
@@ -55,6 +55,8 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     """
     folders.writable(settings.runs)
     plans.keep(settings.runs, plan)
+    for run in plan.unique if prune.marks(settings.runs) else ():
+        folders.set_aside(settings.runs / run.key, prune.pruned)
     executor: Executor
     if settings.executor is not None:
         executor = Slurm(settings.executor, settings.runs, settings.workers)
@@ -133,7 +135,7 @@ class _Sweep:
         """Finds what is to train; returns the keys of the runs whose journal cannot be read, and why."""
         unique, settings = self.plan.unique, self.settings
         stored = {} if settings.offline else self._connect()
-        aside = [folders.set_aside(self._folder(run)) for run in unique] if settings.fresh else []
+        aside = [folders.set_aside(self._folder(run), folders.over) for run in unique] if settings.fresh else []
         ended: dict[str, Path] = {}
         damaged: dict[str, str] = {}
         for run in unique:

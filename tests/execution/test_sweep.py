@@ -248,9 +248,9 @@ def test_two_sweeps_that_begin_anew_set_a_run_aside_once(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as other:
         other.setattr(journal, "claim", late)
-        assert folders.set_aside(folder) is None
+        assert folders.set_aside(folder, folders.over) is None
     (tmp_path / "run.1").rename(folder)
-    assert folders.set_aside(folder) == tmp_path / "run.1"
+    assert folders.set_aside(folder, folders.over) == tmp_path / "run.1"
 
 
 def test_mlflow_is_not_imported_offline(sweep_words, tmp_path: Path, digits: Path) -> None:
