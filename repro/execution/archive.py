@@ -41,8 +41,10 @@ def write(out: Path, runs: Path, asked: Collection[str], pruned: Collection[str]
         How many runs and how many plans it holds.
 
     Raises:
-        InputError: there is no finished run, another file has that name, or the archive is damaged.
+        InputError: there is no finished run or no folder for the file, another file has that name, or the archive is damaged.
     """
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; create it, or choose another name")
     if out.exists() and not _ours(out):
         raise InputError(f"{out}: exists and is not an archive of runs; choose another name, or move it away")
     ended = [folder for folder in journal.find(runs) if folders.ended(folder)]
