@@ -120,6 +120,7 @@ def sync(
                 f"{folder}: no such folder or archive (a folder has one folder per run, each with a {journal.NAME})"
             )
         writer = Writer.opened(tracking_uri, click.echo, experiment or None)
+        writer.unpacked = Path(folder).is_file()
         bring(writer, journals, asked, Path(data_dir), models, marks(Path(runs_dir), journals))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from repro import studies
 from repro.cli import main
-from repro.execution import plans
+from repro.execution import archive, plans
 from repro.tracking import reader
 from tests.execution.watching import rows
 
@@ -61,3 +61,12 @@ def test_the_journals_of_runs_dir_are_meant_where_no_folder_is_named(fresh, here
     trained(runs)
     assert "1 run (1 new) up to date" in sync(place, "--runs-dir", "elsewhere")
     assert tags(place, "repro.key") == {meant.key: meant.key}
+
+
+def test_a_run_from_an_archive_names_no_folder(fresh, here: Path, runs: Path, trained) -> None:
+    place, run = fresh(), trained(runs)
+    run.train(1)
+    run.finish()
+    archive.write(here / "out.zip", runs, [])
+    assert "1 run (1 new)" in sync(place, "out.zip")
+    assert tags(place, "repro.key") == {run.key: run.key} and tags(place, "repro.folder") == {}
