@@ -75,6 +75,10 @@ class SweepRow:
     experiment_id: str
     started_ms: int
     plan: Plan
+    status: str = "FINISHED"
+    """MLflow's."""
+    finished: int = 0
+    """How many of its runs were finished when it ended; 0 while it runs."""
 
 
 @dataclass(frozen=True, slots=True)

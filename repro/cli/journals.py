@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,10 @@ import click
 
 from repro.cli import options
 from repro.cli.words import counted, echo_json, echo_line, listed, time_left
-from repro.errors import InputError, ReproError, unknown
+from repro.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from repro.rows import Contents
-    from repro.studies import Plan
     from repro.tracking.models import Which
-    from repro.tracking.writer import Writer
 
 _PRUNED_STATES = ("stopped", "failed", "ended", "broken")
 
@@ -65,8 +62,9 @@ def archive(out: str, runs_dir: str) -> None:
     """Write all finished runs to one zip file. It holds no weights, but anyone can make the same report from it.
 
     If the file exists, the runs are added to it: runs in it that are not in --runs-dir stay, unless they were pruned
-    there. It contains each run's journal, settings, environment and predictions, the plans of the sweeps, and a digest of
-    every file. `repro sync out.zip` verifies it and imports it into a store.
+    there. A run with the settings of another one is kept beside it, as KEY.1. It contains each run's journal, settings,
+    environment and predictions, the plans of the sweeps, and a digest of every file. `repro sync out.zip` verifies it and
+    imports it into a store.
 
     \b
     repro archive results/runs.zip
@@ -84,20 +82,20 @@ def archive(out: str, runs_dir: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=options.Folder(), default="runs")
+@click.argument("folder", type=options.Folder(), required=False)
 @options.data_dir
 @options.experiment
 @options.models
 @options.runs_dir
 @options.tracking_uri
 def sync(
-    folder: str, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
+    folder: str | None, data_dir: str, experiment: str | None, models: Which, runs_dir: str, tracking_uri: str | None
 ) -> None:
     """Publish journals to the store. Use it after --offline, after a server was away, or for a file of `repro archive`.
 
-    Can be repeated: no point is stored twice, and each keeps the time at which it was recorded. Runs that `repro prune`
-    removed, from --runs-dir or from the folder itself, are not restored. A finished run of an earlier version gets its
-    predictions.npz from its weights if its data set is in --data-dir.
+    FOLDER is --runs-dir unless another folder or a file is given. Can be repeated: no point is stored twice, and each keeps
+    the time at which it was recorded. Runs that `repro prune` removed, from --runs-dir or from the folder itself, are not
+    restored. A finished run of an earlier version gets its predictions.npz from its weights if its data set is in --data-dir.
 
     \b
     repro sync
@@ -105,11 +103,13 @@ def sync(
     repro sync results/runs.zip
     """
     from repro import journal
+    from repro.cli.brought import bring
     from repro.execution import plans
     from repro.execution.archive import unpack
     from repro.execution.prune import marks
     from repro.tracking.writer import Writer
 
+    folder = folder or runs_dir
     with tempfile.TemporaryDirectory(prefix="repro-sync-") as unpacked:
         if Path(folder).is_file():
             journals, asked = Path(unpacked) / "runs", unpack(Path(folder), Path(unpacked))
@@ -120,79 +120,8 @@ def sync(
                 f"{folder}: no such folder or archive (a folder has one folder per run, each with a {journal.NAME})"
             )
         writer = Writer.opened(tracking_uri, click.echo, experiment or None)
-        _bring(writer, journals, asked, data_dir, models, marks(Path(runs_dir), journals))
-
-
-def _bring(
-    writer: Writer, folder: Path, asked: Iterable[str], data_dir: str, models: Which, pruned: Collection[str]
-) -> None:
-    from repro import datasets, journal, studies
-    from repro.execution import predictions
-    from repro.tracking import models as logged
-    from repro.tracking import reader
-    from repro.tracking.failures import TrackingError
-    from repro.tracking.reap import gone
-    from repro.tracking.writer import FORKED
-
-    runs = created = points = files = broken = passed = 0
-    former = ""
-    with_model = set()
-    plans = [studies.restore(text, "sweep.json") for text in asked]
-    for plan in plans:
-        writer.explain(plan)
-    for one in journal.find(folder):
-        try:
-            if journal.held(one) or (known := journal.read(one)) is None:
-                continue  # its own sweep publishes it
-            if known.id in pruned:
-                passed += 1
-                continue
-            data = known.spec.data
-            cache = datasets.cache_of(data.dataset, data.digest, Path(data_dir))
-            if predictions.lacking(known) and cache.is_file():
-                predictions.backfill(known, cache)
-            # a journal without an end or a word of why it stopped is one whose worker was killed
-            done = writer.publish(one, parent=None, state="killed" if gone(known) else "running")
-            if done.forked:
-                click.echo(f"{one}: {FORKED}{done.run_id}")
-            runs, created = runs + 1, created + done.created
-            points, files = points + done.points, files + done.files
-            former = ""
-            if (one / logged.PROGRAM).is_file():
-                with_model.add(known.spec.key)
-        except (ReproError, OSError) as error:
-            if isinstance(error, TrackingError) and str(error) == former:
-                raise  # it is not this journal, but the store
-            former = str(error)
-            broken += 1
-            click.echo(f"{one}: {error}", err=True)
-    ships = bool(with_model) and models != "none"
-    contents = reader.read(writer.store.uri) if plans or ships else None
-    if contents is not None and ships:
-        for line in logged.ship(writer, contents.runs, with_model, folder, models):
-            click.echo(line)
-    lost = f", {counted(files, 'lost file')} restored" if files else ""
-    added = 0 if contents is None else _add_sweeps(writer, plans, contents)
-    brought = f", {counted(added, 'sweep')} added" if added else ""
-    brought += f"; {counted(passed, 'run')} skipped, removed by `repro prune`" if passed else ""
-    new = f" ({created} new)" if created else ""
-    click.echo(f"{counted(runs, 'run')}{new} up to date in the store, {counted(points, 'point')} added{lost}{brought}")
-    if broken:
-        raise ReproError(f"{counted(broken, 'journal')} could not be published; see the lines above")
-
-
-def _add_sweeps(writer: Writer, plans: Iterable[Plan], contents: Contents) -> int:
-    """Makes the sweeps that the store does not have; returns how many."""
-    from repro import studies
-    from repro.execution.publisher import conclude
-
-    there = {studies.dump(sweep.plan) for sweep in contents.sweeps}
-    added = [plan for plan in plans if studies.dump(plan) not in there]
-    for plan in added:
-        finished = writer.finished([run.key for run in plan.unique])
-        parent = writer.open_sweep(plan, reused=finished)
-        conclude(writer, plan, parent, "FINISHED" if len(finished) == len(plan.unique) else "KILLED", contents.runs)
-    return len(added)
+        writer.unpacked = Path(folder).is_file()
+        bring(writer, journals, asked, Path(data_dir), models, marks(Path(runs_dir), journals))
 
 
 @click.command()

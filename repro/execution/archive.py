@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import re
 import tempfile
@@ -32,27 +33,35 @@ _DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, OverflowEr
 def write(out: Path, runs: Path, asked: Collection[str], pruned: Collection[str] = ()) -> tuple[int, int]:
     """Writes an archive of the finished runs below `runs` and of sweeps' plans, `asked` (as `studies.dump` writes them).
 
-    What the file holds already stays in it, so that another machine can add to it: a run of the same name below `runs`
-    replaces the archived one, and a run is dropped if the id of its journal is among `pruned`.
+    What the file holds already stays in it, so that another machine can add to it: a run is replaced by the same run below
+    `runs`, another run of that name gets the next free one (`<key>.1`), and a run is left out if the id of its journal
+    is among `pruned`.
 
     Returns:
         How many runs and how many plans it holds.
 
     Raises:
-        InputError: there is no finished run, another file has that name, or the archive is damaged.
+        InputError: there is no finished run or no folder for the file, another file has that name, or the archive is damaged.
     """
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; create it, or choose another name")
     if out.exists() and not _ours(out):
         raise InputError(f"{out}: exists and is not an archive of runs; choose another name, or move it away")
-    finished = {folder.name: folder for folder in journal.find(runs) if folders.ended(folder)}
+    ended = [folder for folder in journal.find(runs) if folders.ended(folder)]
     with tempfile.TemporaryDirectory(prefix="repro-archive-") as folder:
         before = Path(folder)
         archived = unpack(out, before) if out.exists() else []
         asked = [*(plan for plan in archived if plan not in asked), *asked]
-        finished = {
-            folder.name: folder
-            for folder in journal.find(before / "runs")
-            if (known := journal.read(folder)) is not None and known.id not in pruned
-        } | finished
+        finished: dict[str, Path] = {}
+        names: dict[
+            str, str
+        ] = {}  # by the start of the last attempt: copies of a journal that went on apart differ there
+        for one in (*journal.find(before / "runs"), *ended):
+            if (known := journal.read(one)) is not None and known.id not in pruned:
+                key = one.name.partition(".")[0]
+                wanted = itertools.chain([one.name], (f"{key}.{number}" for number in itertools.count(1)))
+                free = next(name for name in wanted if name not in finished)
+                finished[names.setdefault(known.starts[-1], free)] = one
         if not finished:
             raise InputError(f"{runs}: has no finished run to archive; give the folder of the journals with --runs-dir")
         files = {

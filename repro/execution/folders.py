@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from repro import journal
@@ -42,24 +42,21 @@ def look(places: Iterable[Path]) -> tuple[dict[str, Path], dict[str, str]]:
     return found, damaged
 
 
-def set_aside(folder: Path, since: int) -> Path | None:
-    """Keeps a run that is at its end, or whose journal is damaged, under the next free name beside it; returns that.
-
-    A run that is not at its end is not set aside: it is trained, or goes on, anyway. Nor is one that came to its end
-    after `since`, in milliseconds since 1970: the same sweep has retrained it before it was stopped.
+def set_aside(folder: Path, when: Callable[[Path], bool]) -> Path | None:
+    """Keeps a folder of which `when` is true under the next free name beside it; returns that, or None for any other.
 
     Raises:
         ReproError: another process does not let go of the folder.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
-    while _former(folder, since):
+    while when(folder):
         try:
             lock = journal.claim(folder)
         except FileNotFoundError:
             return None  # another sweep was faster
         if lock is not None:
             with lock:
-                if not _former(folder, since):
+                if not when(folder):
                     return None  # another sweep was faster
                 number = 1
                 while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
@@ -72,13 +69,17 @@ def set_aside(folder: Path, since: int) -> Path | None:
     return None
 
 
-def _former(folder: Path, since: int) -> bool:
-    """Whether a run came to its end before `since`, or its journal is damaged."""
-    try:
-        known = journal.read(folder)
-    except ReproError:
-        return True
-    return known is not None and known.result is not None and known.entries[-1].time_ms < since
+def over(before: int) -> Callable[[Path], bool]:
+    """Tells of a folder whether its run ended before then, in milliseconds since 1970, or its journal is damaged."""
+
+    def is_over(folder: Path) -> bool:
+        try:
+            known = journal.read(folder)
+        except ReproError:
+            return True
+        return known is not None and known.result is not None and known.entries[-1].time_ms < before
+
+    return is_over
 
 
 def of_other_code(folders: Iterable[Path], training: str) -> str:

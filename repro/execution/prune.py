@@ -1,7 +1,7 @@
 """Runs that nobody wants any more: their folders are removed, and a mark says so to `repro sync`.
 
 The mark is an empty file `pruned/<id>` in the folder of the runs, by the id of the journal: a copy of that journal is not
-brought into a store again, and the same settings may be trained anew, in a journal of another id.
+brought into a store again, and the same settings are trained anew, in a journal of another id: a sweep sets the copy aside.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from repro import journal
 from repro.errors import InputError, ReproError
+from repro.execution import folders
 from repro.execution.status import Status
 
 FOLDER = "pruned"
@@ -20,6 +21,21 @@ FOLDER = "pruned"
 def marks(*runs: Path) -> set[str]:
     """The ids of the journals that were pruned in some folders of runs."""
     return {mark.name for folder in runs for mark in (folder / FOLDER).glob("*")}
+
+
+def pruned(folder: Path) -> bool:
+    """Whether the journal of a run's folder has a mark: it is a copy that came back, and counts as not there."""
+    try:
+        known = journal.read(folder)
+    except ReproError:
+        return False
+    return known is not None and (folder.parent / FOLDER / known.id).exists()
+
+
+def keep_away(runs: Path, keys: Iterable[str]) -> None:
+    """Sets the folders of pruned runs aside that were copied back under these keys."""
+    for key in keys if marks(runs) else ():
+        folders.set_aside(runs / key, pruned)
 
 
 def chosen(found: Iterable[Status], names: Iterable[str], states: Iterable[str]) -> list[Status]:
@@ -63,11 +79,14 @@ def prune(folder: Path, forget: Callable[[str], int]) -> int:
         except ReproError:
             known = None
         deleted = 0
+        gone = folder.parent / FOLDER / folder.name  # where a kill in the middle leaves nothing that looks like a run
+        gone.parent.mkdir(exist_ok=True)
         if known is not None:
             deleted = forget(known.id)
-            mark = folder.parent / FOLDER / known.id
-            mark.parent.mkdir(exist_ok=True)
-            mark.touch()
-            journal.sync(mark.parent)
-        shutil.rmtree(folder)
+            (gone.parent / known.id).touch()
+            journal.sync(gone.parent)
+        if gone.exists():  # such a kill has left it
+            shutil.rmtree(gone)
+        folder.rename(gone)
+        shutil.rmtree(gone)
     return deleted

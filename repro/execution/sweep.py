@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from repro import journal
 from repro.errors import ReproError
-from repro.execution import beat, environment, folders, limits, plans, signals, submission
+from repro.execution import beat, environment, folders, limits, plans, prune, signals, submission
 from repro.execution.events import Ended, Event, Failed, Finished, Notice, Planned, Step, Stopping, Waiting
 from repro.execution.executors import Executor
 from repro.execution.executors.local import Local
@@ -55,6 +55,7 @@ def sweep(plan: Plan, settings: Settings) -> Generator[Event, None, None]:
     """
     folders.writable(settings.runs)
     plans.keep(settings.runs, plan)
+    prune.keep_away(settings.runs, [run.key for run in plan.unique])
     executor: Executor
     if settings.executor is not None:
         executor = Slurm(settings.executor, settings.runs, settings.workers)
@@ -134,8 +135,8 @@ class _Sweep:
         """Finds what is to train; returns the keys of the runs whose journal cannot be read, and why."""
         unique, settings = self.plan.unique, self.settings
         stored = {} if settings.offline else self._connect()
-        since = plans.fresh_since(settings.runs, self.plan) if settings.fresh else 0
-        aside = [folders.set_aside(self._folder(run), since) for run in unique if settings.fresh]
+        former = folders.over(plans.fresh_since(settings.runs, self.plan) if settings.fresh else 0)
+        aside = [folders.set_aside(self._folder(run), former) for run in unique if settings.fresh]
         ended, damaged = folders.look(self._folder(run) for run in unique if run.key not in stored)
         if self.publisher is not None:
             for folder in (*aside, *ended.values()):

@@ -123,7 +123,7 @@ RUN_TAGS: Mapping[Tag, str] = {
     Tag.JOURNAL: "Id of the journal that the run is published from.",
     Tag.FORK_OF: "Id of the journal that this one is a copy of, if both continued separately; otherwise absent.",
     Tag.START: "Digest of the starts of all its attempts; differs between copies of a journal that continued separately.",
-    Tag.FOLDER: "Absolute path of that journal's folder on the host that trained.",
+    Tag.FOLDER: "Absolute path of that journal's folder on the host that trained; absent for a run from an archive.",
     Tag.OWNER: "The process that publishes the run: host, pid, start (JSON).",
     Tag.ATTEMPTS: "Number of processes that trained it in turn: 1 plus the times it was resumed.",
     Tag.MIXED: "What changed between its attempts: `code`, `torch`, `hardware`, `threads`; absent if nothing did.",

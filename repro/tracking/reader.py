@@ -123,7 +123,8 @@ def _sweep(run: StoredRun, plan: Callable[[StoredRun], bytes | None], notes: lis
     except (ValueError, InputError, OSError) as error:
         notes.append(f"{where}: {error}; passed over")
         return None
-    return SweepRow(run.run_id, run.experiment_id, run.started_ms, restored)
+    finished = int(run.metrics.get("sweep_finished", 0))
+    return SweepRow(run.run_id, run.experiment_id, run.started_ms, restored, run.status, finished)
 
 
 def _row(run: StoredRun, notes: list[str]) -> RunRow | None:

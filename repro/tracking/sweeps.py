@@ -41,6 +41,7 @@ class Sweeps(Runs):
         reused: Mapping[str, str],
         journals: Collection[str] = (),
         environment: Environment | None = None,
+        start_ms: int | None = None,
     ) -> str:
         """The parent run of a sweep: the one that `mlflow run` has made, that of the same plan that was stopped, or a new one.
 
@@ -49,6 +50,7 @@ class Sweeps(Runs):
             reused: key -> run id of the finished runs that it does not train again.
             journals: keys of those that are finished in their journals, and new to the store.
             environment: how it computes.
+            start_ms: when a new one began, in ms since 1970; None is now.
 
         Returns:
             The run id.
@@ -78,7 +80,7 @@ class Sweeps(Runs):
                 self.store.client.update_run(run_id, "RUNNING")
             if run_id is None:
                 tags |= entries.source(environment) | ({Tag.PARENT: given.info.run_id} if given is not None else {})
-                run_id = self._create_run(plan.name, tags)
+                run_id = self._create_run(plan.name, tags, start_ms)
             self._sweeps[content], self._former[run_id] = run_id, former  # before anything else can fail
             self._log(run_id, params=params, tags=tags)
             if given is not None and given.info.run_id == run_id and MADE_UP.fullmatch(given.info.run_name or ""):

@@ -75,6 +75,8 @@ class Writer(Sweeps):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._journals: dict[str, _Known] = {}  # by the start of the last attempt
+        self.unpacked = False
+        """Whether the journals lie in a folder that is deleted afterwards, and which no tag is to name."""
 
     @classmethod
     def opened(cls, uri: str | None, say: Callable[[str], object], experiment: str | None = None) -> Writer:
@@ -194,19 +196,19 @@ class Writer(Sweeps):
 
     def _create(self, known: Journal, parent: str | None, fork: Mapping[str, str]) -> _Known:
         note = self._notes.get(known.spec.key)
-        tags = (
-            {**entries.tags(known), **fork}
-            | ({Tag.PARENT: parent} if parent else {})
-            | ({Tag.NOTE: note} if note else {})
-        )
+        tags = self._tags(known, fork) | ({Tag.PARENT: parent} if parent else {}) | ({Tag.NOTE: note} if note else {})
         run_id = self._create_run(entries.name(known), tags, known.entries[0].time_ms)
         return _Known(run_id, "RUNNING", 0, len(known.attempts), False, False, parent is not None, fork)
+
+    def _tags(self, known: Journal, fork: Mapping[str, str]) -> dict[str, str]:
+        found = {**entries.tags(known), **fork}
+        return {name: value for name, value in found.items() if not (self.unpacked and name == Tag.FOLDER)}
 
     def _publish(self, known: Journal, run: _Known, parent: str | None, state: State, message: str | None) -> _Known:
         status, message = _status(known, run, state, message)
         tags: dict[str, str] = {}
         if run.attempts != len(known.attempts) or status == "RUNNING" != run.status:
-            tags |= {**entries.tags(known), **run.fork}
+            tags |= self._tags(known, run.fork)
         if parent is not None and not run.parent:
             tags[Tag.PARENT] = parent
         if known.differences:

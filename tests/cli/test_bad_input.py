@@ -69,6 +69,7 @@ DIGITS = ["--dataset", "digits", "--data-dir", "data"]
         (["data", "--dataset", "mnits"], ["'mnits'", "cifar10", "digits", "did you mean 'mnist'"]),
         (["models", "--study", "ablations"], ["did you mean 'ablation'"]),
         (["sync", "nowhere"], ["nowhere", "no such folder"]),
+        (["archive", "nosuch/dir/x.zip"], ["nosuch/dir/x.zip: there is no folder nosuch/dir; create it"]),
         (["experiment"], ["--study", "(example: repro experiment --study residual"]),
         (["verify"], ["RUN", "(example: repro verify 0f3c9a --epochs 2)"]),
         (["archive"], ["OUT", "(example: repro archive"]),

@@ -131,6 +131,20 @@ def test_an_archive_is_continued_by_another_machine(finished: Path, tmp_path: Pa
     assert archive.write(out, other, [], pruned={gone.id}) == (1, 3)
 
 
+def test_runs_of_one_key_from_two_machines_are_both_archived(finished: Path, tmp_path: Path) -> None:
+    out, other, key = tmp_path / "out.zip", tmp_path / "other", "a" * 16
+    other.mkdir()
+    for folder, id in ((finished / f"{key}.1", "d"), (other / f"{key}.1", "e"), (other / key, "f")):
+        write(folder, attempt(name=id * 32), epoch(1), RESULT)
+    for runs, count in ((finished, 2), (other, 4), (finished, 4), (other, 4)):
+        assert archive.write(out, runs, [])[0] == count
+    archive.unpack(out, tmp_path / "there")
+    found = {folder.name: journal.read(folder).id for folder in journal.find(tmp_path / "there" / "runs")}
+    mine = journal.read(finished / key).id
+    assert found == {key: mine, f"{key}.1": "d" * 32, f"{key}.2": "f" * 32, f"{key}.3": "e" * 32}
+    assert archive.write(out, finished, [], pruned={mine}) == (3, 0), "also where its folder was copied back"
+
+
 def changed(path: Path, change) -> None:
     with zipfile.ZipFile(path) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     assert repro(*sweep_words).returncode == 0
     assert repro("archive", "all.zip").returncode == 0
     folder = next(one for one in journal.find(tmp_path / "runs") if journal.read(one).attempts[0].variant == "wide")
+    shutil.copytree(folder, tmp_path / "copy")
     asked = repro("prune", folder.name[:6])
     assert asked.returncode == 0, asked.stderr
     assert "nothing was removed without --apply" in asked.stdout
@@ -37,7 +39,10 @@ def test_a_pruned_run_is_not_brought_back_by_sync_and_can_be_trained_anew(repro,
     assert "1 run up to date in the store" in again.stdout
     assert "1 run skipped, removed by `repro prune`" in again.stdout
     assert active(tmp_path) == 2
+    shutil.copytree(tmp_path / "copy", folder)
+    former = journal.read(folder).id
     assert "1 reused, 1 to train" in repro(*sweep_words).stdout
+    assert journal.read(folder).id != former == journal.read(folder.with_name(f"{folder.name}.1")).id
     assert active(tmp_path) == 4, "the run, trained anew, and the second sweep"
 
 
@@ -62,6 +67,20 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
     assert prune.prune(tmp_path / "bb", lambda id: asked.append(id) or 3) == 3
     assert prune.marks(tmp_path) == {*asked}
     assert not (tmp_path / "bb").exists()
+
+
+def test_a_kill_while_a_folder_is_removed_leaves_nothing_that_looks_like_a_run(tmp_path: Path, monkeypatch) -> None:
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    write(tmp_path / "aa", attempt(), epoch(1))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        prune.prune(tmp_path / "aa", lambda id: 1)
+    assert journal.find(tmp_path) == []
+    write(tmp_path / "aa", attempt(), epoch(1))
+    assert prune.prune(tmp_path / "aa", lambda id: 0) == 0
+    assert journal.find(tmp_path) == [] and prune.marks(tmp_path) == {attempt().journal}
 
 
 @pytest.mark.parametrize(

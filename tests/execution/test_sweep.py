@@ -249,9 +249,9 @@ def test_two_sweeps_that_begin_anew_set_a_run_aside_once(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as other:
         other.setattr(journal, "claim", late)
-        assert folders.set_aside(folder, 0) is None
+        assert folders.set_aside(folder, folders.over(0)) is None
     (tmp_path / "run.1").rename(folder)
-    assert folders.set_aside(folder, 0) == tmp_path / "run.1"
+    assert folders.set_aside(folder, folders.over(0)) == tmp_path / "run.1"
 
 
 def test_a_fresh_sweep_that_was_stopped_goes_on(repro, sweep_words, tmp_path: Path) -> None:
@@ -259,10 +259,8 @@ def test_a_fresh_sweep_that_was_stopped_goes_on(repro, sweep_words, tmp_path: Pa
     assert repro(*words).returncode == 0
     first, second = (journal.read(folder) for folder in journal.find(tmp_path / "runs"))
     plan = next((tmp_path / "runs" / "sweeps").glob("*.json"))
-    began = second.entries[
-        -1
-    ].time_ms  # as if it were started after the first of two had ended, and stopped after the second
-    plan.with_suffix(".fresh").write_text(str(max(began, first.entries[-1].time_ms)))
+    ends = [one.entries[-1].time_ms for one in (first, second)]
+    plan.with_suffix(".fresh").write_text(str(max(ends)))  # as if it began when one of them had ended
     done = repro(*words, "--fresh", "true")
     assert "1 reused, 1 to train" in done.stdout
     assert not plan.with_suffix(".fresh").exists()
