@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _TIMES = {"epoch_seconds", "mean_epoch_seconds"}
+_UNSAID = {"step", "step_reason", "training"}  # by journals of earlier versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,6 @@ def compare(before: Environment, after: Environment) -> tuple[tuple[str, str, st
         if field.name == "packages":
             names = sorted({name for name in one.keys() | other.keys() if one.get(name) != other.get(name)})
             found += [(name, one.get(name, "absent"), other.get(name, "absent")) for name in names]
-        elif (
-            one != other and field.name != "side_by_side" and not (field.name.startswith("step") and "" in (one, other))
-        ):
+        elif one != other and field.name != "side_by_side" and not (field.name in _UNSAID and "" in (one, other)):
             found.append((field.name, str(one), str(other)))
     return tuple(found)
