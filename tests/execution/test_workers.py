@@ -124,7 +124,7 @@ def test_a_run_keeps_the_uncommitted_changes_of_all_its_attempts(tmp_path, monke
 
     architecture = Architecture("none", (3, 32, 32), (), (), 0, 0)
     here = environment.gather(device="cpu", threads=1, side_by_side=1, deterministic=True)
-    spec = SimpleNamespace(model_dump=lambda mode: {})
+    spec = SimpleNamespace(model=None, model_dump=lambda mode: {})
     for diff, done, now, former in (
         ("+ a\n", 0, "+ a\n", None),
         ("+ a\n", 1, "+ a\n", None),
