@@ -76,7 +76,9 @@ class Store:
         return tables.study_frame(found)[[*tables.CONTRACT, *found.study.fields]]
 
     def model(self, run_id: str) -> nn.Module:
-        """The network of a run with its best weights; takes normalized images (N, 3, side, side), gives logits (N, classes).
+        """The network of a run with its best weights, as it was evaluated: on the CPU, in evaluation mode.
+
+        It takes normalized images (N, 3, side, side) float32 and gives logits (N, classes) float32.
 
         Raises:
             InputError: the store has no such finished run, its plan or its weights.
@@ -90,11 +92,9 @@ class Store:
             raise InputError(f"run {run_id}: its {'weights are' if content is None else 'sweep is'} not in the store")
         import torch
 
-        from repro.training.models import build
+        from repro.training.export import restored
 
-        network = build(specs[key[run_id]].model)
-        network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-        return network.eval()
+        return restored(specs[key[run_id]], torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
 
 
 def writer(tracking_uri: str | None) -> Writer:

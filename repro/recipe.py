@@ -65,7 +65,7 @@ class AdaBoundSpec(_Moments):
     gamma: float = Field(1e-3, gt=0, lt=1)
     """Speed at which AdaBound's bounds close."""
     amsbound: Literal[False] = False
-    """Whether AdaBound keeps the maximum of the second moment."""
+    """Whether AdaBound keeps the maximum of the second moment (AMSBound); only `false`: the variant is not implemented."""
 
 
 class AdamSpec(_Moments):

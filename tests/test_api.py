@@ -72,6 +72,26 @@ def test_the_page_runs_as_it_stands(repro, sweep_words, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_network_of_a_run_in_bf16_is_the_one_that_was_evaluated():
+    import torch
+
+    from repro import studies
+    from repro.training.models import build, multiplied, saved
+
+    settings = {"data.dataset": "digits", "training.precision": "bf16"}
+    plan = studies.plan([(studies.load("demo"), ["squeezenet_bn"])], seeds=[0], overrides=settings)
+    weights = saved(build(plan.runs[0].spec.model).state_dict())
+    store = Store.__new__(Store)
+    store._writer = lambda: SimpleNamespace(artifact=lambda run_id, name: weights)
+    run = SimpleNamespace(run_id="r", key=plan.runs[0].key)
+    store._contents = SimpleNamespace(runs=[run], sweeps=[SimpleNamespace(plan=plan)])
+    network = store.model("r")
+    assert {parameter.dtype for parameter in multiplied(network)} == {torch.bfloat16}
+    assert all(parameter.requires_grad for parameter in network.parameters()), "it can be trained further"
+    logits = network(torch.zeros(2, 3, 32, 32))
+    assert (logits.shape, logits.dtype) == ((2, 10), torch.float32)
+
+
 def test_the_digest_of_a_run_is_fetched_once_for_all_tables():
     fetched = []
 

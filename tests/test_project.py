@@ -193,6 +193,13 @@ class TestCommands:
                 assert not option.is_flag, f"mlflow run passes `--{option.name} true`"
                 assert option.nargs == 1
 
+    @pytest.mark.parametrize("name", cli.list_commands(CONTEXT))
+    def test_every_switch_works_alone(self, name):
+        for option in command(name).params:
+            if option.type is click.BOOL:
+                context = click.Command(name, params=[option]).make_context(name, [*option.opts])
+                assert context.params == {option.name: True}
+
     @pytest.mark.parametrize(
         ("flag", "value", "field", "expected"),
         [

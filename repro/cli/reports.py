@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="Folder for tables, figures and index.html.",
 )
 @click.option("--setting", default=None, help="Id of a setting.  [default: each study's latest with finished runs]")
-@click.option("--figures", type=bool, default=True, show_default=True, help="Also draw figures.")
+@options.switch("--figures", True, "Also draw figures.")
 @click.option("--ui-url", default=None, help="Address of `mlflow ui`, for links to the runs.")
 @click.option("--columns", default=None, help="Columns of the LaTeX tables, comma-separated.  [default: by --preset]")
 @click.option(

@@ -37,6 +37,7 @@ from repro.records import Environment, EpochRecord, Progress, RunResult
 from repro.training import export
 from repro.training.data import load
 from repro.training.loop import Training
+from repro.training.models import saved
 
 _OF_THE_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
@@ -229,9 +230,7 @@ def _describe(job: Job, here: Environment, training: Training) -> None:
 def _keep(job: Job, training: Training, result: RunResult) -> None:
     """What a run leaves at its end: the best weights, their program, their predictions and the confusion matrix."""
     folder, state = job.folder, training.best_state()
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    disk.write(folder / "model.pt", buffer.getvalue())
+    disk.write(folder / "model.pt", saved(state))
     if job.export and result.best_epoch:
         try:
             disk.write(folder / "model.pt2", export.exported(job.spec, state, training.data))

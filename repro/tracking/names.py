@@ -77,7 +77,8 @@ PARAMS: Mapping[str, str] = {
 """Params of a run: every field of its spec. Values that are not text are written as JSON (true, null, [1, 3])."""
 
 METRICS: Mapping[str, str] = {
-    "train_loss": "Mean cross-entropy over the training split in nats, measured during the training passes.",
+    "train_loss": "Mean cross-entropy over the training split in nats, measured during the training passes; with"
+    " `training.label_smoothing` that to the smoothed labels.",
     "train_accuracy": "Accuracy on the training split in the same passes (0 to 1).",
     "val_loss": "Mean cross-entropy over the validation split in nats, after the epoch.",
     "val_accuracy": "Accuracy on the validation split after the epoch (0 to 1).",

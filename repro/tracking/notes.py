@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from repro import studies
+from repro.datasets import FOLDER
+from repro.networks import PythonSpec
 from repro.rows import RunRow
 from repro.studies import Plan, PlannedRun
 from repro.tracking.runs import cut
@@ -65,23 +67,35 @@ def _of_run(plan: Plan, run: PlannedRun) -> str:
         parts.append(f"The same network and training as `{base}`.")
     if variant.note:
         parts.append(f"Note: {variant.note}.")
+    to_know = ["`--device` is to be added if environment.txt names another than cpu"]
+    if _own(run):
+        to_know.append(f"`{run.study}.yaml` stands for the path of the study's file")
+    if isinstance(run.spec.model, PythonSpec):
+        to_know.append(f"Python must find the module of `{run.spec.model.function}`")
     parts.append(f"To repeat it, at the commit of the tag `repro.commit`:\n\n    {command(plan, run)}")
+    parts.append(f"In this command, {'; '.join(to_know)}.")
     parts.append(f"To train it again and compare every digit:\n\n    repro verify {run.key}")
     return cut("\n\n".join(parts))
 
 
 def command(plan: Plan, run: PlannedRun) -> str:
-    """The command that asks for one run of a plan."""
-    own = not (studies.DECLARATIONS / f"{run.study}.yaml").is_file()
-    words = ["repro", "experiment", "--study", f"{run.study}.yaml" if own else run.study, "--variant", run.variant]
+    """The command that asks for one run of a plan; a plan does not know where the file of an own study lies."""
+    words = ["repro", "experiment", "--study", f"{run.study}.yaml" if _own(run) else run.study]
+    words += ["--variant", run.variant]
     words += ["--seeds", str(run.seed)]
     rest = []
     for name, value in plan.overrides.items():
+        if name == "data.dataset" and plan.known.name.startswith(FOLDER) and plan.known.source:
+            value = f"{FOLDER}:{plan.known.source}"
         if name in _FLAGS:
             words += [_FLAGS[name], str(value)]
         else:
             rest.append(_setting(name, value))
     return shlex.join([*words, *(["--set", ",".join(rest)] if rest else [])])
+
+
+def _own(run: PlannedRun) -> bool:
+    return not (studies.DECLARATIONS / f"{run.study}.yaml").is_file()
 
 
 def _setting(name: str, value: Any) -> str:

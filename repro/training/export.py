@@ -24,35 +24,36 @@ ABOUT = "about.json"
 class Classifier(nn.Module):
     """A network with its normalization in front and a softmax behind it."""
 
-    def __init__(self, network: nn.Module, data: Data, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, data: Data) -> None:
         super().__init__()
         self.network = network
         self.scale: Tensor
         self.shift: Tensor
-        self._dtype = dtype
         self.register_buffer("scale", (1 / (255 * data.std.double())).float())
         self.register_buffer("shift", (-data.mean.double() / data.std.double()).float())
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, height, width, 3) uint8 to probabilities (N, classes) float32."""
         normalised = torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
-        logits: Tensor = self.network(normalised.to(self._dtype))
-        return logits.float().softmax(1)
+        logits: Tensor = self.network(normalised)
+        return logits.softmax(1)
 
 
-def restored(spec: RunSpec, state: Mapping[str, Tensor]) -> tuple[nn.Module, torch.dtype]:
-    """The network of a run with the weights of a state dict, as it was evaluated; and the type of its input.
+def restored(spec: RunSpec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a run with the weights of a state dict, as it was evaluated.
 
-    It lies on the CPU in evaluation mode and takes normalized images (N, 3, height, width).
+    It lies on the CPU in evaluation mode, takes normalized images (N, 3, height, width) float32 and gives logits (N, classes)
+    float32. In one of bf16 the weights of convolutions and linear layers are bfloat16, and so is what passes between layers.
     """
     with torch.random.fork_rng(devices=[]):
         network = models.build(spec.model)
     network.load_state_dict(state)
-    network.requires_grad_(False).eval()
-    dtype = torch.bfloat16 if spec.training.precision == "bf16" else torch.float32
-    for parameter in models.multiplied(network) if dtype is torch.bfloat16 else ():
-        parameter.data = parameter.data.to(dtype)
-    return network, dtype
+    if spec.training.precision == "bf16":
+        for parameter in models.multiplied(network):
+            parameter.data = parameter.data.bfloat16()
+        network.register_forward_pre_hook(lambda _, images: images[0].bfloat16())
+        network.register_forward_hook(lambda *called: called[2].float())
+    return network.eval()
 
 
 def exported(spec: RunSpec, state: Mapping[str, Tensor], data: Data) -> bytes:
@@ -61,8 +62,7 @@ def exported(spec: RunSpec, state: Mapping[str, Tensor], data: Data) -> bytes:
     Raises:
         Exception: whatever torch.export raises for a network that it cannot trace.
     """
-    network, dtype = restored(spec, state)
-    classifier = Classifier(network, data, dtype).eval()
+    classifier = Classifier(restored(spec, state).requires_grad_(False), data).eval()
     example = data.images[data.test[:2]]  # of one image alone, the size would be taken for a constant
     about = {"classes": list(data.classes), "example": example.tolist()}
     with warnings.catch_warnings(action="ignore"), torch.no_grad():

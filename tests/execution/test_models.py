@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -313,11 +314,15 @@ def test_bf16_gives_the_same_predictions(digits: Path) -> None:
     for _ in training:
         pass
     assert training.predictions is not None
-    network, dtype = export.restored(run.spec, training.best_state())
-    assert dtype is torch.bfloat16 and {one.dtype for one in models.multiplied(network)} == {torch.bfloat16}
-    with torch.no_grad():
-        found = export.Classifier(network, data, dtype).eval()(data.images[data.test]).argmax(1)
-    np.testing.assert_array_equal(found.numpy(), training.predictions["test_predicted"])
+    state = training.best_state()
+    network = export.restored(run.spec, state)
+    assert {one.dtype for one in models.multiplied(network)} == {torch.bfloat16}
+    program = torch.export.load(io.BytesIO(export.exported(run.spec, state, data))).module()
+    for classifier in (export.Classifier(network, data).eval(), program):
+        with torch.no_grad():
+            probabilities = classifier(data.images[data.test])
+        assert probabilities.dtype is torch.float32
+        np.testing.assert_array_equal(probabilities.argmax(1).numpy(), training.predictions["test_predicted"])
 
 
 def test_a_network_that_cannot_be_exported_leaves_the_run_finished_with_a_line(tmp_path: Path, digits: Path) -> None:

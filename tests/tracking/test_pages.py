@@ -12,11 +12,13 @@ import tempfile
 import time
 
 import click
+import numpy as np
 import pytest
 from mlflow.entities import Param
+from PIL import Image
 
 from repro import declarations, journal, studies
-from repro.cli import cli
+from repro.cli import cli, options
 from repro.errors import ReproError
 from repro.reporting import join
 from repro.tracking import names, notes, reader, system
@@ -52,6 +54,26 @@ def test_the_command_of_every_declared_row_asks_for_that_row() -> None:
             asked = studies.load(context.params["study"])
             again = studies.plan([(asked, [context.params["variant"]])], seeds=[0], overrides=overrides)
             assert again.runs[0].key == run.key
+
+
+def test_the_command_for_an_own_study_of_a_folder_of_images_asks_for_that_run(tmp_path, monkeypatch, tiny) -> None:
+    for place in range(20):
+        folder = tmp_path / "my photos" / "ab"[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), place, np.uint8)).save(folder / f"{place}.png")
+
+    def planned(words: list[str]) -> studies.Plan:
+        asked = cli.get_command(click.Context(cli), "experiment").make_context("experiment", words).params
+        study = studies.load(asked.pop("study"))
+        return options.make_plan([(study, [asked.pop("variant")])], {**asked, "data_dir": str(tmp_path / "data")})
+
+    monkeypatch.chdir(tmp_path)
+    words = ["--study", str(tiny), "--variant", "wide", "--seeds", "1", "--batch-size", "5"]
+    plan = planned([*words, "--dataset", "imagefolder:my photos", "--set", "data.image_size=16"])
+    monkeypatch.chdir("/")
+    _, _, *again = shlex.split(notes.command(plan, plan.runs[0]))
+    assert "`tiny.yaml` stands for the path of the study's file" in notes.of_runs(plan)[plan.runs[0].key]
+    assert planned([str(tiny) if word == "tiny.yaml" else word for word in again]) == plan
 
 
 def test_descriptions_are_stored_with_a_run_once_and_stay_the_user_s(fresh, runs, trained) -> None:

@@ -57,9 +57,8 @@ def test_the_legacy_size_does_not_depend_on_addresses():
 def test_saved_weights_load_again():
     spec = squeezenet(batch_norm="all", residual="complex")
     module, other = seeded(spec, 0), seeded(spec, 1)
-    for form in (False, True):
-        other.load_state_dict(torch.load(io.BytesIO(saved(module.state_dict(), legacy=form)), weights_only=True))
-        assert weights_digest(other.state_dict()) == weights_digest(module.state_dict())
+    other.load_state_dict(torch.load(io.BytesIO(saved(module.state_dict())), weights_only=True))
+    assert weights_digest(other.state_dict()) == weights_digest(module.state_dict())
 
 
 def test_the_digest_is_of_names_shapes_types_and_values():

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 
-def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
-    """The state dict as `torch.save` writes it.
+def saved(state: Mapping[str, Tensor]) -> bytes:
+    """The state dict as `torch.save` writes it: the content of model.pt.
 
     The same weights give the same bytes wherever they lie: tensors are first copied to the CPU, contiguous and with a
     storage of their own, since `torch.save` keeps strides, device and all of a storage that a tensor is part of.
@@ -20,13 +20,12 @@ def saved(state: Mapping[str, Tensor], *, legacy: bool = False) -> bytes:
     Args:
         state: what `Module.state_dict` returns; the version numbers it carries beside the tensors are saved too, as
             `torch.save(module.state_dict(), path)` would, and are some thousandths of the size of a small network.
-        legacy: torch's format before 1.6 in place of the zip format.
     """
-    return _save(_portable(state), legacy).getvalue()
+    return _save(_portable(state), legacy=False).getvalue()
 
 
 def state_bytes(state: Mapping[str, Tensor], legacy: bool) -> int:
-    """The length of `saved`, in bytes.
+    """The length of `saved` in bytes; `legacy` is that in torch's format before 1.6.
 
     The legacy format names every storage by its address in memory, in decimal and twice over; here an address counts as
     having 14 digits, as one of the heap has on 64-bit Linux, so that the length says something of the weights alone.
