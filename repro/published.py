@@ -35,6 +35,11 @@ class Published(Strict):
     text: Mapping[str, float] = Field(default_factory=dict)
     """What the running text says where it differs from the table: `accuracy`, `epochs`, `epoch_seconds` or `size`."""
 
+    @property
+    def bound(self) -> float | None:
+        """The upper bound of the validation accuracy, where the accuracy itself was not published."""
+        return self.accuracy_at_most if self.accuracy is None else None
+
     @model_validator(mode="before")
     @classmethod
     def _with_a_point(cls, given: Any) -> Any:

@@ -53,14 +53,13 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
     whole = reference.size or reference.published.size if reference is not None and known else None
     flat = flatten(row.spec)
     said = row.note if paper == row.published else ""  # it explains the published numbers, which are not shown
-    at_most = paper.accuracy is None and paper.accuracy_at_most is not None
     return {
         "study": row.study,
         "variant": row.variant,
         "title": row.title,
         "n": len(row.runs),
         **_parts("val", found.val, "mean", "sd", "low", "high"),
-        "published_val": paper.accuracy_at_most if at_most else paper.accuracy,
+        "published_val": paper.accuracy if paper.bound is None else paper.bound,
         **_parts("predicted", found.on_val.predicted, "low", "high"),
         "verdict": found.on_val.verdict,
         **_parts("test", found.test, "mean", "sd", "low", "high"),
@@ -82,7 +81,7 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "hardware": "; ".join(sorted({run.record.hardware for run in row.runs})),
         "changed": _changed(table, row),
         # what views and figures need besides
-        "at_most": at_most,
+        "at_most": paper.bound is not None,
         "base_title": None if base is None else base.title,
         "times_smaller": whole / row.size if whole and row.size else None,
         "size_zip_mib": row.metric("model_size_mib"),

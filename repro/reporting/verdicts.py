@@ -233,7 +233,7 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
     paper, how = row.published, failures(row)
     found = noises.prediction(row, split) if row.values(split, learned=True).size else None
     found = None if found is None or found.half is None else found
-    bound = paper.accuracy_at_most if split == "val" and paper.accuracy is None else None
+    bound = paper.bound if split == "val" else None
     published = bound if bound is not None else paper.accuracy if split == "val" else paper.test_accuracy
     if published is None or setting.changes:
         return Judgement(found, "", "")

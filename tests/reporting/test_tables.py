@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from repro.published import Published
 from repro.reporting import evidence, join, page, sheets, tables
 from repro.reporting.frame import Beside, Predictions
 from repro.reporting.sheets import Column, Sheet
@@ -159,6 +160,22 @@ def test_published_numbers_stand_beside_rows_of_the_published_setting_alone(stor
     assert set(frame["verdict"]) == set(frame["size_verdict"]) == {""}
     assert set(frame["precision"]) == {"bf16"}
     assert "published" not in str(list(frame["notes"])), "nor what is said of them"
+
+
+def test_several_bases_are_told_apart(store, first_table):
+    sheet = sheet_of(first_table)
+    assert [shown(sheet, row)["base"] for row in range(4)] == ["", "AlexNet", "AlexNet", "SqueezeNet"]
+    assert "simultaneous over the rows with one base." in sheet.header
+    single = sheet_of(join.tables(store.sweep("squeeze_ratio").contents(), ["squeeze_ratio"])[0])
+    assert "base" not in shown(single, 0)
+    assert "simultaneous within this table." in single.header
+
+
+def test_a_bound_stands_where_no_accuracy_was_published(store):
+    frame = tables.study_frame(join.tables(store.sweep("optimizer", seeds=(0,)).contents())[0])
+    assert [*frame["at_most"]] == [value == 14.76 for value in frame["published_val"]]
+    assert 1 < frame["at_most"].sum() < len(frame)
+    assert Published(accuracy=70.0, accuracy_at_most=80.0).bound is None
 
 
 def test_one_seed_has_no_interval_no_deviation_and_no_p(store):
