@@ -215,11 +215,12 @@ def _statistics(
             if paired:
                 seeds = measured.dropna(subset=["seed"]).pivot(index="seed", columns="label", values=metric.column)
                 seeds = seeds.reindex(columns=[*of])  # a group may have no run with a seed
-                for row in rows:
-                    if len(both := seeds[[row, base]].dropna()):
-                        differences[row] = stats.paired(both[row].to_numpy(), both[base].to_numpy(), len(rows))
-                if lost := [row for row in rows if (seeds[row].isna() != seeds[base].isna()).any()]:
-                    warnings.append(f"{name}: seeds that only one of the two has are left out ({base}, {few(lost)})")
+                both = {row: seeds[[row, base]].dropna() for row in rows}
+                for row in (row for row in rows if len(both[row])):
+                    ours, theirs = both[row][row].to_numpy(), both[row][base].to_numpy()
+                    differences[row] = stats.paired(ours, theirs, len(rows))
+                if lost := [row for row in rows if len(both[row]) < max(len(of[row]), len(of[base]))]:
+                    warnings.append(f"{name}: runs whose seed the other group lacks are left out ({base}, {few(lost)})")
             else:
                 tested = stats.dunnett([of[row] for row in rows], of[base], [noise[row] for row in rows], noise[base])
                 differences |= dict(zip(rows, tested, strict=True))

@@ -96,10 +96,18 @@ def test_pairs_of_seeds_are_tested_together():
     alone = made(frame()[1:], baseline={"params.model": "a"}, paired=True)
     assert row(alone, "b", "0.1")["acc_diff"] == pytest.approx((ours - theirs)[1:].mean())
     (lost,) = alone.warnings
-    assert lost.startswith("acc: seeds that only one of the two has are left out (model=a, lr=0.1, model=b, lr=0.1")
-    unseeded = frame()
-    unseeded.loc[unseeded["params.model"] == "b", "params.seed"] = None
-    assert np.isnan(row(made(unseeded, baseline={"params.model": "a"}, paired=True), "b", "0.1")["acc_diff"])
+    assert lost.startswith("acc: runs whose seed the other group lacks are left out (model=a, lr=0.1, model=b, lr=0.1")
+
+
+@pytest.mark.parametrize("unseeded", ["a", "b", "ab", "abc"])
+def test_a_group_without_seeds_has_no_pairs_and_is_named(unseeded):
+    runs = frame()
+    runs.loc[runs["params.model"].isin([*unseeded]), "params.seed"] = None
+    groups = made(runs, baseline={"params.model": "a"}, paired=True)
+    compared = {model for model in "bc" if not np.isnan(row(groups, model, "0.1")["acc_diff"])}
+    assert compared == ({"c"} if unseeded == "b" else set())
+    assert len(groups.warnings) == 2, "one a base"
+    assert all("model=b" in line and ("model=c" in line) == ("a" in unseeded) for line in groups.warnings)
 
 
 def points(*values, steps=None):
