@@ -24,8 +24,8 @@ from repro.reporting.audit import Finding
 from repro.reporting.claims import DECISIONS, Judged
 from repro.reporting.frame import Answer, Row, Run
 from repro.reporting.join import Table
-from repro.reporting.sheets import Column, Sheet, latex_text, records
-from repro.reporting.tables import cell, epoch, number, probability, provenance, size
+from repro.reporting.sheets import Column, Sheet, latex_text, number, records
+from repro.reporting.tables import cell, epoch, probability, provenance, size
 from repro.rows import RunRow
 from repro.spec import flatten
 

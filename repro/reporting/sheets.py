@@ -77,6 +77,18 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) -> Callable[[Any], str]:
+    """A formatter: a number with its thousands apart, one minus sign, empty where there is none; None: as it is."""
+
+    def shown(value: Any) -> str:
+        if value is None or pd.isna(value):
+            return ""
+        text = f"{scale * value:g}" if digits is None else f"{scale * value:{'+' if sign else ''},.{digits}f}"
+        return (text if float(text.replace(",", "")) else text.lstrip("+-")).replace("-", "−")
+
+    return shown
+
+
 def plain(text: str) -> str:
     """One line without control characters: what no form could hold in a cell."""
     if not text.isprintable():

@@ -18,7 +18,7 @@ from repro.published import Published
 from repro.reporting import verdicts
 from repro.reporting.frame import REFERENCE, Row
 from repro.reporting.join import Table
-from repro.reporting.sheets import Column, Sheet
+from repro.reporting.sheets import Column, Sheet, number
 from repro.reporting.verdicts import Judgement, Statistics
 from repro.rows import RunRow
 from repro.spec import RunSpec, flatten
@@ -157,18 +157,6 @@ def _reasons(found: Statistics) -> list[str]:
 
 
 # What is shown of a frame
-
-
-def number(digits: int | None = 2, *, sign: bool = False, scale: float = 1.0) -> Callable[[Any], str]:
-    """A formatter: a number with its thousands apart, one minus sign, empty where there is none; None: as it is."""
-
-    def shown(value: Any) -> str:
-        if value is None or pd.isna(value):
-            return ""
-        text = f"{scale * value:g}" if digits is None else f"{scale * value:{'+' if sign else ''},.{digits}f}"
-        return (text if float(text.replace(",", "")) else text.lstrip("+-")).replace("-", "−")
-
-    return shown
 
 
 def size(value: Any) -> str:

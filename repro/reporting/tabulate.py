@@ -23,8 +23,8 @@ from repro.errors import InputError, few, unknown
 from repro.reporting import evidence, folder, page, stats
 from repro.reporting.conditions import Metric, kept
 from repro.reporting.frame import Answer
-from repro.reporting.sheets import Column, Sheet, csv, latex, markdown, markdown_text
-from repro.reporting.tables import cell, difference, interval, number, pair, probability
+from repro.reporting.sheets import Column, Sheet, csv, latex, markdown, markdown_text, number
+from repro.reporting.tables import cell, difference, interval, pair, probability
 
 Histories = Callable[[Sequence[str], Collection[str]], Mapping[str, Mapping[str, NDArray[np.float64]]]]
 """Run ids and names of metrics -> run id -> metric -> (n, 3): step, time, value."""

@@ -214,7 +214,7 @@ def test_without_a_run_of_alexnet_sizes_are_compared_with_the_published_one(stor
 
 
 def test_a_difference_has_one_minus_sign_and_its_sign():
-    form = tables.number(sign=True)
+    form = sheets.number(sign=True)
     assert [form(value) for value in (-0.006, 10.0, None, float("nan"))] == ["−0.01", "+10.00", "", ""]
     assert [form(value) for value in (-0.001, 0.0, 0.004)] == ["0.00"] * 3
 
