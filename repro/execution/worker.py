@@ -69,11 +69,8 @@ class _Stop:
 def main() -> int:
     """Runs the job on standard input; the result is an `Exit`."""
     stop = _Stop()
-    (
-        environment.code(),
-        environment.packages(),
-        environment.training(),
-    )  # as they are now that this process has imported them
+    for told in (environment.code, environment.packages, environment.training):
+        told()  # and remembered, as it is now that this process has imported it
     line = sys.stdin.readline()
     if not line:
         return Exit.STOPPED  # the owner had nothing to train

@@ -204,7 +204,7 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
         return _Step(f"no {claim.metric} of {first.title} or {second.title}")
     why = told(first, second, found, claim.metric)
     for row in (first, second):
-        why += f"; {failures(row)} of {row.title}, left out" if failures(row) else ""
+        why += f"; {row.title}: {ends}, left out" if (ends := failures(row)) else ""
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
     if claim.metric in _TIMES and len(machines) > 1:
         return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)

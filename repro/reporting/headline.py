@@ -65,9 +65,9 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
+    signed = f"{found.estimate:+.1f}".replace("-", "−")
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        signed = f"{found.estimate:+.1f}".replace("-", "−")
         which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
         return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
@@ -92,7 +92,6 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     noise = noises.pair(best, reference, "test")
     if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
         why.append(f"{n} seeds per row would decide it if the means stay the same.")
-    signed = f"{found.estimate:+.1f}".replace("-", "−")
     headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
     return Answer(headline, " ".join(why))
 

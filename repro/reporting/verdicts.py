@@ -250,7 +250,7 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
     told = f"published {'at most ' if bound is not None else ''}{published:g}"
     why = f"{told}, one more run is expected to reach {found.low:.2f} to {found.high:.2f} (n = {found.n})"
     if how:
-        why += f"; {how} and are left out"
+        why += f"; {how}, left out"
     if noises.borrowed(row):
         why += "; with the spread over seeds of other networks, since none of this family has two runs"
     if found.method == stats.BINOMIAL:

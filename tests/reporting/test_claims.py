@@ -250,7 +250,7 @@ def test_runs_that_failed_beside_others_that_learned_are_named():
         replace(run, outcome="chance") if (run.variant, run.seed) == ("squeezenet", 1) else run for run in contents.runs
     ]
     one = judged({"says": "s", "all": [[BN, SQ]]}, replace(contents, runs=tuple(runs)))
-    assert (one.verdict, one.why.count("1 of 3 runs stayed at chance of SqueezeNet, left out")) == ("supported", 1)
+    assert (one.verdict, one.why.count("; SqueezeNet: 1 of 3 runs stayed at chance, left out")) == ("supported", 1)
 
 
 def test_the_spread_of_other_networks_alone_decides_no_claim():

@@ -101,7 +101,7 @@ def test_runs_that_failed_beside_others_are_named_and_may_be_what_was_published(
         replace(run, outcome="chance") if run.variant == "squeezenet" and run.seed else run for run in store.runs
     ]
     one = statistics(store)["reproducibility/squeezenet"].on_val
-    assert "2 of 3 runs stayed at chance and are left out" in one.why
+    assert "; 2 of 3 runs stayed at chance, left out" in one.why
     store.sweep("ablation", variants=("fire_added",), metrics=values(fire_added=[10.0, 10.0, 66.0]))
     store.runs = [
         replace(run, outcome="chance") if run.variant == "fire_added" and run.seed < 2 else run for run in store.runs
