@@ -113,8 +113,14 @@ def of_table(table: Table) -> Audited:
 
 def of_own(study: Study, models: Mapping[tuple[str, str], Model]) -> Audited:
     """A study of one's own without the base that it takes from another: what was published for that is the other's."""
-    borrowed = study.base if study.base and "/" in study.base else None
-    own = {slug: one for slug, one in study.variants.items() if one.set or borrowed is None or one.base != borrowed}
+    owner, slash, slug = (study.base or "").partition("/")
+    other = slash and owner != study.study
+    theirs = declared_studies.load_base(owner, study.study).variants.get(slug) if other else None
+    own = {
+        name: one
+        for name, one in study.variants.items()
+        if one.set or one.base != study.base or theirs is None or one.published != theirs.published
+    }
     return Audited([study.model_copy(update={"variants": own})], study.protocol, models)
 
 

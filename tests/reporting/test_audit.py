@@ -141,10 +141,14 @@ protocol: {seeds: 1, images: 360}
 variants:
   wide: {title: wide, set: {model.first_filters: 192}, published: {accuracy: 74.17, text: {accuracy: 74.2}}}
 """
+    again = "  again: {title: again, base: reproducibility/squeezenet_bn, published: {accuracy: 74.18}}\n"
     (tmp_path / "mine.yaml").write_text(text)
     study = load(tmp_path / "mine.yaml")
     assert len(study.variants) == 2
     assert findings(PAPER, ["mine"], [audit.of_own(study, {})]) == ()
+    (tmp_path / "mine.yaml").write_text(text + again)
+    (one,) = findings(PAPER, ["mine"], [audit.of_own(load(tmp_path / "mine.yaml"), {})])
+    assert (one.where, one.printed) == (("mine/again",), "74.18"), "the base once more, with a number of its own"
 
 
 def test_means_of_seeds_are_not_mistaken_for_single_runs():
