@@ -101,12 +101,12 @@ class _Brought:
         It starts with its first journal, and after the sweep of the plan before: reports go by the latest.
         """
         content, keys = studies.dump(plan), [run.key for run in plan.unique]
-        times = [known.entries[0].time_ms for key in keys for known in self.journals.get(key, ())]
-        if content not in self.stored and times:
-            start = max(self.latest + 1, min(times))
+        journals = [known.entries for key in keys for known in self.journals.get(key, ())]
+        if content not in self.stored and journals:
+            start = max(self.latest + 1, min(entries[0].time_ms for entries in journals))
             reused = {key: self.finished[key] for key in keys if key in self.finished}
             run_id = self.writer.open_sweep(plan, reused=reused, start_ms=start)
-            self.writer.close_sweep(run_id, "KILLED", {})  # until its runs are there
+            self.writer.close_sweep(run_id, "KILLED", {}, ended_ms=self._ended(plan))  # until its runs are there
             self.stored[content] = SweepRow(run_id, self.writer.store.experiment_id, start, plan, "KILLED")
             self.new.add(run_id)
         if (sweep := self.stored.get(content)) is None:
@@ -149,7 +149,12 @@ class _Brought:
         whole = {run.key for run in sweep.plan.unique} <= {row.key for row in rows}
         status: Status = "FINISHED" if whole else "FAILED" if sweep.status == "FAILED" else "KILLED"
         reused = json.loads(self.writer.artifact(sweep.run_id, "reused.json") or b"{}")
-        conclude(self.writer, sweep.plan, sweep.run_id, status, rows, reused)
+        conclude(self.writer, sweep.plan, sweep.run_id, status, rows, reused, self._ended(sweep.plan))
+
+    def _ended(self, plan: Plan) -> int | None:
+        """When the last of a plan's journals was written to, in ms since 1970; None where none is brought in."""
+        journals = (known.entries for run in plan.unique for known in self.journals.get(run.key, ()))
+        return max((entries[-1].time_ms for entries in journals), default=None)
 
     def summary(self, concluded: Collection[SweepRow]) -> str:
         """What was brought in, in a line."""

@@ -188,7 +188,13 @@ class Publisher:
 
 
 def conclude(
-    writer: Writer, plan: Plan, parent: str, status: Status, rows: Sequence[RunRow], reused: Collection[str] = ()
+    writer: Writer,
+    plan: Plan,
+    parent: str,
+    status: Status,
+    rows: Sequence[RunRow],
+    reused: Collection[str] = (),
+    ended_ms: int | None = None,
 ) -> str:
     """Ends a sweep in the store, whose finished runs are `rows`, with its table in Markdown, which it returns.
 
@@ -198,5 +204,5 @@ def conclude(
 
     table, figures, metrics = swept(plan, rows)
     description = table + notes.of_reused(plan, [row for row in rows if row.key in reused])
-    writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, description, metrics)
+    writer.close_sweep(parent, status, {"results.md": table.encode(), **figures}, description, metrics, ended_ms)
     return table

@@ -104,6 +104,7 @@ class Sweeps(Runs):
         files: Mapping[str, bytes | Path],
         description: str | None = None,
         metrics: Mapping[str, float] | None = None,
+        ended_ms: int | None = None,
     ) -> None:
         """Stores a sweep's tables and ends it; under `mlflow run` its status is left to MLflow.
 
@@ -113,17 +114,20 @@ class Sweeps(Runs):
             files: artifact path -> bytes or file.
             description: what MLflow's UI shows above the run; None keeps the one it was opened with.
             metrics: its counts and best results.
+            ended_ms: when it ended, in ms since 1970; None is now.
         """
         from mlflow.entities import Metric
 
         self.log_files(parent, files)
-        end = self._ends.setdefault(parent, int(1000 * time.time()))  # MLflow would keep a point of another time twice
+        end = self._ends.setdefault(
+            parent, ended_ms or int(1000 * time.time())
+        )  # MLflow would keep a point of another time twice
         points = [Metric(name, value, end, 0) for name, value in (metrics or {}).items()]
         with self.store.errors():
             note = {str(Tag.NOTE): cut(description)} if description else {}
             self._log(parent, points, tags={Tag.CLOSED: status, **note})
             if parent != self.attached():
-                self.store.client.set_terminated(parent, status)
+                self.store.client.set_terminated(parent, status, ended_ms)
             for one in self._former.pop(parent, []) if status == "FINISHED" else []:
                 self.store.client.set_terminated(one, status)  # its work is done
         self._sweeps = {content: run for content, run in self._sweeps.items() if run != parent}

@@ -13,7 +13,7 @@ from repro.tracking import reader
 from tests.execution.watching import rows
 
 SWEEPS = (
-    "SELECT runs.run_uuid, status, start_time, metric.value FROM runs JOIN tags USING (run_uuid)"
+    "SELECT runs.run_uuid, status, start_time, end_time, metric.value FROM runs JOIN tags USING (run_uuid)"
     " LEFT JOIN latest_metrics metric ON metric.run_uuid = runs.run_uuid AND metric.key = 'sweep_finished'"
     " WHERE tags.key = 'repro.kind' AND tags.value = 'sweep' ORDER BY start_time"
 )
@@ -45,11 +45,12 @@ def test_a_run_is_a_child_of_the_first_sweep_that_asked_for_it(fresh, runs: Path
     first.finish()
     assert "2 runs (2 new) up to date" in sync(place)
     (one, *ended), (both, *stopped) = rows(place.database, SWEEPS)
-    assert (ended, stopped) == (["FINISHED", began, 1.0], ["KILLED", began + 1, 1.0])
+    assert ended == ["FINISHED", began, first.clock - 1500, 1.0], "at the times of its journals"
+    assert stopped == ["KILLED", began + 1, second.clock - 1500, 1.0]
     assert tags(place, "mlflow.parentRunId") == {first.key: one, second.key: both}
     second.finish()
     assert "1 sweep updated" in sync(place)
-    assert rows(place.database, SWEEPS)[1] == (both, "FINISHED", began + 1, 2.0)
+    assert rows(place.database, SWEEPS)[1] == (both, "FINISHED", began + 1, second.clock - 1500, 2.0)
     assert len(reader.read(place.uri).sweeps) == 2
     before = place.database.read_bytes()
     assert "2 runs up to date in the store, 0 points added\n" in sync(place)
