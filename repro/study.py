@@ -83,7 +83,9 @@ class Study(Claimed):
             return given
         named = given.get("variants", {})
         made = grids.expand(given.get("grid", {}), given.get("zip", {}))
-        return given if not isinstance(named, Mapping) else {**given, "variants": made | dict(named)}
+        if not isinstance(named, Mapping) or made.keys() <= named.keys():  # a stored study has them all, in order
+            return given
+        return {**given, "variants": made | dict(named)}
 
     @property
     def fields(self) -> tuple[str, ...]:

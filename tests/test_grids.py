@@ -104,6 +104,9 @@ class TestStudy:
         assert ours == flatten(
             studies.plan([(studies.load("reproducibility"), ["squeezenet_bn"])], seeds=[0]).runs[0].spec
         )
+        plan = studies.plan([(study, tuple(study.variants))], seeds=[0])
+        restored = studies.restore(studies.dump(plan), "sweep.json").studies[0]
+        assert list(restored.variants) == list(study.variants), "also as it is stored with a sweep"
         left_out = load(text + "include_base: false\n")
         assert list(left_out.variants) == ["dropout_0_1", "dropout_0_2"]
         assert {studies.based_on(left_out, slug) for slug in left_out.variants} == {"reproducibility/squeezenet_bn"}
