@@ -279,8 +279,8 @@ def _header(table: Table, frame: pd.DataFrame, shown: Sequence[str]) -> str:
     if (frame["verdict"] != "").any():
         told.append(VERDICT)
     if "test_diff" in shown and frame["test_diff"].notna().any():
-        bases = "; ".join(frame["base_title"].dropna().unique())
-        base = f"each row's base ({bases})" if ";" in bases else bases
+        bases = frame.loc[frame["test_diff"].notna(), "base_title"].unique()
+        base = bases[0] if len(bases) == 1 else f"each row's base ({'; '.join(bases)})"
         told.append(f"Differences on test from {base}, {intervals(frame)}.")
     if "times_smaller" in shown and frame["times_smaller"].notna().any():
         told.append("× smaller: relative to AlexNet.")

@@ -165,9 +165,16 @@ def test_published_numbers_stand_beside_rows_of_the_published_setting_alone(stor
 def test_several_bases_are_told_apart(store, first_table):
     sheet = sheet_of(first_table)
     assert [shown(sheet, row)["base"] for row in range(4)] == ["", "AlexNet", "AlexNet", "SqueezeNet"]
+    assert "Differences on test from each row's base (AlexNet; SqueezeNet)" in sheet.header
     assert "simultaneous over the rows with one base." in sheet.header
     single = sheet_of(join.tables(store.sweep("squeeze_ratio").contents(), ["squeeze_ratio"])[0])
     assert "base" not in shown(single, 0)
+    contents = (
+        type(store)().sweep("reproducibility", unfinished=[("squeezenet_bn", seed) for seed in range(3)]).contents()
+    )
+    assert "Differences on test from AlexNet," in sheet_of(join.tables(contents)[0]).header, (
+        "one without a run names none"
+    )
     assert "simultaneous within this table." in single.header
 
 
