@@ -183,12 +183,14 @@ def results() -> str:
             _percent(row["val_mean"], row["val_sd"]),
         ]
         ends = [f"{float(row[name]):.2f}" for name in ("predicted_low", "predicted_high") if row[name]]
-        cells += [" to ".join(ends), row["published_val"], row["verdict"], _percent(row["test_mean"], row["test_sd"])]
+        cells += [" to ".join(ends), _percent(row["published_val"]), row["verdict"]]
+        cells += [_percent(row["test_mean"], row["test_sd"])]
         cells.append(f"{float(row['size_mib']):.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     forest = RESULTS / "figures/forest.svg"
     picture = "![Published accuracies beside ours](results/figures/forest.svg)\n\n" if forest.is_file() else ""
-    return picture + "\n".join(lines) + "\n"
+    headline, words = (RESULTS / "report.md").read_text().split("\n\n")[:2]
+    return f"**{headline.lstrip('# ')}.** {words}\n\n{picture}" + "\n".join(lines) + "\n"
 
 
 def answer() -> str:
@@ -226,7 +228,7 @@ def early_epochs() -> str:
         curves = reached.get((row["study"], row["variant"]), {}).values()
         if (epoch := row["published_epoch"]) and curves:
             by_then = statistics.mean(max(v for at, v in one.items() if at <= float(epoch)) for one in curves)
-            cells = [row["title"], epoch, row["published_val"], f"{by_then:.2f}", f"{float(row['val_mean']):.2f}"]
+            cells = [row["title"], epoch, _percent(row["published_val"]), f"{by_then:.2f}", _percent(row["val_mean"])]
             lines.append(f"| {' | '.join([*cells, row['best_epoch']])} |")
     return "\n".join(lines) + "\n"
 
@@ -250,9 +252,9 @@ def time_of_ablation() -> str:
     )
 
 
-def _percent(mean: str, sd: str) -> str:
-    """A mean with its standard deviation, to two decimals."""
-    return f"{float(mean):.2f}" + (f" ± {float(sd):.2f}" if sd else "")
+def _percent(mean: str, sd: str = "") -> str:
+    """A mean with its standard deviation, to two decimals; empty where there is none."""
+    return (f"{float(mean):.2f}" if mean else "") + (f" ± {float(sd):.2f}" if sd else "")
 
 
 GENERATED: dict[str, Callable[[], str]] = {
