@@ -32,6 +32,8 @@ VERDICTS = {
     "ours above": "#0072B2",
     "better": "#009E73",
     "worse": "#D55E00",
+    "a match": "#009E73",
+    "less accurate": "#D55E00",
     "undecided": MUTED,
     "": "#0072B2",
 }
@@ -154,7 +156,7 @@ def steps(groups: Sequence[tuple[str, pd.DataFrame]], title: str, ylabel: str) -
 
 
 @styled()
-def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> Figure:
+def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False, margin: float | None = None) -> Figure:
     """One line a row: an estimate with its interval, a tick at the published value, coloured by verdict.
 
     Args:
@@ -162,6 +164,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> F
         title: of the figure.
         xlabel: what the numbers are, with the unit.
         zero: whether the numbers are differences, so that 0 gets a line.
+        margin: how far below 0 a row may lie that still matches, as a dotted line.
     """
     left = min(0.3 + 0.065 * max(map(len, rows["label"])), 3.0)
     figure = framed(7.0, 1.2 + 0.24 * len(rows), title, bottom=0.8, left=left)
@@ -170,8 +173,10 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str, zero: bool = False) -> F
     rows = rows.assign(**rows[names].astype(float), place=range(len(rows)))
     low, high = (float(found) for found in (rows[names].min(axis=None), rows[names].max(axis=None)))
     if zero:
-        low, high = min(low, 0.0), max(high, 0.0)
+        low, high = min(low, -(margin or 0.0)), max(high, 0.0)
         ax.axvline(0, color=MUTED, linewidth=1)
+    if margin:
+        ax.axvline(-margin, color=INK, linewidth=1, linestyle=":", label="margin of a match")
     near = rows[["estimate", "published"]].stack()
     floor = float(near[near > near.max() - 25].min()) - 8
     cut = low if zero or low >= floor or (near < floor).mean() > 0.4 else floor

@@ -21,6 +21,7 @@ from repro.datasets import KnownData
 from repro.networks import SqueezeNetSpec
 from repro.published import Metric, Published
 from repro.records import Architecture
+from repro.reporting.stats import Estimate
 from repro.rows import RunRow
 from repro.spec import RunSpec
 
@@ -201,7 +202,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a report comes to: a headline, and the lines that it rests on."""
+    """What a report comes to: a headline, the lines that it rests on, and what was compared for it."""
 
     headline: str
     why: str
+    compared: Sequence[tuple[Row, Estimate]] = ()
+    """Rows, the best on validation first, each with its test accuracy minus that of `reference`."""
+    reference: Row | None = None
+    margin: float | None = None
+    """Points that a match may be behind; None where the question is which one is better."""

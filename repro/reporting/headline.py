@@ -54,7 +54,8 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
 def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
     """The row that is best on validation against the reference, on test with intervals over all candidates."""
     noises, where = noises_of(lead.setting), lead.setting.where
-    found, learned = noises.dunnett(rivals, reference).get(best.name), reference.values("test", learned=True)
+    every = noises.dunnett(rivals, reference)
+    found, learned = every.get(best.name), reference.values("test", learned=True)
     if found is None or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
         return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
@@ -66,11 +67,13 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
+    ranked = [(row, every[row.name]) for row in sorted(rivals, key=_val, reverse=True) if row.name in every]
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
-        return Answer(f"{headline} (a rehearsal)" if lead.study.study == "demo" else headline, why[0])
+        rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
+        return Answer(headline + rehearsal, why[0], ranked, reference)
     behind = [(found.estimate, found.high, "our AlexNet on test")]
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
@@ -86,14 +89,14 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     if below := [(off, what) for off, high, what in behind if high is not None and high < -parity]:
         off, what = min(below)
         headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
-        return Answer(headline, " ".join(why))
-    if found.low is not None and found.low >= -parity:
-        return Answer(f"SqueezeNet matches AlexNet{smaller}", " ".join(why))
-    noise = noises.pair(best, reference, "test")
-    if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
-        why.append(f"{n} seeds per row would decide it if the means stay the same.")
-    headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
-    return Answer(headline, " ".join(why))
+    elif found.low is not None and found.low >= -parity:
+        headline = f"SqueezeNet matches AlexNet{smaller}"
+    else:
+        headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
+        noise = noises.pair(best, reference, "test")
+        if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
+            why.append(f"{n} seeds per row would decide it if the means stay the same.")
+    return Answer(headline, " ".join(why), ranked, reference, parity)
 
 
 def _val(row: Row) -> float:

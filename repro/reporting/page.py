@@ -58,7 +58,12 @@ class Section:
 
 
 def page(
-    over: str, answer: Answer, facts: Mapping[str, str], sections: Sequence[Section], notes: Sequence[str] = ()
+    over: str,
+    answer: Answer,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    notes: Sequence[str] = (),
+    beside: Sequence[Picture] = (),
 ) -> str:
     """The whole page.
 
@@ -68,11 +73,12 @@ def page(
         facts: name -> value, in a row under the answer.
         sections: the parts, in order; each is linked from the top.
         notes: what the reader must know beside everything else, a line each.
+        beside: pictures beside the answer.
     """
     css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     style = Markup(css)  # noqa: S704
-    given = {"over": over, "answer": answer, "facts": facts, "sections": sections, "notes": notes, "style": style}
-    return _with_classes(_templates().get_template("page.html.j2").render(given))
+    given = {"over": over, "answer": answer, "facts": facts, "sections": sections, "notes": notes, "beside": beside}
+    return _with_classes(_templates().get_template("page.html.j2").render(given, style=style))
 
 
 def table(sheet: Sheet) -> str:

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from repro.reporting import drawing, figures, style
 from repro.reporting.figures import Series
-from repro.reporting.frame import Beside, Row
+from repro.reporting.frame import Answer, Beside, Row
 from repro.reporting.join import Table
 from repro.reporting.tables import NO_INTERVAL, intervals
 from repro.spec import flatten
 
 _FORMS = ("png", "svg", "pdf")
 _EACH = 16  # figures that a process draws while another one starts
+_BEST = 12
+"""Rows beside the headline at most."""
 _WEIGHT_MIB = 4 / 2**20
 """What a weight in float32 takes."""
 
@@ -91,6 +93,30 @@ def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
                 one.files.update(files)
     for one in left:
         one.files.update(one.files or one.drawn())
+
+
+def of_answer(answer: Answer, tables: Sequence[Table]) -> Iterator[Picture]:
+    """The rows that the headline is about against the one that they should match; nothing without intervals."""
+    base, margin, by_slug = answer.reference, answer.margin, {table.study.study: table for table in tables}
+    words = ("better", "worse") if margin is None else ("a match", "less accurate")
+    rows = [
+        {
+            "label": _named(by_slug[row.study], row.title), "estimate": found.estimate, "low": found.low, "high": found.high,
+            "published": None,
+            "verdict": words[0] if found.low > -(margin or 0) else words[1] if found.high < -(margin or 0) else "undecided",
+        }
+        for row, found in answer.compared
+        if found.low is not None and found.high is not None
+    ]  # fmt: skip
+    if base is None or not rows:
+        return
+    shown, label = pd.DataFrame(rows[:_BEST]), f"test accuracy minus that of {base.title} (points)"
+    how = "each with its own 95% interval" if answer.compared[0][1].folded else "with simultaneous 95% intervals"
+    best = f"the {_BEST} best on validation of {len(rows)}" if len(rows) > _BEST else "the best on validation first"
+    match = f" An interval to the right of {-margin:g} is a match.".replace("-", "−") if margin else ""
+    caption = f"Test accuracy minus that of {base.title}, {how}; {best}.{match}"
+    alt = f"{label}: {'; '.join(f'{row.label} {row.estimate:+.1f}' for row in shown.itertuples())}"
+    yield Picture("answer", caption, alt, figures.forest, (shown, f"Against {base.title}", label, True, margin))
 
 
 def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:

@@ -109,7 +109,9 @@ def write(
         *_studies(pairs, beside or Beside(), ui_url, with_figures),
         *_judged(judged, findings, runs, over),
     ]
+    leading = _leading(answer, found) if with_figures else ()
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
+    drawn += leading
     folder.illustrate(out, drawn, processes)
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
@@ -120,7 +122,7 @@ def write(
     }
     wide: Literal["one column", "page"] = "one column" if columns is None and preset == "paper" else "page"
     chosen = columns or (tables.PAPER if preset == "paper" else known)
-    files: dict[str, str | bytes] = {"index.html": page.page(over, answer, facts, sections, contents.notes)}
+    files: dict[str, str | bytes] = {"index.html": page.page(over, answer, facts, sections, contents.notes, leading)}
     for table, frame in pairs:
         tex = latex(tables.study_sheet(table, frame, chosen), wide)
         files |= folder.forms(tables.study_sheet(table, frame), (*tables.CONTRACT, *table.study.fields), tex)
@@ -134,7 +136,7 @@ def write(
     files["values.json"], files["values.tex"] = evidence.values([frame for _, frame in pairs], judged, answer)
     files["claims.json"] = evidence.claims_json(judged)
     brief = [tables.study_sheet(table, frame, tables.BRIEF) for table, frame in pairs]
-    overview = [one for section in sections if section.slug == "overview" for one in section.first]
+    overview = [*leading, *(one for section in sections if section.slug == "overview" for one in section.first)]
     files["report.md"] = _markdown(over, answer, facts, brief, judged, overview)
     paths = folder.place(out, files, drawn)
     lines = _lines(judged)
@@ -142,11 +144,18 @@ def write(
     return Written(out / "index.html", paths, answer, summary, tuple(brief), facts, lines)
 
 
+def _leading(answer: Answer, found: Sequence[Table]) -> tuple[Picture, ...]:
+    """The picture beside the answer."""
+    from repro.reporting import pictures  # matplotlib takes half a second, which tables alone need not wait for
+
+    return tuple(pictures.of_answer(answer, found))
+
+
 def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_figures: bool) -> Iterator[Section]:
     """All studies in one picture, the parts of the page that are about one study, and size and data."""
     every: list[Picture] = []
     if with_figures:
-        from repro.reporting import pictures  # matplotlib takes half a second, which tables alone need not wait for
+        from repro.reporting import pictures
 
         every = list(pictures.overall(pairs, beside))
     if above := tuple(one for one in every if one.slug == "forest"):

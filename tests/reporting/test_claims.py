@@ -383,6 +383,23 @@ def test_the_headline_names_the_harder_of_validation_and_test():
     assert close.headline == "Not yet decided whether SqueezeNet matches AlexNet: −0.2 points on test, 3 seeds"
 
 
+def test_beside_the_headline_stands_what_it_compares():
+    contents = store_of(ROWS | {"squeezenet": 60.0, "best": 78.5}, "reproducibility", "best", **SIZES)
+    (picture,) = pictures.of_answer(answer(contents), join.tables(contents))
+    rows, *_, margin = picture.given
+    assert [*rows["verdict"]] == ["a match", "undecided", "less accurate"], "best on validation first"
+    assert rows["label"][0] == studies.load("best").variants["best"].title and margin == 1
+    assert (
+        "with simultaneous 95% intervals; the best on validation first. An interval to the right of −1"
+        in picture.caption
+    )
+    contents = store_of(ROWS, setting={"training.epochs": 3}, **SIZES)
+    (picture,) = pictures.of_answer(answer(contents), join.tables(contents))
+    assert picture.given[0]["verdict"][0] == "worse" and "match" not in picture.caption
+    alone = store_of(ROWS, spread=(0.0,), **SIZES)
+    assert not [*pictures.of_answer(answer(alone), join.tables(alone))], "a run each: no interval"
+
+
 def test_the_headline_says_how_many_seeds_decide_it():
     rows = ROWS | {"squeezenet": 74.9, "squeezenet_bn": 75.0}
     few = answer(store_of(rows, spread=(-0.7, 0.0, 0.7), **SIZES))

@@ -43,7 +43,14 @@ def test_every_table_in_four_forms_and_every_figure_in_three(paper_contents, tmp
         assert {f"tables/{table}.{end}" for end in ("md", "csv", "tex", "html")} <= names
     assert {"tables/epochs.csv", "values.tex", "values.json", "claims.json", "files.txt", "report.md"} <= names
     rows = ["lr_001", "lr_005", "lr_01", "lr_02", "lr_05"]
-    figures = {"forest", "learning_rate-forest", "learning_rate-curves", "learning_rate-axis", "accuracy_against_size"}
+    figures = {
+        "answer",
+        "forest",
+        "learning_rate-forest",
+        "learning_rate-curves",
+        "learning_rate-axis",
+        "accuracy_against_size",
+    }
     figures |= {f"learning_rate-{row}-{what}" for row in rows for what in ("curves", "architecture", "confusion")}
     figures |= {f"best-best-{what}" for what in ("curves", "architecture", "confusion")} | {
         "best-forest",
