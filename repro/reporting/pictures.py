@@ -24,6 +24,7 @@ from repro.reporting import drawing, figures, style
 from repro.reporting.figures import Series
 from repro.reporting.frame import Answer, Beside, Row
 from repro.reporting.join import Table
+from repro.reporting.sheets import number
 from repro.reporting.tables import NO_INTERVAL, intervals
 from repro.spec import flatten
 
@@ -115,7 +116,8 @@ def of_answer(answer: Answer, tables: Sequence[Table]) -> Iterator[Picture]:
     best = f"the {_BEST} best on validation of {len(rows)}" if len(rows) > _BEST else "the best on validation first"
     match = f" An interval to the right of {-margin:g} is a match.".replace("-", "−") if margin else ""
     caption = f"Test accuracy minus that of {base.title}, {how}; {best}.{match}"
-    alt = f"{label}: {'; '.join(f'{row.label} {row.estimate:+.1f}' for row in shown.itertuples())}"
+    signed = number(1, sign=True)
+    alt = f"{label}: {'; '.join(f'{row.label} {signed(row.estimate)}' for row in shown.itertuples())}"
     yield Picture("answer", caption, alt, figures.forest, (shown, f"Against {base.title}", label, True, margin))
 
 
