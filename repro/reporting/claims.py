@@ -183,28 +183,28 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Esti
 def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises) -> _Step:
     first, second = setting.row(contrast.first), setting.row(contrast.second)
     if first is None or not first.runs:
-        return _Step(f"no finished run of {contrast.first if first is None else first.title}")
+        return _Step(f"no finished run of {contrast.first if first is None else first.named}")
     if second is None or not second.runs:
-        return _Step(f"no finished run of {contrast.second if second is None else second.title}")
+        return _Step(f"no finished run of {contrast.second if second is None else second.named}")
     sign, margin = -1 if claim.direction == "lower" else 1, contrast.margin
     if claim.metric == "size":
         if first.size is None or second.size is None:
-            return _Step(f"no size of {(first if first.size is None else second).title}")
+            return _Step(f"no size of {(first if first.size is None else second).named}")
         difference = first.size - second.size
         holds = abs(difference) < margin if claim.direction == "alike" else sign * difference > margin
         exact = Estimate(difference, None, None, min(len(first.runs), len(second.runs)), "size of the saved model")
         return _Step(told(first, second, exact, "size"), exact, float(not holds), float(holds))
-    if how := [f"{row.title}: {text}" for row in (first, second) if (text := failed(row))]:
+    if how := [f"{row.named}: {text}" for row in (first, second) if (text := failed(row))]:
         both = len(how) == 2
         clear = claim.metric in {"val", "test"} and not both and min(len(first.runs), len(second.runs)) >= ENOUGH
         holds = bool(failed(second)) == (sign > 0) and claim.direction != "alike"
         return _Step("; ".join(how), None, float(not (clear and holds)), float(not (clear and not holds)))
     found = noises.difference(first, second, claim.metric)
     if found is None:
-        return _Step(f"no {claim.metric} of {first.title} or {second.title}")
+        return _Step(f"no {claim.metric} of {first.named} or {second.named}")
     why = told(first, second, found, claim.metric)
     for row in (first, second):
-        why += f"; {row.title}: {ends}, left out" if (ends := failures(row)) else ""
+        why += f"; {row.named}: {ends}, left out" if (ends := failures(row)) else ""
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
     if claim.metric in _TIMES and len(machines) > 1:
         return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
@@ -229,9 +229,9 @@ def told(first: Row, second: Row, found: Estimate, metric: Metric) -> str:
     """A difference in words: "SqueezeNet is 1.71 points less accurate than AlexNet (95% interval ...)"."""
     unit, more, less = _WORDS[metric]
     word = more if found.estimate > 0 else less
-    told = f"{first.title} is {abs(found.estimate):.2f} {unit} {word} than {second.title}"
+    told = f"{first.named} is {abs(found.estimate):.2f} {unit} {word} than {second.named}"
     if abs(found.estimate) < 0.005:
-        told = f"{first.title} and {second.title} differ by less than 0.005 {unit}"
+        told = f"{first.named} and {second.named} differ by less than 0.005 {unit}"
     if metric == "size":
         return told
     if found.low is None or found.high is None:
@@ -245,7 +245,7 @@ def _ratio(claimed: Ratio, setting: Setting) -> _Step:
     if of is None or to is None or of.size is None or to.size is None:
         return _Step("both rows need a finished run")
     times = of.size / to.size
-    why = f"{of.title} is {times:.1f} times as large as {to.title}; the claim is {claimed.times:g} times"
+    why = f"{of.named} is {times:.1f} times as large as {to.named}; the claim is {claimed.times:g} times"
     found = Estimate(times, None, None, min(len(of.runs), len(to.runs)), "sizes of the saved models")
     return _Step(why, found, support=float(times < claimed.times), against=float(times >= claimed.times))
 
@@ -254,7 +254,7 @@ def _ends(claimed: Ends, rows: Sequence[Row]) -> _Step:
     """One run that ends otherwise is enough against it."""
     counts = [Counter(run.record.outcome for run in row.runs) for row in rows]
     why = "; ".join(
-        f"{row.title}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
+        f"{row.named}: {', '.join(f'{n} {outcome}' for outcome, n in ends.items()) or 'no finished run'}"
         for row, ends in zip(rows, counts, strict=True)
     )
     if any(outcome not in claimed.outcomes for ends in counts for outcome in ends):

@@ -9,6 +9,7 @@ seconds. Nothing here knows a file, a store or a format.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -142,6 +143,7 @@ class Row:
     study: str
     variant: str
     title: str
+    study_title: str
     base: str | None
     """`study/variant` that the row is compared with; None for a row that stands for itself."""
     note: str
@@ -159,6 +161,11 @@ class Row:
     def name(self) -> str:
         """`study/variant`."""
         return f"{self.study}/{self.variant}"
+
+    @property
+    def named(self) -> str:
+        """Its title outside its own table: with that of the study where it has no word, as `0.1 (Learning rate)`."""
+        return self.title if re.search(r"[^\W\d_]{3}", self.title) else f"{self.title} ({self.study_title})"
 
     @cached_property
     def question(self) -> str:

@@ -44,11 +44,11 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
         why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
     why += f"; n = {len(best.runs)}."
     if reference is not None and not reference.runs:
-        why += f" {reference.title}, with which it would be compared, has no finished run in this setting."
+        why += f" {reference.named}, with which it would be compared, has no finished run in this setting."
     printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
     side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
     told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
-    return Answer(f"{best.title} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
+    return Answer(f"{best.named} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
 
 
 def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
@@ -58,7 +58,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     found, learned = every.get(best.name), reference.values("test", learned=True)
     if found is None or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
-        return Answer(f"Undecided{where}: {reference.title} has not learned", f"{reference.title}: {how}.")
+        return Answer(f"Undecided{where}: {reference.named} has not learned", f"{reference.named}: {how}.")
     told = claims.told(best, reference, found, "test")
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
@@ -70,7 +70,7 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
     ranked = [(row, every[row.name]) for row in sorted(rivals, key=_val, reverse=True) if row.name in every]
     if not lead.printed or lead.setting.changes:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-        which = f"whether {best.title} is more accurate than {reference.title}{where}: {signed} points on test, {seeds}"
+        which = f"whether {best.named} is more accurate than {reference.named}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
         rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
         return Answer(headline + rehearsal, why[0], ranked, reference)

@@ -118,6 +118,7 @@ class Setting:
             study=newest.study,
             variant=newest.variant,
             title=newest.title,
+            study_title=study.title,
             base=newest.against,
             note=variant.note if variant is not None else "",
             published=newest.published,

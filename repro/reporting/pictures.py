@@ -96,13 +96,13 @@ def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
         one.files.update(one.files or one.drawn())
 
 
-def of_answer(answer: Answer, tables: Sequence[Table]) -> Iterator[Picture]:
+def of_answer(answer: Answer) -> Iterator[Picture]:
     """The rows that the headline is about against the one that they should match; nothing without intervals."""
-    base, margin, by_slug = answer.reference, answer.margin, {table.study.study: table for table in tables}
+    base, margin = answer.reference, answer.margin
     words = ("better", "worse") if margin is None else ("a match", "less accurate")
     rows = [
         {
-            "label": _named(by_slug[row.study], row.title), "estimate": found.estimate, "low": found.low, "high": found.high,
+            "label": row.named, "estimate": found.estimate, "low": found.low, "high": found.high,
             "published": None,
             "verdict": words[0] if found.low > -(margin or 0) else words[1] if found.high < -(margin or 0) else "undecided",
         }
@@ -111,14 +111,14 @@ def of_answer(answer: Answer, tables: Sequence[Table]) -> Iterator[Picture]:
     ]  # fmt: skip
     if base is None or not rows:
         return
-    shown, label = pd.DataFrame(rows[:_BEST]), f"test accuracy minus that of {base.title} (points)"
+    shown, label = pd.DataFrame(rows[:_BEST]), f"test accuracy minus that of {base.named} (points)"
     how = "each with its own 95% interval" if answer.compared[0][1].folded else "with simultaneous 95% intervals"
     best = f"the {_BEST} best on validation of {len(rows)}" if len(rows) > _BEST else "the best on validation first"
     match = f" An interval to the right of {-margin:g} is a match.".replace("-", "−") if margin else ""
-    caption = f"Test accuracy minus that of {base.title}, {how}; {best}.{match}"
+    caption = f"Test accuracy minus that of {base.named}, {how}; {best}.{match}"
     signed = number(1, sign=True)
     alt = f"{label}: {'; '.join(f'{row.label} {signed(row.estimate)}' for row in shown.itertuples())}"
-    yield Picture("answer", caption, alt, figures.forest, (shown, f"Against {base.title}", label, True, margin))
+    yield Picture("answer", caption, alt, figures.forest, (shown, f"Against {base.named}", label, True, margin))
 
 
 def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
@@ -235,7 +235,7 @@ def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iter
         rows = pd.concat(
             [
                 frame.assign(
-                    title=[_named(table, title) for title in frame["title"]],
+                    title=[row.named for row in table.rows],
                     printed=table.printed,
                     runs=[" ".join(run.record.key for run in row.runs) for row in table.rows],
                 )
@@ -263,10 +263,6 @@ def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iter
         yield Picture(
             "samples", f"{title}, one row per class.", alt, figures.samples, (*beside.samples, title), ("png",)
         )
-
-
-def _named(table: Table, title: str) -> str:
-    return title if any(map(str.isalpha, title)) and len(title) > 5 else f"{table.study.title}: {title}"
 
 
 def _series(row: Row, table: Table) -> Series | None:

@@ -109,7 +109,7 @@ def write(
         *_studies(pairs, beside or Beside(), ui_url, with_figures),
         *_judged(judged, findings, runs, over),
     ]
-    leading = _leading(answer, found) if with_figures else ()
+    leading = _leading(answer) if with_figures else ()
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
     drawn += leading
     folder.illustrate(out, drawn, processes)
@@ -144,11 +144,11 @@ def write(
     return Written(out / "index.html", paths, answer, summary, tuple(brief), facts, lines)
 
 
-def _leading(answer: Answer, found: Sequence[Table]) -> tuple[Picture, ...]:
+def _leading(answer: Answer) -> tuple[Picture, ...]:
     """The picture beside the answer."""
     from repro.reporting import pictures  # matplotlib takes half a second, which tables alone need not wait for
 
-    return tuple(pictures.of_answer(answer, found))
+    return tuple(pictures.of_answer(answer))
 
 
 def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_figures: bool) -> Iterator[Section]:

@@ -385,7 +385,7 @@ def test_the_headline_names_the_harder_of_validation_and_test():
 
 def test_beside_the_headline_stands_what_it_compares():
     contents = store_of(ROWS | {"squeezenet": 60.0, "best": 78.5}, "reproducibility", "best", **SIZES)
-    (picture,) = pictures.of_answer(answer(contents), join.tables(contents))
+    (picture,) = pictures.of_answer(answer(contents))
     rows, *_, margin = picture.given
     assert [*rows["verdict"]] == ["a match", "undecided", "less accurate"], "best on validation first"
     assert rows["label"][0] == studies.load("best").variants["best"].title and margin == 1
@@ -394,10 +394,23 @@ def test_beside_the_headline_stands_what_it_compares():
         in picture.caption
     )
     contents = store_of(ROWS, setting={"training.epochs": 3}, **SIZES)
-    (picture,) = pictures.of_answer(answer(contents), join.tables(contents))
+    (picture,) = pictures.of_answer(answer(contents))
     assert picture.given[0]["verdict"][0] == "worse" and "match" not in picture.caption
     alone = store_of(ROWS, spread=(0.0,), **SIZES)
-    assert not [*pictures.of_answer(answer(alone), join.tables(alone))], "a run each: no interval"
+    assert not [*pictures.of_answer(answer(alone))], "a run each: no interval"
+
+
+@pytest.mark.parametrize(
+    ("variant", "named"),
+    [
+        ("learning_rate/lr_01", "0.1 (Learning rate with AdaBound)"),
+        ("squeeze_ratio/sr_025", "SR 0.25 (Squeeze ratio)"),
+        ("reproducibility/alexnet", "AlexNet"),
+    ],
+)
+def test_a_row_whose_title_has_no_word_is_named_with_its_study(variant, named):
+    (table, *_) = join.tables(store_of(ROWS, *dict.fromkeys(["reproducibility", variant.partition("/")[0]])))
+    assert table.setting.row(variant).named == named
 
 
 def test_the_headline_says_how_many_seeds_decide_it():
