@@ -113,13 +113,15 @@ def of_table(table: Table) -> Audited:
 
 def of_own(study: Study, models: Mapping[tuple[str, str], Model]) -> Audited:
     """A study of one's own without the base that it takes from another: what was published for that is the other's."""
-    owner, slash, slug = (study.base or "").partition("/")
-    other = slash and owner != study.study
-    theirs = declared_studies.load_base(owner, study.study).variants.get(slug) if other else None
+    theirs = {
+        f"{one.study}/{slug}": row.published
+        for one in declared_studies.declared()
+        for slug, row in one.variants.items()
+    }
     own = {
         name: one
         for name, one in study.variants.items()
-        if one.set or one.base != study.base or theirs is None or one.published != theirs.published
+        if one.set or one.base is None or one.base != study.base or one.published != theirs.get(one.base, one.published)
     }
     return Audited([study.model_copy(update={"variants": own})], study.protocol, models)
 

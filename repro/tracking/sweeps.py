@@ -119,9 +119,8 @@ class Sweeps(Runs):
         from mlflow.entities import Metric
 
         self.log_files(parent, files)
-        end = self._ends.setdefault(
-            parent, ended_ms or int(1000 * time.time())
-        )  # MLflow would keep a point of another time twice
+        # the same at every try: MLflow would keep a point of another time twice
+        end = self._ends.setdefault(parent, ended_ms or int(1000 * time.time()))
         points = [Metric(name, value, end, 0) for name, value in (metrics or {}).items()]
         with self.store.errors():
             note = {str(Tag.NOTE): cut(description)} if description else {}

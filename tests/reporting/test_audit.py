@@ -149,6 +149,9 @@ variants:
     (tmp_path / "mine.yaml").write_text(text + again)
     (one,) = findings(PAPER, ["mine"], [audit.of_own(load(tmp_path / "mine.yaml"), {})])
     assert (one.where, one.printed) == (("mine/again",), "74.18"), "the base once more, with a number of its own"
+    gone = study.variants["squeezenet_bn"].model_copy(update={"base": "gone/row"})
+    stored = study.model_copy(update={"base": "gone/row", "variants": study.variants | {"squeezenet_bn": gone}})
+    assert findings(PAPER, ["mine"], [audit.of_own(stored, {})]) == (), "of a study that is no longer declared"
 
 
 def test_means_of_seeds_are_not_mistaken_for_single_runs():
