@@ -9,7 +9,8 @@ from repro.published import Paper
 from repro.reporting import claims, samplesize
 from repro.reporting.frame import REFERENCE, Answer, Row
 from repro.reporting.join import Table
-from repro.reporting.verdicts import against_published, failed, learned_from, noises_of
+from repro.reporting.stats import Estimate
+from repro.reporting.verdicts import Noises, against_published, failed, learned_from, noises_of
 
 
 def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
@@ -36,7 +37,7 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
         else:
             rivals = [row for row in learned if row.base == reference.name]
     if reference is not None and rivals:
-        return _against(max(rivals, key=_val), reference, rivals, lead, paper.parity)
+        return _against(reference, sorted(rivals, key=_val, reverse=True), lead, paper.parity)
     best = max(rows.values(), key=_val)
     judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
@@ -51,34 +52,51 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     return Answer(f"{best.named} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
 
 
-def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
-    """The row that is best on validation against the reference, on test with intervals over all candidates."""
-    noises, where = noises_of(lead.setting), lead.setting.where
-    every = noises.dunnett(rivals, reference)
-    found, learned = every.get(best.name), reference.values("test", learned=True)
-    if found is None or learned.mean() < learned_from(reference):
+def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
+    """The smallest rival that matches the reference on test, else the first, with intervals over all rivals.
+
+    Args:
+        reference: AlexNet, or the base of an own study.
+        rivals: the best on validation first.
+        lead: the table of their setting.
+        parity: the points that a match may be behind; nothing matches outside the declared setting.
+    """
+    noises, where, decides = noises_of(lead.setting), lead.setting.where, lead.printed and not lead.setting.changes
+    every, learned = noises.dunnett(rivals, reference), reference.values("test", learned=True)
+    if rivals[0].name not in every or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
         return Answer(f"Undecided{where}: {reference.named} has not learned", f"{reference.named}: {how}.")
+    ranked = [(row, every[row.name]) for row in rivals if row.name in every]
+    matching = []
+    if decides and not every[rivals[0].name].folded:
+        matching = [
+            row for row, one in ranked if _matches(one, parity) and not _behind(row, one, reference, noises, parity)
+        ]
+    best = min(matching, key=lambda row: row.size or 0.0, default=rivals[0])
+    found = every[best.name]
     told = claims.told(best, reference, found, "test")
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
         scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
-        why = [f"Best of {len(rivals)} networks on validation: {told}; the interval {scope}."]
+        which = "Best of {} networks on validation"
+        if matching:
+            which = (
+                "The one of {} networks that matches"
+                if len(matching) == 1
+                else f"The smallest of {len(matching)} that match, of {{}} networks"
+            )
+        why = [f"{which.format(len(rivals))}: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
-    ranked = [(row, every[row.name]) for row in sorted(rivals, key=_val, reverse=True) if row.name in every]
-    if not lead.printed or lead.setting.changes:
+    if not decides:
         clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         which = f"whether {best.named} is more accurate than {reference.named}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
         rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
         return Answer(headline + rehearsal, why[0], ranked, reference)
-    behind = [(found.estimate, found.high, "our AlexNet on test")]
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
-        what_published = f"the published {number:g}% on validation"
-        behind.append((expected.estimate - number, expected.high - number, what_published))
         reach = f"{expected.low:.2f} to {expected.high:.2f}%"
         why.append(f"On validation one more run is expected to reach {reach}, against {number:g}%.")
     points = f"{parity:g} point{'s' * (parity != 1)}"
@@ -86,10 +104,10 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         f"A match is at most {points} behind our AlexNet on test, and not clearly further behind the published number."
     )
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
-    if below := [(off, what) for off, high, what in behind if high is not None and high < -parity]:
-        off, what = min(below)
+    if behind := _behind(best, found, reference, noises, parity):
+        off, what = min(behind)
         headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
-    elif found.low is not None and found.low >= -parity:
+    elif _matches(found, parity):
         headline = f"SqueezeNet matches AlexNet{smaller}"
     else:
         headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
@@ -97,6 +115,19 @@ def _against(best: Row, reference: Row, rivals: Sequence[Row], lead: Table, pari
         if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
             why.append(f"{n} seeds per row would decide it if the means stay the same.")
     return Answer(headline, " ".join(why), ranked, reference, parity)
+
+
+def _matches(found: Estimate, parity: float) -> bool:
+    return found.low is not None and found.low >= -parity
+
+
+def _behind(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float) -> list[tuple[float, str]]:
+    """How many points, and what a row is behind, where that is clearly more than a match allows."""
+    expected, number = noises.prediction(row, "val"), reference.published.accuracy
+    told = [(found.estimate, found.high, "our AlexNet on test")]
+    if number is not None and expected.high is not None:
+        told.append((expected.estimate - number, expected.high - number, f"the published {number:g}% on validation"))
+    return [(off, what) for off, high, what in told if high is not None and high < -parity]
 
 
 def _val(row: Row) -> float:

@@ -99,8 +99,10 @@ class Setting:
         None for a row that no plan and no declaration knows.
         """
         if name not in self._rows:
-            planned = self.planned.get(name) or self._declared(name)
-            self._rows[name] = self._made(name, planned) if planned else None
+            planned = self.planned.get(name)
+            asked = planned or self._declared(name)
+            made = self._made(name, asked) if asked else None
+            self._rows[name] = replace(made, missing=()) if made is not None and not planned else made
         return self._rows[name]
 
     def known(self, names: Iterable[str]) -> list[Row]:
@@ -151,11 +153,12 @@ class Setting:
         return any(run.key in self.finished for plan in self.plans for run in plan.runs if run.study == slug)
 
     def table(self, slug: str, others: Sequence[Setting]) -> Table:
-        """The rows planned of a study; `others` are the settings that it was swept in besides."""
+        """The rows of a study that are planned or have runs; `others` are the settings that it was swept in besides."""
         study = self.studies[slug]
         order = [f"{slug}/{variant}" for variant in study.variants]
         order += [name for name in self.planned if name.startswith(f"{slug}/") and name not in order]
-        rows = [self._compared(row) for row in self.known(name for name in order if name in self.planned)]
+        known = [row for row in self.known(order) if row.runs or row.name in self.planned]
+        rows = [self._compared(row) for row in known]
         notes = [
             f"{study.title} was also run in another setting: {other.words} (--setting {other.id})" for other in others
         ]
@@ -179,7 +182,7 @@ class Setting:
         ]
         if own:
             yield f"{row.title}: declared with {', '.join(own)}"
-        if any(run.spec.of(0, None) != row.spec.of(0, None) for run in self.planned[row.name]):
+        if any(run.spec.of(0, None) != row.spec.of(0, None) for run in self.planned.get(row.name, ())):
             yield f"{row.title}: declared differently in an earlier sweep, whose runs are left out"
         for run in row.runs:
             record, who = run.record, f"{row.title}, seed {run.seed}"

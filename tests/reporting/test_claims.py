@@ -383,6 +383,19 @@ def test_the_headline_names_the_harder_of_validation_and_test():
     assert close.headline == "Not yet decided whether SqueezeNet matches AlexNet: −0.2 points on test, 3 seeds"
 
 
+def test_the_smallest_network_whose_interval_is_a_match_gives_the_headline():
+    rows = {"squeezenet": 60.0, "squeezenet_bn": 78.0, "best": 77.5}
+    found = answer(store_of(ROWS | rows, "reproducibility", "best", **SIZES))
+    assert found.headline == "SqueezeNet matches AlexNet at 1/65 of its size"
+    assert found.why.startswith("The smallest of 2 that match, of 3 networks: Residual, 2 layers removed")
+    contents = store_of(
+        ROWS | rows | {"squeezenet_bn": 77.6}, "reproducibility", "best", spread=(-1.3, 0.0, 1.3), **SIZES
+    )
+    one_run = [run for run in contents.runs if run.variant != "squeezenet_bn" or run.seed == 1]
+    found = answer(replace(contents, runs=tuple(one_run)))
+    assert found.why.startswith("The one of 3 networks that matches: Residual, 2 layers removed")
+
+
 def test_beside_the_headline_stands_what_it_compares():
     contents = store_of(ROWS | {"squeezenet": 60.0, "best": 78.5}, "reproducibility", "best", **SIZES)
     (picture,) = pictures.of_answer(answer(contents))

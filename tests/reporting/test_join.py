@@ -47,6 +47,15 @@ def test_a_run_serves_every_row_with_its_key(store):
     assert squeeze_ratio.rows[0].base is None  # its base is the same question
 
 
+def test_the_base_that_another_study_trained_stands_in_the_table(store):
+    store.sweep("reproducibility", seeds=(0, 1))
+    store.sweep("squeeze_ratio", seeds=(0, 1, 2), variants=("sr_025",))
+    _, squeeze_ratio = tables(store.contents())
+    assert variants(squeeze_ratio) == {"sr_0125": [0, 1], "sr_025": [0, 1, 2]}
+    assert squeeze_ratio.rows[0].missing == (), "nobody asked for its seed 2"
+    assert squeeze_ratio.notes == ()
+
+
 def test_the_latest_sweeps_setting_is_shown_and_the_other_named(store):
     store.sweep("reproducibility", seeds=(0,))
     store.sweep("reproducibility", seeds=(0, 1), overrides={"training.epochs": 3, "data.dataset": "digits"})
