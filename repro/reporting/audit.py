@@ -163,14 +163,16 @@ def _impossible_means(audited: Audited) -> Iterator[Finding]:
 
 
 def _single_runs(audited: Audited) -> Iterator[Finding]:
-    """Of the means of k runs about one in k is a multiple of 1/n; if all that is printed is, they are single runs."""
+    """Some of the means of k runs are multiples of 1/n; if all that is printed with every decimal is, they are single runs."""
     if (protocol := audited.protocol) is None or protocol.seeds == 1:
         return
     every = _shares(audited)
     places = max(map(decimals, every), default=0)
     shares = {share: name for share, name in every.items() if decimals(share) == places}
-    means = np.round(100 * np.arange(protocol.seeds * protocol.images + 1) / (protocol.seeds * protocol.images), places)
-    expected = float(_on_grain(means, protocol.images, places).mean())
+    counts = np.arange(protocol.seeds * protocol.images + 1)
+    means = np.round(100 * counts / counts[-1], places).tolist()
+    printed = [mean for mean in means if decimals(mean) == places]
+    expected = float(_on_grain(printed, protocol.images, places).mean()) if printed else 1.0
     n, single = len(shares), int(_on_grain(list(shares), protocol.images, places).sum())
     if n and sum(math.comb(n, k) * expected**k * (1 - expected) ** (n - k) for k in range(single, n + 1)) < UNLIKELY:
         count = f"{single} of {n} accuracies with {places} decimals are multiples of 1/{protocol.images}"
