@@ -189,8 +189,8 @@ def results() -> str:
         lines.append(f"| {' | '.join(cells)} |")
     forest = RESULTS / "figures/forest.svg"
     picture = "![Published accuracies beside ours](results/figures/forest.svg)\n\n" if forest.is_file() else ""
-    headline, words = (RESULTS / "report.md").read_text().split("\n\n")[:2]
-    return f"**{headline.lstrip('# ')}.** {words}\n\n{picture}" + "\n".join(lines) + "\n"
+    headline, words, _, facts = (RESULTS / "report.md").read_text().split("\n\n")[:4]
+    return f"**{headline.lstrip('# ')}.** {words}\n\n{facts}\n\n{picture}" + "\n".join(lines) + "\n"
 
 
 def answer() -> str:

@@ -36,6 +36,8 @@ _WORDS: Mapping[Metric, tuple[str, str, str]] = {
     "epoch_seconds": ("s", "slower per epoch", "faster per epoch"),
     "training_seconds": ("s", "slower until its best epoch", "faster until its best epoch"),
 }
+FOREIGN = "with the spread of other networks; two runs of either are needed"
+"""Why a difference of single runs is undecided, see `Noises.foreign`."""
 _TIMES = ("epoch_seconds", "training_seconds")
 
 
@@ -218,8 +220,8 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
     tests = len(claim.contrasts) if corrected else 1
     noise = noises.pair(first, second, claim.metric)
     needed = None if found.folded else samplesize.runs_to_tell(abs(ahead), *noise, tests)
-    if claim.metric in ACCURACIES and found.error and found.n == 1 and all(map(noises.borrowed, (first, second))):
-        why, support, against = f"{why}, with the spread of other networks; two runs of either are needed", 1.0, 1.0
+    if claim.metric in ACCURACIES and noises.foreign(first, second, found):
+        why, support, against = f"{why}, {FOREIGN}", 1.0, 1.0
     return _Step(
         why + (f", margin {margin:g}".replace("-", "−") if margin else ""), found, support, against, needed, ahead > 0
     )

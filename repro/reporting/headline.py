@@ -14,9 +14,10 @@ from repro.reporting.verdicts import Noises, against_published, failed, learned_
 
 
 def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
-    """The answer of a report: for the paper's studies whether a smaller network matches AlexNet, else the best row.
+    """The answer of a report: whether a smaller network matches AlexNet, the question of the paper, else the best row.
 
-    It is decided in the declared setting alone, and only if the reference has learned.
+    Studies of one's own ask it where their rows are compared with AlexNet. It is decided in the declared setting alone,
+    and only if the reference has learned.
     """
     tables = [table for table in tables if table.answered]
     if not tables:
@@ -29,15 +30,15 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     bases = Counter(row.base for row in rows.values() if row.base is not None)
     name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
     reference = lead.setting.row(name) if name is not None else None
-    rivals = []
     if reference is not None and reference.runs:
         learned, size = [row for row in rows.values() if row.values("val", learned=True).size], reference.size or 0.0
-        if lead.printed or lead.study.study == "demo":
-            rivals = [row for row in learned if 0 < (row.size or 0.0) < size]
-        else:
-            rivals = [row for row in learned if row.base == reference.name]
-    if reference is not None and rivals:
-        return _against(reference, sorted(rivals, key=_val, reverse=True), lead, paper.parity)
+        smaller = [row for row in learned if 0 < (row.size or 0.0) < size]
+        matches = reference.name == REFERENCE and not lead.setting.changes and bool(smaller)
+        asks = lead.printed or lead.study.study == "demo" or matches
+        rivals = smaller if asks else [row for row in learned if row.base == reference.name]
+        if rivals:
+            rivals.sort(key=_val, reverse=True)
+            return _against(reference, rivals, lead, paper.parity if matches else None)
     best = max(rows.values(), key=_val)
     judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
@@ -52,29 +53,34 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     return Answer(f"{best.named} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)
 
 
-def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float) -> Answer:
+def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float | None) -> Answer:
     """The smallest rival that matches the reference on test, else the first, with intervals over all rivals.
 
     Args:
         reference: AlexNet, or the base of an own study.
         rivals: the best on validation first.
         lead: the table of their setting.
-        parity: the points that a match may be behind; nothing matches outside the declared setting.
+        parity: the points that a match may be behind; None if the question is which one is better.
     """
-    noises, where, decides = noises_of(lead.setting), lead.setting.where, lead.printed and not lead.setting.changes
+    noises, where = noises_of(lead.setting), lead.setting.where
     every, learned = noises.dunnett(rivals, reference), reference.values("test", learned=True)
     if rivals[0].name not in every or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
         return Answer(f"Undecided{where}: {reference.named} has not learned", f"{reference.named}: {how}.")
     ranked = [(row, every[row.name]) for row in rivals if row.name in every]
     matching = []
-    if decides and not every[rivals[0].name].folded:
+    if parity is not None and not every[rivals[0].name].folded:
         matching = [
-            row for row, one in ranked if _matches(one, parity) and not _behind(row, one, reference, noises, parity)
+            row
+            for row, one in ranked
+            if _matches(one, parity)
+            and not noises.foreign(row, reference, one)
+            and not _behind(row, one, reference, noises, parity)
         ]
     best = min(matching, key=lambda row: row.size or 0.0, default=rivals[0])
     found = every[best.name]
-    told = claims.told(best, reference, found, "test")
+    foreign = noises.foreign(best, reference, found)
+    told = claims.told(best, reference, found, "test") + f", {claims.FOREIGN}" * foreign
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
         scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
@@ -89,12 +95,16 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float) 
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
-    if not decides:
-        clear = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+    if parity is None:
+        clear = not foreign and found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         which = f"whether {best.named} is more accurate than {reference.named}{where}: {signed} points on test, {seeds}"
         headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
         rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
         return Answer(headline + rehearsal, why[0], ranked, reference)
+    own, other = (
+        f"{row.metric('parameters') or 0:,.0f} parameters ({row.size or 0:.2f} MiB)" for row in (best, reference)
+    )
+    why.append(f"It has {own}, {reference.named} {other}.")
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
         reach = f"{expected.low:.2f} to {expected.high:.2f}%"
@@ -104,15 +114,18 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float) 
         f"A match is at most {points} behind our AlexNet on test, and not clearly further behind the published number."
     )
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
-    if behind := _behind(best, found, reference, noises, parity):
+    subject = "SqueezeNet" if lead.printed else best.named
+    if (behind := _behind(best, found, reference, noises, parity)) and not foreign:
         off, what = min(behind)
-        headline = f"SqueezeNet is {-off:.1f} points less accurate than {what},{smaller}"
-    elif _matches(found, parity):
-        headline = f"SqueezeNet matches AlexNet{smaller}"
+        headline = f"{subject} is {-off:.1f} points less accurate than {what},{smaller}"
+    elif _matches(found, parity) and not foreign:
+        headline = f"{subject} matches AlexNet{smaller}"
     else:
-        headline = f"Not yet decided whether SqueezeNet matches AlexNet: {signed} points on test, {seeds}"
+        headline = f"Not yet decided whether {subject} matches AlexNet: {signed} points on test, {seeds}"
         noise = noises.pair(best, reference, "test")
-        if not found.folded and (n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)):
+        if not (found.folded or foreign) and (
+            n := samplesize.runs_to_lead(abs(found.estimate + parity), len(rivals), *noise)
+        ):
             why.append(f"{n} seeds per row would decide it if the means stay the same.")
     return Answer(headline, " ".join(why), ranked, reference, parity)
 

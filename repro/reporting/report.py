@@ -113,8 +113,10 @@ def write(
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
     drawn += leading
     folder.illustrate(out, drawn, processes)
+    others = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
+        **{table.study.title: headline(paper, [table]).headline for table in others},
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(table.setting.words for table in found)),

@@ -83,6 +83,10 @@ class Noises:
         alike = [one for one in self.rows.values() if one.family == row.family]
         return all(one.values("val", learned=True).size < 2 for one in alike)
 
+    def foreign(self, first: Row, second: Row, found: Estimate) -> bool:
+        """Whether a difference of accuracies rests on the noise of other families alone, which decides nothing."""
+        return bool(found.error) and found.n == 1 and self.borrowed(first) and self.borrowed(second)
+
     def images(self, row: Row, split: Split) -> Images:
         """The images of a row's accuracy; their variance is the row's own, else the mean of its family's."""
         variance = self._variance(row, split)

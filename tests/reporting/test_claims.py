@@ -396,6 +396,32 @@ def test_the_smallest_network_whose_interval_is_a_match_gives_the_headline():
     assert found.why.startswith("The one of 3 networks that matches: Residual, 2 layers removed")
 
 
+def test_a_study_of_rows_against_alexnet_asks_whether_a_smaller_network_matches(tmp_path):
+    text = MINE.replace("variants:", "against: reproducibility/alexnet\nvariants:").replace(
+        "published: {accuracy: 74.0}", ""
+    )
+    sizes = {"model_size_legacy_mib": SIZES["model_size_legacy_mib"] | {"wide": 0.2}}
+    contents = store_of(ROWS | {"wide": 77.0}, "reproducibility", own(tmp_path, text), **sizes)
+    found = answer(contents, ["mine"])
+    assert found.headline == "Wide matches AlexNet at 1/444 of its size"
+    parameters = r"It has [\d,]{7} parameters \(0\.20 MiB\), AlexNet 23,[\d,]{7} parameters \(88\.80 MiB\)\."
+    assert re.search(parameters, found.why)
+    other = store_of(
+        ROWS | {"wide": 77.0}, "reproducibility", own(tmp_path, text), setting={"training.epochs": 3}, **sizes
+    )
+    assert answer(other, ["mine"]).headline == "Wide is 2.00 points more accurate than AlexNet with an epoch limit of 3"
+
+
+def test_the_noise_of_other_families_alone_gives_no_headline():
+    contents = store_of(ROWS | {"best": 79.0}, "reproducibility", "best", **SIZES)
+    single = [run for run in contents.runs if run.variant == "squeezenet" or run.seed == 1]
+    found = answer(replace(contents, runs=tuple(single)))
+    assert found.headline == "Not yet decided whether SqueezeNet matches AlexNet: +4.0 points on test, one seed"
+    assert "n = 1), with the spread of other networks; two runs of either are needed; the interval is" in found.why
+    single = [run for run in contents.runs if run.variant != "alexnet" or run.seed == 1]
+    assert answer(replace(contents, runs=tuple(single))).headline.startswith("SqueezeNet matches AlexNet")
+
+
 def test_beside_the_headline_stands_what_it_compares():
     contents = store_of(ROWS | {"squeezenet": 60.0, "best": 78.5}, "reproducibility", "best", **SIZES)
     (picture,) = pictures.of_answer(answer(contents))

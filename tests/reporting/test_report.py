@@ -70,6 +70,25 @@ def test_models_that_a_study_names_from_elsewhere_are_in_the_figure_of_sizes(sto
     assert "Caffe cifar10_quick (2014) 75.33% on test at 0.56 MiB; cuda-convnet (2011) 82% on test at 0.34 MiB" in page
 
 
+def test_the_answer_of_a_study_beyond_the_paper_stands_under_the_headline(store, tmp_path):
+    def accuracy(planned):
+        value = (0.80 if planned.study == "frontier" else 0.75) + 0.002 * planned.seed
+        return {
+            "test_accuracy": value,
+            "best_val_accuracy": value,
+            "model_size_legacy_mib": 88.8 if planned.variant == "alexnet" else 0.2,
+        }
+
+    contents = store.sweep("reproducibility", "frontier", variants=("alexnet", "width_64"), metrics=accuracy).contents()
+    written = report.write(tmp_path, contents, PAPER, with_figures=False)
+    told = "32 filters, modules of 64, 64, 96, 96 matches AlexNet at 1/444 of its size"
+    assert written.facts["Smallest model that matches AlexNet"] == told
+    assert f"<dd>{told}</dd>" in (tmp_path / "index.html").read_text()
+    assert f"- Smallest model that matches AlexNet: {told}\n" in (tmp_path / "report.md").read_text()
+    alone = report.write(tmp_path, contents, PAPER, studies=["frontier"], with_figures=False)
+    assert (alone.answer.headline, "Smallest model that matches AlexNet" in alone.facts) == (told, False)
+
+
 def test_the_same_rows_give_the_same_bytes(paper_contents, tmp_path):
     for out in ("first", "second"):
         report.write(tmp_path / out, paper_contents, PAPER, studies=["best"])
