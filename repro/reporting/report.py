@@ -105,18 +105,19 @@ def write(
     over = paper.paper if len(mine) < len(found) else ", ".join(table.study.title for table in mine)
     findings = audit.findings(paper, [table.study.study for table in found], own)
     runs = evidence.runs_frame(found, ui_url)
+    beyond = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
+    answers = {table.study.study: headline(paper, [table]) for table in beyond}
     sections = [
-        *_studies(pairs, beside or Beside(), ui_url, with_figures),
+        *_studies(pairs, answers, beside or Beside(), ui_url, with_figures),
         *_judged(judged, findings, runs, over),
     ]
     leading = _leading(answer) if with_figures else ()
     drawn = [one for section in sections for one in (*section.first, *section.pictures, *section.details)]
     drawn += leading
     folder.illustrate(out, drawn, processes)
-    others = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
-        **{table.study.title: headline(paper, [table]).headline for table in others},
+        **{table.study.title: answers[table.study.study].headline for table in beyond},
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(table.setting.words for table in found)),
@@ -153,7 +154,9 @@ def _leading(answer: Answer) -> tuple[Picture, ...]:
     return tuple(pictures.of_answer(answer))
 
 
-def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_figures: bool) -> Iterator[Section]:
+def _studies(
+    pairs: Sequence[Pair], answers: Mapping[str, Answer], beside: Beside, ui_url: str | None, with_figures: bool
+) -> Iterator[Section]:
     """All studies in one picture, the parts of the page that are about one study, and size and data."""
     every: list[Picture] = []
     if with_figures:
@@ -165,10 +168,11 @@ def _studies(pairs: Sequence[Pair], beside: Beside, ui_url: str | None, with_fig
     for table, frame in pairs:
         own = list(pictures.of_study(table, frame)) if with_figures else []
         records = [run.record for row in table.rows for run in row.runs]
+        answer = answers.get(table.study.study)
         yield Section(
             slug=f"study-{table.study.study}",
             heading=table.study.title,
-            text=table.study.question,
+            text=f"{table.study.question} {answer.headline}. {answer.why}" if answer else table.study.question,
             url=evidence.compare_url(ui_url, records) if ui_url and records else "",
             first=tuple(one for one in own if one.slug.endswith("-forest")),
             sheets=(tables.study_sheet(table, frame),),

@@ -83,7 +83,9 @@ def test_the_answer_of_a_study_beyond_the_paper_stands_under_the_headline(store,
     written = report.write(tmp_path, contents, PAPER, with_figures=False)
     told = "32 filters, modules of 64, 64, 96, 96 matches AlexNet at 1/444 of its size"
     assert written.facts["Smallest model that matches AlexNet"] == told
-    assert f"<dd>{told}</dd>" in (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text()
+    assert f"<dd>{told}</dd>" in page
+    assert f"<p>How small can a SqueezeNet be and still reach the accuracy of AlexNet? {told}. 32 filters, " in page
     assert f"- Smallest model that matches AlexNet: {told}\n" in (tmp_path / "report.md").read_text()
     alone = report.write(tmp_path, contents, PAPER, studies=["frontier"], with_figures=False)
     assert (alone.answer.headline, "Smallest model that matches AlexNet" in alone.facts) == (told, False)
