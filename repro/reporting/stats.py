@@ -101,8 +101,9 @@ def pool(values: Mapping[str, ArrayLike], families: Mapping[str, str]) -> dict[s
     """The noise over seeds of every row, pooled over the rows of its family.
 
     A family with fewer than `FEWEST` degrees of freedom takes the noise pooled over all rows. A row whose variance is
-    larger than that of the rows it would be pooled with, by an F test at 1%, has its own. None: no row has two runs, or all
-    values are equal.
+    larger than that of the rows it would be pooled with, by an F test at 1%, has its own, and no part in that of the other
+    rows with two runs. It has one in that of single runs, which could be as noisy. None: no row has two runs, or all values
+    are equal.
 
     Args:
         values: row -> its values, one a run, at least one.
@@ -113,10 +114,10 @@ def pool(values: Mapping[str, ArrayLike], families: Mapping[str, str]) -> dict[s
     found: dict[str, Noise | None] = {}
     for family in {families[name] for name in values}:
         members = {name: spread[name] for name in values if families[name] == family}
-        common, own = _pooled(members)
+        (common, own), every = _pooled(members), _noise(members.values())
         if common is None or common.df < FEWEST:
-            common, own = everywhere
-        found |= {name: own.get(name, common) for name in members}
+            (common, own), every = everywhere, _noise(spread.values())
+        found |= {name: own.get(name, common) if df else every for name, (_, df) in members.items()}
     return {name: found[name] for name in values}
 
 
