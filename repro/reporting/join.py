@@ -23,7 +23,7 @@ from repro.reporting.frame import REFERENCE, Beside, Row, Run
 from repro.rows import Contents, RunRow
 from repro.spec import PROTOCOL, Value, changes, flatten, hashed, merged, resolve
 from repro.studies import Plan, PlannedRun
-from repro.study import Study
+from repro.study import Elsewhere, Study
 
 
 class Setting:
@@ -218,9 +218,19 @@ class Table:
         return self.study.study in paper_studies()
 
     @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """Models of others: as the project declares them, whatever an older plan says, else as the own study does."""
+        return _elsewhere().get(self.study.study, self.study.elsewhere)
+
+    @property
     def answered(self) -> bool:
         """Whether some row has a finished run."""
         return any(row.runs for row in self.rows)
+
+
+@cache
+def _elsewhere() -> Mapping[str, tuple[Elsewhere, ...]]:
+    return {study.study: study.elsewhere for study in declared_studies.declared()}
 
 
 @cache

@@ -251,7 +251,7 @@ def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iter
             others = [
                 (f"{one.title} ({one.year})", one.parameters * _WEIGHT_MIB, one.accuracy)
                 for table, _ in same
-                for one in table.study.elsewhere
+                for one in table.elsewhere
             ]
             caption = f"Validation accuracy against the size of the saved model, ours and the published.{also}"
             told = [f"{label} {accuracy:g}% on test at {size:.2f} MiB" for label, size, accuracy in others]
