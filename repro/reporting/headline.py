@@ -70,13 +70,7 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     ranked = [(row, every[row.name]) for row in rivals if row.name in every]
     matching = []
     if parity is not None and not every[rivals[0].name].folded:
-        matching = [
-            row
-            for row, one in ranked
-            if _matches(one, parity)
-            and not noises.foreign(row, reference, one)
-            and not _behind(row, one, reference, noises, parity)
-        ]
+        matching = [row for row, one in ranked if _matches(row, one, reference, noises, parity)]
     best = min(matching, key=lambda row: row.size or 0.0, default=rivals[0])
     found = every[best.name]
     foreign = noises.foreign(best, reference, found)
@@ -84,14 +78,12 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     why = [f"{told}."]
     if len(rivals) > 1 and found.low is not None:
         scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
-        which = "Best of {} networks on validation"
-        if matching:
-            which = (
-                "The one of {} networks that matches"
-                if len(matching) == 1
-                else f"The smallest of {len(matching)} that match, of {{}} networks"
-            )
-        why = [f"{which.format(len(rivals))}: {told}; the interval {scope}."]
+        which = f"Best of {len(rivals)} networks on validation"
+        if len(matching) == 1:
+            which = f"The only one of {len(rivals)} networks that matches"
+        elif matching:
+            which = f"The smallest of {len(matching)} that match, of {len(rivals)} networks"
+        why = [f"{which}: {told}; the interval {scope}."]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
@@ -104,7 +96,7 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     own, other = (
         f"{row.metric('parameters') or 0:,.0f} parameters ({row.size or 0:.2f} MiB)" for row in (best, reference)
     )
-    why.append(f"It has {own}, {reference.named} {other}.")
+    why.append(f"It has {own}; {reference.named} has {other}.")
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
     if number is not None and expected.low is not None and expected.high is not None:
         reach = f"{expected.low:.2f} to {expected.high:.2f}%"
@@ -115,10 +107,10 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     )
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     subject = "SqueezeNet" if lead.printed else best.named
-    if (behind := _behind(best, found, reference, noises, parity)) and not foreign:
+    if behind := _behind(best, found, reference, noises, parity):
         off, what = min(behind)
         headline = f"{subject} is {-off:.1f} points less accurate than {what},{smaller}"
-    elif _matches(found, parity) and not foreign:
+    elif _matches(best, found, reference, noises, parity):
         headline = f"{subject} matches AlexNet{smaller}"
     else:
         headline = f"Not yet decided whether {subject} matches AlexNet: {signed} points on test, {seeds}"
@@ -130,12 +122,15 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     return Answer(headline, " ".join(why), ranked, reference, parity)
 
 
-def _matches(found: Estimate, parity: float) -> bool:
-    return found.low is not None and found.low >= -parity
+def _matches(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float) -> bool:
+    enough = found.low is not None and found.low >= -parity and not noises.foreign(row, reference, found)
+    return enough and not _behind(row, found, reference, noises, parity)
 
 
 def _behind(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float) -> list[tuple[float, str]]:
     """How many points, and what a row is behind, where that is clearly more than a match allows."""
+    if noises.foreign(row, reference, found):
+        return []
     expected, number = noises.prediction(row, "val"), reference.published.accuracy
     told = [(found.estimate, found.high, "our AlexNet on test")]
     if number is not None and expected.high is not None:

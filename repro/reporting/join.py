@@ -99,19 +99,17 @@ class Setting:
         None for a row that no plan and no declaration knows.
         """
         if name not in self._rows:
-            planned = self.planned.get(name)
-            asked = planned or self._declared(name)
-            made = self._made(name, asked) if asked else None
-            self._rows[name] = replace(made, missing=()) if made is not None and not planned else made
+            asked = self.planned.get(name) or self._declared(name)
+            self._rows[name] = self._made(name, asked) if asked else None
         return self._rows[name]
 
     def known(self, names: Iterable[str]) -> list[Row]:
         """Those of some rows that a plan or a declaration knows."""
         return [row for name in names if (row := self.row(name)) is not None]
 
-    def _made(self, name: str, planned: Sequence[PlannedRun]) -> Row:
-        newest = planned[0]
-        asked = [run for run in reversed(planned) if run.spec.of(0, None) == newest.spec.of(0, None)]
+    def _made(self, name: str, wanted: Sequence[PlannedRun]) -> Row:
+        newest = wanted[0]
+        asked = [run for run in reversed(wanted) if run.spec.of(0, None) == newest.spec.of(0, None)]
         same = {(-1 if run.spec.data.fold is None else run.spec.data.fold, run.seed): run for run in asked}
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
         variant = study.variants.get(newest.variant)
@@ -129,7 +127,11 @@ class Setting:
             runs=tuple(
                 Run(self.finished[run.key][0], run.spec, self.beside) for run in ordered if run.key in self.finished
             ),
-            missing=tuple((run.spec.data.fold, run.seed) for run in ordered if run.key not in self.finished),
+            missing=tuple(
+                (run.spec.data.fold, run.seed)
+                for run in ordered
+                if name in self.planned and run.key not in self.finished
+            ),
         )
 
     def _declared(self, name: str) -> list[PlannedRun]:
@@ -220,7 +222,7 @@ class Table:
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
         """Models of others: as the project declares them, whatever an older plan says, else as the own study does."""
-        return _elsewhere().get(self.study.study, self.study.elsewhere)
+        return _project().get(self.study.study, self.study).elsewhere
 
     @property
     def answered(self) -> bool:
@@ -229,8 +231,9 @@ class Table:
 
 
 @cache
-def _elsewhere() -> Mapping[str, tuple[Elsewhere, ...]]:
-    return {study.study: study.elsewhere for study in declared_studies.declared()}
+def _project() -> Mapping[str, Study]:
+    """The studies that come with the project, as they are declared now."""
+    return {study.study: study for study in declared_studies.declared()}
 
 
 @cache
@@ -239,7 +242,7 @@ def paper_studies() -> frozenset[str]:
     unpublished = Published()
     return frozenset(
         study.study
-        for study in declared_studies.declared()
+        for study in _project().values()
         if study.section and any(variant.published != unpublished for variant in study.variants.values())
     )
 

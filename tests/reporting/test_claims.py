@@ -393,7 +393,7 @@ def test_the_smallest_network_whose_interval_is_a_match_gives_the_headline():
     )
     one_run = [run for run in contents.runs if run.variant != "squeezenet_bn" or run.seed == 1]
     found = answer(replace(contents, runs=tuple(one_run)))
-    assert found.why.startswith("The one of 3 networks that matches: Residual, 2 layers removed")
+    assert found.why.startswith("The only one of 3 networks that matches: Residual, 2 layers removed")
 
 
 def test_a_study_of_rows_against_alexnet_asks_whether_a_smaller_network_matches(tmp_path):
@@ -404,7 +404,7 @@ def test_a_study_of_rows_against_alexnet_asks_whether_a_smaller_network_matches(
     contents = store_of(ROWS | {"wide": 77.0}, "reproducibility", own(tmp_path, text), **sizes)
     found = answer(contents, ["mine"])
     assert found.headline == "Wide matches AlexNet at 1/444 of its size"
-    parameters = r"It has [\d,]{7} parameters \(0\.20 MiB\), AlexNet 23,[\d,]{7} parameters \(88\.80 MiB\)\."
+    parameters = r"It has [\d,]{7} parameters \(0\.20 MiB\); AlexNet has 23,[\d,]{7} parameters \(88\.80 MiB\)\."
     assert re.search(parameters, found.why)
     other = store_of(
         ROWS | {"wide": 77.0}, "reproducibility", own(tmp_path, text), setting={"training.epochs": 3}, **sizes
