@@ -207,14 +207,23 @@ class Row:
         return next((value for run in self.runs if (value := run.metric(name)) is not None), None)
 
 
+class Compared(NamedTuple):
+    """A row beside the one of a headline."""
+
+    row: Row
+    difference: Estimate
+    """Its test accuracy minus that of the reference."""
+    verdict: Literal["a match", "less accurate", "better", "worse", "undecided"]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a report comes to: a headline, the lines that it rests on, and what was compared for it."""
 
     headline: str
     why: str
-    compared: Sequence[tuple[Row, Estimate]] = ()
-    """Rows, the best on validation first, each with its test accuracy minus that of `reference`."""
+    compared: Sequence[Compared] = ()
+    """With `reference`; the best on validation first."""
     reference: Row | None = None
     margin: float | None = None
     """Points that a match may be behind; None where the question is which one is better."""

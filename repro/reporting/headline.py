@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from repro.published import Paper
 from repro.reporting import claims, samplesize
-from repro.reporting.frame import REFERENCE, Answer, Row
+from repro.reporting.frame import REFERENCE, Answer, Compared, Row
 from repro.reporting.join import Table
 from repro.reporting.stats import Estimate
 from repro.reporting.verdicts import Noises, against_published, failed, learned_from, noises_of
@@ -67,12 +67,10 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     if rivals[0].name not in every or learned.mean() < learned_from(reference):
         how = failed(reference) or f"{learned.mean() if learned.size else 0:.1f}% on test"
         return Answer(f"Undecided{where}: {reference.named} has not learned", f"{reference.named}: {how}.")
-    ranked = [(row, every[row.name]) for row in rivals if row.name in every]
-    matching = []
-    if parity is not None and not every[rivals[0].name].folded:
-        matching = [row for row, one in ranked if _matches(row, one, reference, noises, parity)]
-    best = min(matching, key=lambda row: row.size or 0.0, default=rivals[0])
-    found = every[best.name]
+    ranked = [_compared(row, every[row.name], reference, noises, parity) for row in rivals if row.name in every]
+    # Intervals over folds are each row's own, so they choose no row among several.
+    matching = [one for one in ranked if one.verdict == "a match" and not ranked[0].difference.folded]
+    best, found, verdict = min(matching, key=lambda one: one.row.size or 0.0, default=ranked[0])
     foreign = noises.foreign(best, reference, found)
     told = claims.told(best, reference, found, "test") + f", {claims.FOREIGN}" * foreign
     why = [f"{told}."]
@@ -88,9 +86,8 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
     if parity is None:
-        clear = not foreign and found.low is not None and found.high is not None and not found.low <= 0 <= found.high
         which = f"whether {best.named} is more accurate than {reference.named}{where}: {signed} points on test, {seeds}"
-        headline = told.rpartition(" (")[0] + where if clear else f"Not yet decided {which}"
+        headline = f"Not yet decided {which}" if verdict == "undecided" else told.rpartition(" (")[0] + where
         rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
         return Answer(headline + rehearsal, why[0], ranked, reference)
     own, other = (
@@ -107,10 +104,10 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     )
     smaller = f" at 1/{(reference.size or 0.0) / (best.size or 1.0):.0f} of its size"
     subject = "SqueezeNet" if lead.printed else best.named
-    if behind := _behind(best, found, reference, noises, parity):
-        off, what = min(behind)
+    if verdict == "less accurate":
+        off, what = min(_behind(best, found, reference, noises, parity))
         headline = f"{subject} is {-off:.1f} points less accurate than {what},{smaller}"
-    elif _matches(best, found, reference, noises, parity):
+    elif verdict == "a match":
         headline = f"{subject} matches AlexNet{smaller}"
     else:
         headline = f"Not yet decided whether {subject} matches AlexNet: {signed} points on test, {seeds}"
@@ -122,15 +119,21 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     return Answer(headline, " ".join(why), ranked, reference, parity)
 
 
-def _matches(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float) -> bool:
-    enough = found.low is not None and found.low >= -parity and not noises.foreign(row, reference, found)
-    return enough and not _behind(row, found, reference, noises, parity)
+def _compared(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float | None) -> Compared:
+    """A difference with its verdict; the noise of other families alone decides nothing."""
+    if noises.foreign(row, reference, found):
+        return Compared(row, found, "undecided")
+    if parity is not None and _behind(row, found, reference, noises, parity):
+        return Compared(row, found, "less accurate")
+    if found.low is None or found.high is None:
+        return Compared(row, found, "undecided")
+    if parity is not None:
+        return Compared(row, found, "a match" if found.low >= -parity else "undecided")
+    return Compared(row, found, "better" if found.low > 0 else "worse" if found.high < 0 else "undecided")
 
 
 def _behind(row: Row, found: Estimate, reference: Row, noises: Noises, parity: float) -> list[tuple[float, str]]:
     """How many points, and what a row is behind, where that is clearly more than a match allows."""
-    if noises.foreign(row, reference, found):
-        return []
     expected, number = noises.prediction(row, "val"), reference.published.accuracy
     told = [(found.estimate, found.high, "our AlexNet on test")]
     if number is not None and expected.high is not None:

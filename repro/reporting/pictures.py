@@ -99,22 +99,22 @@ def draw(pictures: Sequence[Picture], processes: int = 1) -> None:
 def of_answer(answer: Answer) -> Iterator[Picture]:
     """The rows that the headline is about against the one that they should match; nothing without intervals."""
     base, margin = answer.reference, answer.margin
-    words = ("better", "worse") if margin is None else ("a match", "less accurate")
     rows = [
         {
             "label": row.named, "estimate": found.estimate, "low": found.low, "high": found.high,
-            "published": None,
-            "verdict": words[0] if found.low > -(margin or 0) else words[1] if found.high < -(margin or 0) else "undecided",
+            "published": None, "verdict": verdict,
         }
-        for row, found in answer.compared
+        for row, found, verdict in answer.compared
         if found.low is not None and found.high is not None
     ]  # fmt: skip
     if base is None or not rows:
         return
     shown, label = pd.DataFrame(rows[:_BEST]), f"test accuracy minus that of {base.named} (points)"
-    how = "each with its own 95% interval" if answer.compared[0][1].folded else "with simultaneous 95% intervals"
+    folded = answer.compared[0].difference.folded
+    how = "each with its own 95% interval" if folded else "with simultaneous 95% intervals"
     best = f"the {_BEST} best on validation of {len(rows)}" if len(rows) > _BEST else "the best on validation first"
-    match = f" An interval to the right of {-margin:g} is a match.".replace("-", "−") if margin else ""
+    words = " A match lies to the right of −{:g} and is not clearly behind the published number."
+    match = words.format(margin) if margin else ""
     caption = f"Test accuracy minus that of {base.named}, {how}; {best}.{match}"
     signed = number(1, sign=True)
     alt = f"{label}: {'; '.join(f'{row.label} {signed(row.estimate)}' for row in shown.itertuples())}"

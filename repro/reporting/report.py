@@ -105,8 +105,9 @@ def write(
     over = paper.paper if len(mine) < len(found) else ", ".join(table.study.title for table in mine)
     findings = audit.findings(paper, [table.study.study for table in found], own)
     runs = evidence.runs_frame(found, ui_url)
-    beyond = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
-    answers = {table.study.study: headline(paper, [table]) for table in beyond}
+    others = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
+    answers = {table.study.study: headline(paper, [table]) for table in others}
+    beyond = {table.study.title: answers[table.study.study].headline for table in others}
     sections = [
         *_studies(pairs, answers, beside or Beside(), ui_url, with_figures),
         *_judged(judged, findings, runs, over),
@@ -117,7 +118,7 @@ def write(
     folder.illustrate(out, drawn, processes)
     facts = {
         **({"Claims": _counted(judged)} if judged else {}),
-        **{table.study.title: answers[table.study.study].headline for table in beyond},
+        **{title: told for title, told in beyond.items() if told != answer.headline},  # without the one above them
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(table.setting.words for table in found)),

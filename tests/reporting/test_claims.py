@@ -418,6 +418,8 @@ def test_the_noise_of_other_families_alone_gives_no_headline():
     found = answer(replace(contents, runs=tuple(single)))
     assert found.headline == "Not yet decided whether SqueezeNet matches AlexNet: +4.0 points on test, one seed"
     assert "n = 1), with the spread of other networks; two runs of either are needed; the interval is" in found.why
+    (picture,) = pictures.of_answer(found)
+    assert "a match" not in {*picture.given[0]["verdict"]}, "as the headline has none"
     single = [run for run in contents.runs if run.variant != "alexnet" or run.seed == 1]
     assert answer(replace(contents, runs=tuple(single))).headline.startswith("SqueezeNet matches AlexNet")
 
@@ -429,7 +431,7 @@ def test_beside_the_headline_stands_what_it_compares():
     assert [*rows["verdict"]] == ["a match", "undecided", "less accurate"], "best on validation first"
     assert rows["label"][0] == studies.load("best").variants["best"].title and margin == 1
     assert (
-        "with simultaneous 95% intervals; the best on validation first. An interval to the right of −1"
+        "with simultaneous 95% intervals; the best on validation first. A match lies to the right of −1 and"
         in picture.caption
     )
     contents = store_of(ROWS, setting={"training.epochs": 3}, **SIZES)

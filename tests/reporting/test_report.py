@@ -93,6 +93,13 @@ def test_the_answer_of_a_study_beyond_the_paper_stands_under_the_headline(store,
     assert (alone.answer.headline, "Smallest model that matches AlexNet" in alone.facts) == (told, False)
 
 
+def test_a_report_of_own_studies_says_the_answer_of_each_once(store, tmp_path):
+    contents = store.sweep("frontier", "weight_decay", variants=("width_64", "wd_00002")).contents()
+    written = report.write(tmp_path, contents, PAPER, with_figures=False)
+    assert "Smallest model that matches AlexNet" not in written.facts, "it is the headline"
+    assert written.facts["Weight decay"] != written.answer.headline
+
+
 def test_the_same_rows_give_the_same_bytes(paper_contents, tmp_path):
     for out in ("first", "second"):
         report.write(tmp_path / out, paper_contents, PAPER, studies=["best"])
