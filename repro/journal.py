@@ -346,4 +346,4 @@ def _seal(head: bytes) -> bytes:
 
 def _broken(where: str, number: int, error: Exception) -> ReproError:
     problem = " ".join(str(error).split())
-    return ReproError(f"{where}: line {number} is broken ({problem}); the lines before it can be kept")
+    return ReproError(f"{where}: line {number} is broken ({problem}); in training, --fresh true sets it aside")

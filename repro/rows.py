@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.records import EPOCH_METRICS, EpochRecord
+from repro.spec import run_name
 from repro.studies import Plan
 
 
@@ -65,6 +66,11 @@ class RunRow:
     """The fold of a cross-validation; None for the fixed split."""
     mixed: str = ""
     """What changed between the attempts that trained it, as `code, torch`; "" for a run of one piece."""
+
+    @property
+    def name(self) -> str:
+        """Variant, seed and fold."""
+        return run_name(self.variant, self.seed, self.fold)
 
 
 @dataclass(frozen=True, slots=True)

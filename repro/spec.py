@@ -103,7 +103,12 @@ class RunSpec(Strict):
 
     def run_name(self, variant: str) -> str:
         """The run's name: `residual seed 0`, with `fold 2` behind it where it is of a cross-validation."""
-        return f"{variant} seed {self.seed}" + ("" if self.data.fold is None else f" fold {self.data.fold}")
+        return run_name(variant, self.seed, self.data.fold)
+
+
+def run_name(variant: str, seed: int, fold: int | None) -> str:
+    """The name of a variant's run."""
+    return f"{variant} seed {seed}" + ("" if fold is None else f" fold {fold}")
 
 
 def hashed(flat: Mapping[str, Value]) -> dict[str, Value]:

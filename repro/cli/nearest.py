@@ -23,10 +23,7 @@ def existing(runs: Path, uri: str | None) -> Existing:
 
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     if not store.absent(uri):
-        found |= {
-            row.key: (f"{row.study}/{row.variant} seed {row.seed}", row.params)
-            for row in reader.read(uri, plans=False).runs
-        }
+        found |= {row.key: (f"{row.study}/{row.name}", row.params) for row in reader.read(uri, plans=False).runs}
     for known in journal.readable(runs):
         first = known.attempts[0]
         found[known.spec.key] = (f"{first.study}/{known.spec.run_name(first.variant)}", params(known))

@@ -217,7 +217,7 @@ class _Recorded:
             if known is None:
                 raise InputError(f"{run}: its {journal.NAME} is neither in the store nor in --runs-dir")
         if known is None:
-            raise InputError(f"{run}: its journal is empty")
+            raise InputError(f"{run}: its journal has no complete record")
         return known
 
     def otherwise(self, run: str, known: Journal) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def look(places: Iterable[Path]) -> tuple[dict[str, Path], dict[str, str]]:
             if ended(folder):
                 found[folder.name] = folder
         except ReproError as error:
-            damaged[folder.name] = f"{error}; --fresh true sets it aside"
+            damaged[folder.name] = str(error)
     return found, damaged
 
 

@@ -98,7 +98,9 @@ def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]], slurm: Slu
         if not over and not held:
             state, message = _unfinished(sent, known, slurm)
         if known is None:
-            return replace(empty, state=state, message=message or ("" if sent else "its journal is empty"))
+            return replace(
+                empty, state=state, message=message or ("" if sent else "its journal has no complete record")
+            )
         spec, last = known.spec, known.attempts[-1]
     except (ReproError, OSError) as error:
         return replace(empty, state="broken", message=str(error))
@@ -113,7 +115,7 @@ def _of(folder: Path, usual: Mapping[tuple[int, int], Sequence[int]], slurm: Slu
         left = estimate.of_run(spec.training, len(known.epochs), best, seconds, median(ends) if ends else None)
     return Status(
         key=folder.name,
-        name=f"{last.study}/{last.variant} seed {spec.seed}",
+        name=f"{last.study}/{spec.run_name(last.variant)}",
         state=state,
         epoch=len(known.epochs),
         epochs=spec.training.epochs,

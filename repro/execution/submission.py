@@ -25,14 +25,14 @@ class Submission:
     entries: int = 0
     """Of its journal when it was submitted: an attempt after these is the job's."""
     name: str = ""
-    """Study, variant and seed."""
+    """Study, variant, seed and fold."""
     epochs: int = 0
     """The budget."""
 
     @classmethod
     def of(cls, run: PlannedRun, id: str, here: Environment, entries: int) -> Submission:
         """What is noted of a run that is submitted `here`."""
-        name = f"{run.study}/{run.variant} seed {run.seed}"
+        name = f"{run.study}/{run.name}"
         return cls(id, here.commit, here.diff_digest, entries, name, run.spec.training.epochs)
 
     @property

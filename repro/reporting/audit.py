@@ -24,8 +24,6 @@ from repro.reporting.join import Table, paper_studies
 from repro.spec import Value, flatten, resolve
 from repro.study import Study
 
-MOST = 20
-"""Findings that are told at most."""
 UNLIKELY = 0.001
 """Probability below which a pattern of digits is not put down to chance."""
 _GRIM = "(GRIM, Brown and Heathers 2017)"
@@ -72,7 +70,7 @@ def findings(
     own: Iterable[Audited] = (),
     models: Mapping[tuple[str, str], Model] | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding about the paper and one's own studies, at most `MOST`.
+    """Every finding about the paper and one's own studies.
 
     Args:
         paper: the written findings and the protocol of the paper.
@@ -89,8 +87,7 @@ def findings(
     found = [*_checks(printed), *(one for written in paper.findings.values() for one in _written(written, printed))]
     for one in own:
         found += _checks(one)
-    concerned = [one for one in found if studies is None or _of(one) & {*studies}]
-    return tuple(concerned[:MOST])
+    return tuple(one for one in found if studies is None or _of(one) & {*studies})
 
 
 def _of(finding: Finding) -> frozenset[str]:

@@ -135,7 +135,8 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
         steps = [_ends(claim.ends, rows)]
     else:
         steps = [_contrast(one, claim, setting, noises) for one in claim.contrasts]
-    verdict, why, found = _together(claim, steps)
+    verdict, why, shown = _together(claim, steps)
+    found, counts = shown[0].found, [one.found.n for one in shown if one.found]
     if claim.section and claim.metric != "size" and claim.ratio is None and setting.changes:
         verdict, why = "undecided", f"run with {', '.join(setting.changes)}, not in the setting of the paper; {why}"
     needed = ""
@@ -154,15 +155,15 @@ def _judge(slug: str, claim: Claim, setting: Setting, noises: Noises) -> Judged:
         high=None if found is None else found.high,
         unit="times" if claim.ratio else _WORDS[claim.metric][0],
         margin=claim.ratio.times if claim.ratio else None if claim.ends else claim.margin,
-        n=found.n if found else min((len(row.runs) for row in rows), default=0),
+        n=min(counts, default=min((len(row.runs) for row in rows), default=0)),
         needed=needed,
         runs=tuple({run.record.run_id: run for row in rows for run in row.runs}.values()),
         setting=setting,
     )
 
 
-def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Estimate | None]:
-    """The verdict over all contrasts, what it rests on, and the difference that decided or is missing."""
+def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, list[_Step]]:
+    """The verdict over all contrasts, what it rests on, and the contrasts that decided or are open, the first one first."""
     support, against = [one.support for one in steps], [one.against for one in steps]
     if claim.any:
         supported, refuted = min(stats.holm(support)) < TAIL, max(against) < TAIL
@@ -175,11 +176,17 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, Esti
         shown = sorted((one for one in steps if one.against < TAIL), key=lambda one: one.against)
     else:
         shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
+        shown.sort(key=lambda one: claim.any is not None and one.against < TAIL)  # refuted ones leave nothing open
     reasons = list(dict.fromkeys(one.why for one in shown))
     told = "; ".join(reasons[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
     if not supported and not refuted and min(support if claim.any else against) < TAIL:
         told += f"; Holm's correction for {len(steps)} comparisons leaves it open"
-    return "supported" if supported else "not supported" if refuted else "undecided", told, shown[0].found
+    one_is_enough = (supported and claim.any) or (refuted and not claim.any)
+    return (
+        "supported" if supported else "not supported" if refuted else "undecided",
+        told,
+        shown[:1] if one_is_enough else shown,
+    )
 
 
 def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises) -> _Step:
@@ -209,7 +216,7 @@ def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises
         why += f"; {row.named}: {ends}, left out" if (ends := failures(row)) else ""
     machines = {(run.record.hardware, run.record.side_by_side) for row in (first, second) for run in row.runs}
     if claim.metric in _TIMES and len(machines) > 1:
-        return _Step(f"{why}, but on different hardware or with another number of concurrent runs", found)
+        return _Step(f"{why}, but on different hardware or with another number of concurrent runs")
     if claim.direction == "alike":
         support = max(found.p_beyond(margin, -1), found.p_beyond(-margin))
         against, ahead = min(found.p_beyond(margin), found.p_beyond(-margin, -1)), margin - abs(found.estimate)

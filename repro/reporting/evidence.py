@@ -152,7 +152,10 @@ def claims_sheet(judged: Sequence[Judged], paper: str) -> Sheet:
         Column("needed", "runs needed", cell("needed"), kind="name"),
     )
     settings = " / ".join(dict.fromkeys(f"{one.setting.words}; setting {one.setting.id}" for one in judged))
-    header = f"{paper}. Accuracies on test, models selected on validation. Data: {settings}."
+    measured = (
+        "Accuracies on test, models selected on validation. Intervals are those of each difference alone, over seeds."
+    )
+    header = f"{paper}. {measured} Data: {settings}."
     return Sheet("claims", "Claims", header, columns, claims_frame(judged), ())
 
 

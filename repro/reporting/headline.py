@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from repro.published import Paper
 from repro.reporting import claims, samplesize
+from repro.reporting import tables as sheets
 from repro.reporting.frame import REFERENCE, Answer, Compared, Row
 from repro.reporting.join import Table
 from repro.reporting.stats import Estimate
-from repro.reporting.verdicts import Noises, against_published, failed, learned_from, noises_of
+from repro.reporting.verdicts import Noises, against_published, failed, failures, learned_from, noises_of
 
 
 def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
@@ -28,7 +29,9 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     for row in (row for table in asked for row in table.rows if row.runs):
         rows[row.question] = max(rows.get(row.question, row), row, key=lambda one: len(one.runs))
     bases = Counter(row.base for row in rows.values() if row.base is not None)
-    name = REFERENCE if lead.printed else next((base for base, _ in bases.most_common(1)), None)
+    own = lead.study.against or lead.study.base or ""
+    own = own if "/" in own else f"{lead.study.study}/{own}"
+    name = REFERENCE if lead.printed else own if own in bases else next((one for one, _ in bases.most_common(1)), None)
     reference = lead.setting.row(name) if name is not None else None
     if reference is not None and reference.runs:
         learned, size = [row for row in rows.values() if row.values("val", learned=True).size], reference.size or 0.0
@@ -73,7 +76,8 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
     best, found, verdict = min(matching, key=lambda one: one.row.size or 0.0, default=ranked[0])
     foreign = noises.foreign(best, reference, found)
     told = claims.told(best, reference, found, "test") + f", {claims.FOREIGN}" * foreign
-    why = [f"{told}."]
+    left = "".join(f" {row.named}: {ends}, left out." for row in (best, reference) if (ends := failures(row)))
+    why = [f"{told}.{left}"]
     if len(rivals) > 1 and found.low is not None:
         scope = "does not allow for this choice" if found.folded else f"is simultaneous over all {len(rivals)}"
         which = f"Best of {len(rivals)} networks on validation"
@@ -81,7 +85,7 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
             which = f"The only one of {len(rivals)} networks that matches"
         elif matching:
             which = f"The smallest of {len(matching)} that match, of {len(rivals)} networks"
-        why = [f"{which}: {told}; the interval {scope}."]
+        why = [f"{which}: {told}; the interval {scope}.{left}"]
     what = "fold" if found.folded else "seed"
     seeds = f"one {what}" if found.n == 1 else f"{found.n} {what}s"
     signed = f"{found.estimate:+.1f}".replace("-", "−")
@@ -91,7 +95,8 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
         rehearsal = " (a rehearsal)" * (lead.study.study == "demo")
         return Answer(headline + rehearsal, why[0], ranked, reference)
     own, other = (
-        f"{row.metric('parameters') or 0:,.0f} parameters ({row.size or 0:.2f} MiB)" for row in (best, reference)
+        f"{row.metric('parameters') or 0:,.0f} parameters ({sheets.size(row.size or 0.0)} MiB)"
+        for row in (best, reference)
     )
     why.append(f"It has {own}; {reference.named} has {other}.")
     expected, number = noises.prediction(best, "val"), reference.published.accuracy
@@ -108,7 +113,7 @@ def _against(reference: Row, rivals: Sequence[Row], lead: Table, parity: float |
         off, what = min(_behind(best, found, reference, noises, parity))
         headline = f"{subject} is {-off:.1f} points less accurate than {what},{smaller}"
     elif verdict == "a match":
-        headline = f"{subject} matches AlexNet{smaller}"
+        headline = f"{subject} matches AlexNet{smaller}{f' ({seeds})' * (found.n == 1)}"
     else:
         headline = f"Not yet decided whether {subject} matches AlexNet: {signed} points on test, {seeds}"
         noise = noises.pair(best, reference, "test")

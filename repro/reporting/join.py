@@ -21,7 +21,7 @@ from repro.published import Published
 from repro.records import RESULT_METRICS
 from repro.reporting.frame import REFERENCE, Beside, Row, Run
 from repro.rows import Contents, RunRow
-from repro.spec import PROTOCOL, Value, changes, flatten, hashed, merged, resolve
+from repro.spec import PROTOCOL, Value, changes, flatten, hashed, merged, resolve, run_name
 from repro.studies import Plan, PlannedRun
 from repro.study import Elsewhere, Study
 
@@ -112,7 +112,7 @@ class Setting:
         asked = [run for run in reversed(wanted) if run.spec.of(0, None) == newest.spec.of(0, None)]
         same = {(-1 if run.spec.data.fold is None else run.spec.data.fold, run.seed): run for run in asked}
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
-        variant = study.variants.get(newest.variant)
+        variant = _project().get(newest.study, study).variants.get(newest.variant) or study.variants.get(newest.variant)
         ordered = [same[place] for place in sorted(same)]
         return Row(
             study=newest.study,
@@ -175,7 +175,7 @@ class Setting:
 
     def _notes(self, row: Row) -> Iterator[str]:
         if row.missing and row.runs:
-            told = [f"seed {seed}" if fold is None else f"fold {fold} seed {seed}" for fold, seed in row.missing]
+            told = [run_name("", seed, fold).strip() for fold, seed in row.missing]
             yield f"{row.title}: no finished run yet for {', '.join(told)}"
         own = [
             f"{name}={value}"
@@ -187,7 +187,7 @@ class Setting:
         if any(run.spec.of(0, None) != row.spec.of(0, None) for run in self.planned.get(row.name, ())):
             yield f"{row.title}: declared differently in an earlier sweep, whose runs are left out"
         for run in row.runs:
-            record, who = run.record, f"{row.title}, seed {run.seed}"
+            record, who = run.record, run_name(f"{row.title},", run.seed, run.spec.data.fold)
             if (same := len(self.finished[record.key])) > 1:
                 yield f"{who}: {same} finished runs of key {record.key}; the latest, {record.run_id}, is used"
             if record.outcome == "diverged":

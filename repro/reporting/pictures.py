@@ -111,7 +111,7 @@ def of_answer(answer: Answer) -> Iterator[Picture]:
         return
     shown, label = pd.DataFrame(rows[:_BEST]), f"test accuracy minus that of {base.named} (points)"
     folded = answer.compared[0].difference.folded
-    how = "each with its own 95% interval" if folded else "with simultaneous 95% intervals"
+    how = "each with its own 95% interval" if folded else "with simultaneous 95% intervals over seeds"
     best = f"the {_BEST} best on validation of {len(rows)}" if len(rows) > _BEST else "the best on validation first"
     words = " A match lies to the right of −{:g} and is not clearly behind the published number."
     match = words.format(margin) if margin else ""

@@ -289,7 +289,7 @@ def _pooled(spread: Mapping[str, tuple[float, int]]) -> tuple[Noise | None, dict
         rest, others = _without_each(squares), _without_each(df)
         with np.errstate(divide="ignore", invalid="ignore"):  # p of the F test that a row's variance is not larger
             p = np.where(rest > 0, fdtrc(df, others, squares / df / (rest / others)), 1.0)
-        if p.min() >= _OUTLIER:
+        if p.min() * len(p) >= _OUTLIER:  # Bonferroni, since the most extreme of the rows is looked at
             break
         name = list(common)[int(p.argmin())]
         own[name] = _noise([common.pop(name)])

@@ -53,11 +53,13 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
     whole = reference.size or reference.published.size if reference is not None and known else None
     flat = flatten(row.spec)
     said = row.note if paper == row.published else ""  # it explains the published numbers, which are not shown
+    how = verdicts.failures(row)
+    left_out = f"{how}; left out of n and of all means" if how and any(run.learned for run in row.runs) else ""
     return {
         "study": row.study,
         "variant": row.variant,
         "title": row.title,
-        "n": len(row.runs),
+        "n": sum(run.learned for run in row.runs) or len(row.runs),
         **_parts("val", found.val, "mean", "sd", "low", "high"),
         "published_val": paper.accuracy if paper.bound is None else paper.bound,
         **_parts("predicted", found.on_val.predicted, "low", "high"),
@@ -90,7 +92,9 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "outcome": outcome(row),
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
-        "notes": [note for note in (said, _said_otherwise(paper), *_reasons(found)) if note] if row.runs else [],
+        "notes": [note for note in (said, _said_otherwise(paper), left_out, *_reasons(found)) if note]
+        if row.runs
+        else [],
         "verdicts": [
             f"{row.title}, {where}: {one.verdict}; {one.why}"
             for where, one in _judged(found)

@@ -117,6 +117,9 @@ def tabulate(
     measured = [name.removeprefix("metrics.") for name in runs if name.startswith("metrics.")]
     for one in wanted:
         if one.name not in measured:
+            name, colon, pick = one.name.rpartition(":")
+            if colon and name in measured:
+                raise unknown(f"value of {name}", pick, ["last", "max", "min", "at=STEP"])
             raise unknown("metric", one.name, measured)
     if not by or (paired and not (seed and baseline)):
         raise InputError("--by names no column" if not by else "--paired needs --seed and --baseline, too")
@@ -165,12 +168,13 @@ def _valued(runs: pd.DataFrame, histories: Histories, wanted: Sequence[Metric], 
     made = made.where(np.isfinite(made))
     nothing = made.isna().all(axis=1)
     parents = runs["run_id"].isin(runs[_PARENT]) if _PARENT in runs else False
-    left_out = {"all metrics": nothing & ~parents} | {one.label: made[one.column].isna() & ~nothing for one in wanted}
+    said = {m.column: m.label + f" at step {m.pick[3:]}" * m.pick.startswith("at=") for m in wanted}
+    left_out = {"all metrics": nothing & ~parents} | {said[name]: made[name].isna() & ~nothing for name in said}
     for name, missing in left_out.items():
         if missing.any():
             warnings.append(f"{name}: missing or not finite; left out there: {few(runs['run_id'][missing])}")
     if nothing.all():
-        raise InputError(f"no run has a value of {', '.join(one.label for one in wanted)}; {'; '.join(warnings)}")
+        raise InputError(f"no run has a value of {', '.join(said.values())}; {'; '.join(warnings)}")
     return runs.assign(**made)[~nothing]
 
 

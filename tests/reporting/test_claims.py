@@ -178,6 +178,7 @@ def test_times_are_compared_on_one_kind_of_hardware():
     mixed = tuple(replace(run, hardware="other") if run.variant == "alexnet" else run for run in contents.runs)
     one = judged(claim, replace(contents, runs=mixed))
     assert (one.verdict, "different hardware" in one.why) == ("undecided", True)
+    assert (one.needed, one.statistic) == ("", None), "no number of seeds makes the times comparable"
 
 
 def test_the_papers_claims_are_judged_in_its_own_setting_and_ones_own_in_any():
@@ -431,7 +432,7 @@ def test_beside_the_headline_stands_what_it_compares():
     assert [*rows["verdict"]] == ["a match", "undecided", "less accurate"], "best on validation first"
     assert rows["label"][0] == studies.load("best").variants["best"].title and margin == 1
     assert (
-        "with simultaneous 95% intervals; the best on validation first. A match lies to the right of −1 and"
+        "with simultaneous 95% intervals over seeds; the best on validation first. A match lies to the right of −1 and"
         in picture.caption
     )
     contents = store_of(ROWS, setting={"training.epochs": 3}, **SIZES)

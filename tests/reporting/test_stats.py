@@ -39,7 +39,7 @@ def test_a_row_that_varies_more_than_the_others_has_noise_of_its_own():
     assert {(round(found[name].sd, 9), found[name].df) for name in quiet} == {(0.2, 8)}
     single = pooled(quiet | {"wild": wild, "single": [70.0]})["single"]
     assert (single.sd, single.df) == (pytest.approx(math.sqrt(50.32 / 10)), 10), "it may be as wild"
-    limit = math.sqrt(0.04 * scipy.stats.f.ppf(0.99, 2, 8))  # standard deviation of a row that is just too loud
+    limit = math.sqrt(0.04 * scipy.stats.f.ppf(1 - 0.01 / 5, 2, 8))  # of a row that is just too loud, one of five
     for factor, expected in ((0.99, 10), (1.01, 2)):
         assert pooled(quiet | {"wild": [70 - factor * limit, 70, 70 + factor * limit]})["wild"].df == expected
 

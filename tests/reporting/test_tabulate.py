@@ -219,7 +219,7 @@ def test_where_keeps_rows_and_changes_no_number(where, left):
         ({"where": "n.__class__ > 1"}, "unknown column of --where 'n.__class__'"),
         ({"by": "params.modle"}, "unknown column 'params.modle'; did you mean 'params.model'?"),
         ({"metric": "accuracy"}, "unknown metric 'accuracy'; did you mean 'acc'? (allowed: acc)"),
-        ({"metric": "acc:top"}, "unknown metric 'acc:top'; did you mean 'acc'? (allowed: acc)"),
+        ({"metric": "acc:top"}, "unknown value of acc 'top' (allowed: at=STEP, last, max, min)"),
         ({"baseline": {"params.seed": "0"}}, "unknown column of --baseline 'params.seed'"),
         ({"baseline": {"params.model": "z"}}, "unknown value of params.model 'z' (allowed: a, b, c)"),
         ({"paired": True}, "--paired needs --seed and --baseline, too"),

@@ -71,7 +71,7 @@ def main() -> int:
         ledger.ends[key] = (code, words)
         ledger.write(path)
         if words:
-            print(f"{job.study}/{job.variant} seed {job.spec.seed}: {words}", flush=True)  # noqa: T201 - the job's log
+            print(f"{job.study}/{job.spec.run_name(job.variant)}: {words}", flush=True)  # noqa: T201 - the job's log
         if asked or code == Exit.STOPPED:
             return Exit.STOPPED
         worst = Exit.FAILED if code else worst

@@ -96,7 +96,8 @@ class Slurm:
             return []
         self.folder.mkdir(parents=True, exist_ok=True)
         more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
-        words = ["sbatch", "--parsable", f"--job-name={jobs[0].study}/{jobs[0].variant} seed {jobs[0].spec.seed}{more}"]
+        name = f"{jobs[0].study}/{jobs[0].spec.run_name(jobs[0].variant)}{more}"
+        words = ["sbatch", "--parsable", f"--job-name={name}"]
         log = str(self.folder).replace("%", "%%")  # of which sbatch would make a number or a name
         words += [f"--output={log}/%j.log", "--open-mode=append", "--requeue"]
         options = self._options(jobs[0], len(jobs))
