@@ -224,10 +224,11 @@ PROTOCOL: Mapping[str, Value] = {
 """Data and training as they are declared: what the rows of the paper's tables share."""
 
 
-def changes(setting: Mapping[str, Value]) -> tuple[str, ...]:
-    """How a setting differs from the protocol, as `name=value`; empty where it is that of the paper's tables."""
-    differing = {name: value for name, value in setting.items() if name not in PROTOCOL or value != PROTOCOL[name]}
+def changes(setting: Mapping[str, Value], declared: Mapping[str, Value] | None = None) -> tuple[str, ...]:
+    """How a setting differs from the protocol with what is declared besides, as `name=value`; empty where it does not."""
+    usual = {**PROTOCOL, **(declared or {})}
+    differing = {name: value for name, value in setting.items() if name not in usual or value != usual[name]}
     differing.pop("data.fold", None)  # the folds of a cross-validation are one setting
-    if "data.dataset" in differing:
+    if "data.dataset" in {*differing, *(declared or {})}:
         differing = {name: value for name, value in differing.items() if not name.endswith("digest")}
     return tuple(f"{name}={value}" for name, value in differing.items())

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_serializer
 
-from repro import declarations, grids, layout
+from repro import datasets, declarations, grids, layout
 from repro.datasets import DATASETS, KnownData
 from repro.errors import InputError, shown, unknown
 from repro.networks import SqueezeNetSpec
@@ -106,6 +106,11 @@ def load(source: str | Path) -> Study:
     study = validated(Study, declarations.read(path), str(path))
     if study.study in _declared() and path.resolve().parent != DECLARATIONS.resolve():
         raise InputError(f"{path}: study: {study.study!r} is a study of the project; give your own another name")
+    if study.dataset is not None:
+        try:
+            datasets.named(study.dataset, study.image_size or 32)
+        except InputError as error:
+            raise InputError(f"{path}: dataset: {error}") from None
     if study.against is not None:
         _row(study, _qualified(study, study.against), f"{path}: against")
     if study.study not in _declared() and study.include_base and study.base is not None and "/" in study.base:
@@ -127,7 +132,9 @@ def _with_base(study: Study, base: str, where: str) -> Study:
     if owner is study:
         return study
     row = owner.variants[slug]
-    own = Variant(title=row.title, base=f"{owner.study}/{slug}", published=row.published, note=row.note)
+    own = Variant(title=row.title, base=f"{owner.study}/{slug}")
+    if not study.data:  # else its published numbers are of other data
+        own = own.model_copy(update={"published": row.published, "note": row.note})
     name = slug if slug not in study.variants else f"{owner.study}_{slug}"
     return study.model_copy(update={"variants": {name: own, **study.variants}})
 

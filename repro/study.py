@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from repro import grids
 from repro.published import Claimed, Published
+from repro.spec import Value
 from repro.validation import Strict
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=grids.LONGEST)]
@@ -65,6 +66,10 @@ class Study(Claimed):
     """The swept hyperparameter as a dotted name, if the study sweeps one."""
     include_base: bool = True
     """Whether your own study trains its base and shows it as the first row, if it is not one of its variants."""
+    dataset: str | None = Field(None, min_length=1)
+    """The data set of its runs and published numbers, as `--dataset` takes it; cifar10 if absent."""
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width to which the images of an `imagefolder:` are scaled; 32 if absent."""
     folds: int | None = Field(None, ge=2, le=1000)
     """Number of folds of a cross-validation: each row is trained once for each fold and seed."""
     grid: Mapping[str, Any] = Field(default_factory=dict)
@@ -86,6 +91,12 @@ class Study(Claimed):
         if not isinstance(named, Mapping) or made.keys() <= named.keys():  # a stored study has them all, in order
             return given
         return {**given, "variants": made | dict(named)}
+
+    @property
+    def data(self) -> dict[str, Value]:
+        """What it declares of its data, by dotted name."""
+        declared = {"data.dataset": self.dataset, "data.image_size": self.image_size, "data.folds": self.folds}
+        return {name: value for name, value in declared.items() if value is not None}
 
     @property
     def fields(self) -> tuple[str, ...]:

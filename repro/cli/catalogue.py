@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -12,8 +13,9 @@ from repro.cli.words import WIDE, echo_json, echo_line
 
 @click.command()
 @click.option("--study", default="all", show_default=True, help="A declared study, a YAML file, or all.")
+@options.data_dir
 @options.as_json
-def models(study: str, as_json: bool) -> None:
+def models(study: str, data_dir: str, as_json: bool) -> None:
     """List the declared variants and their sizes. Shows parameters, multiply-adds, saved and published size.
 
     \b
@@ -23,10 +25,12 @@ def models(study: str, as_json: bool) -> None:
     from rich.table import Table
 
     from repro import studies
+    from repro.cli import prepared
     from repro.training.catalogue import catalogue
 
     chosen = [one for one in studies.declared() if one.study != "demo"] if study == "all" else [studies.load(study)]
-    rows = catalogue(chosen)
+    own = chosen[0].data if study != "all" else {}
+    rows = catalogue(chosen, prepared.needed(own, Path(data_dir)))
     if as_json:
         echo_json(rows)
         return
@@ -66,8 +70,6 @@ def data(dataset: str, data_dir: str, overrides: str) -> None:
     repro data --dataset cifar10 --data-dir data
     repro data --dataset imagefolder:photos --set data.image_size=64
     """
-    from pathlib import Path
-
     from repro import declarations
     from repro.cli import prepared
     from repro.errors import InputError

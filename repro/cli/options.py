@@ -127,8 +127,7 @@ def training(
     """What is asked of every run: data, seeds, budget, and any setting by name. What is not given is the study's."""
 
     def setting(flag: str, default: str | int | None, otherwise: object, text: str) -> Callable[[Any], Any]:
-        studys = "" if flag == "--dataset" else ", or the study's"  # a plan is on one data set
-        text += "" if default is not None else f"  [default: {otherwise}{studys}]"
+        text += "" if default is not None else f"  [default: {otherwise}, or the study's]"
         kind = click.STRING if isinstance(otherwise, str) else click.INT
         return click.option(flag, cls=_Setting, type=kind, default=default, show_default=default is not None, help=text)
 
@@ -154,7 +153,6 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     """The plan that the options of `training` ask for; a data set whose digest only its files tell is prepared."""
     from repro import declarations, studies
     from repro.cli import prepared
-    from repro.datasets import DATASETS
     from repro.networks import SqueezeNetSpec
     from repro.spec import RunSpec, flatten
 
@@ -172,10 +170,9 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
             flag = f"--{option.replace('_', '-')} {value}"
             raise InputError(f"{flag} and --set {setting}={overrides[setting]} contradict each other; give one of them")
         given[setting] = value
-    overrides = given | overrides
-    dataset, data = str(overrides.get("data.dataset", "cifar10")), None
-    if dataset not in DATASETS:
-        data = prepared.known(dataset, prepared.cache(dataset, Path(asked["data_dir"]), prepared.side(overrides)))
+    declared = {name: value for study, _ in chosen for name, value in study.data.items()}
+    overrides = declared | given | overrides
+    data = prepared.needed(overrides, Path(asked["data_dir"]))
     seeds = declarations.parse_seeds(asked["seeds"])
     wanted = studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)
     prepared.try_networks(wanted)

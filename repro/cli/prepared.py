@@ -57,6 +57,12 @@ def known(dataset: str, cache: Path) -> datasets.KnownData:
     return found
 
 
+def needed(settings: Mapping[str, Any], folder: Path) -> datasets.KnownData | None:
+    """What is known of the data set of some settings where only its files tell; they are prepared for that."""
+    dataset = str(settings.get("data.dataset", "cifar10"))
+    return None if dataset in datasets.DATASETS else known(dataset, cache(dataset, folder, side(settings)))
+
+
 def unreadable(data: datasets.KnownData) -> str:
     """Which files of a folder are no images, in a line; "" where all are."""
     named = few(data.unreadable, _NAMED)

@@ -111,7 +111,8 @@ def compare(
 @options.as_json
 @options.switch("--details", False, "Also show where each finding is, and the printed and computed values.")
 @click.option("--study", default=None, help="A study of your own (YAML) to check.  [default: the paper]")
-def audit(as_json: bool, details: bool, study: str | None) -> None:
+@options.data_dir
+def audit(as_json: bool, details: bool, study: str | None, data_dir: str) -> None:
     """Check the published numbers for inconsistencies. Compares them with each other and with the declared models.
 
     \b
@@ -127,9 +128,11 @@ def audit(as_json: bool, details: bool, study: str | None) -> None:
     printed = own is None or own.study in paper_studies()
     models = built.known() if printed else None
     if models is None:  # of a study of one's own, or of declarations that were changed: built here, in seconds
+        from repro.cli import prepared
         from repro.training.catalogue import catalogue
 
-        rows = catalogue(studies.declared() if own is None else [own])
+        data = prepared.needed(own.data if own is not None else {}, Path(data_dir))
+        rows = catalogue(studies.declared() if own is None else [own], data)
         models = {(row.study, row.variant): row for row in rows}
     audited = [audit.of_own(own, models)] if own is not None and not printed else []
     findings = audit.findings(claims.load(), None if own is None else [own.study], audited, models)

@@ -43,14 +43,14 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
             rivals.sort(key=_val, reverse=True)
             return _against(reference, rivals, lead, paper.parity if matches else None)
     best = max(rows.values(), key=_val)
-    judged = against_published(best, "val", lead.setting, noises_of(lead.setting))
+    judged = against_published(best, "val", noises_of(lead.setting))
     why = f"The highest mean of {len(rows)} networks" if len(rows) > 1 else "No other network has a finished run"
     if judged.predicted is not None:
         why += f"; one more run is expected to reach {judged.predicted.low:.2f} to {judged.predicted.high:.2f}%"
     why += f"; n = {len(best.runs)}."
     if reference is not None and not reference.runs:
         why += f" {reference.named}, with which it would be compared, has no finished run in this setting."
-    printed = best.published.accuracy if lead.printed and not lead.setting.changes else None
+    printed = best.published.accuracy if lead.printed else None
     side = {"ours below": ", below the published {:.1f}%", "ours above": ", above the published {:.1f}%"}
     told = side.get(judged.verdict, " (published: {:.1f}%)").format(printed) if printed is not None else ""
     return Answer(f"{best.named} reaches {_val(best):.1f}% on validation{lead.setting.where}{told}", why)

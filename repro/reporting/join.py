@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from repro import studies as declared_studies
-from repro.datasets import DataSpec
+from repro.datasets import DataSpec, named
 from repro.errors import InputError, unknown
 from repro.published import Published
 from repro.records import RESULT_METRICS
@@ -68,6 +68,13 @@ class Setting:
             f" with {', '.join(told)}" if told else ""
         )
 
+    def differing(self, study: Study) -> tuple[str, ...]:
+        """How it differs from what a study declares, as `name=value`: where it does, published numbers are left out."""
+        declared = study.data
+        if study.dataset is not None:
+            declared["data.dataset"] = named(study.dataset, study.image_size or 32)
+        return changes(self.values, declared)
+
     @cached_property
     def planned(self) -> Mapping[str, list[PlannedRun]]:
         """`study/variant` -> its planned runs, those of the newest plan first."""
@@ -114,14 +121,15 @@ class Setting:
         study = self.studies.get(newest.study) or declared_studies.load_base(newest.study, name)
         variant = _project().get(newest.study, study).variants.get(newest.variant) or study.variants.get(newest.variant)
         ordered = [same[place] for place in sorted(same)]
+        fits = not self.differing(study)
         return Row(
             study=newest.study,
             variant=newest.variant,
             title=newest.title,
             study_title=study.title,
             base=newest.against,
-            note=variant.note if variant is not None else "",
-            published=newest.published,
+            note=variant.note if variant is not None and fits else "",
+            published=newest.published if fits else Published(),
             spec=ordered[0].spec,
             known=self.plans[0].known,
             runs=tuple(
@@ -164,8 +172,9 @@ class Setting:
         notes = [
             f"{study.title} was also run in another setting: {other.words} (--setting {other.id})" for other in others
         ]
-        if self.changes and any(row.published != Published() for row in rows):
-            notes.append(f"published numbers are left out: these runs were trained with {', '.join(self.changes)}")
+        printed = any(variant.published != Published() for variant in study.variants.values())
+        if printed and (differing := self.differing(study)):
+            notes.append(f"published numbers are left out: these runs were trained with {', '.join(differing)}")
         return Table(study, self, tuple(rows), (*notes, *(note for row in rows for note in self._notes(row))))
 
     def _compared(self, row: Row) -> Row:

@@ -125,7 +125,7 @@ def of_study(table: Table, frame: pd.DataFrame) -> Iterator[Picture]:
     """A study's own figures."""
     slug, title, axis = table.study.study, table.study.title, table.study.axis
     yield from _forest(f"{slug}-forest", frame, title)
-    series = [one for row in table.rows if (one := _series(row, table)) is not None]
+    series = [one for row in table.rows if (one := _series(row)) is not None]
     if series:
         caption = f"{title}: accuracy and loss over epochs; thin lines are single runs."
         alt = f"Four panels of curves over epochs, for {', '.join(one.label for one in series)}"
@@ -203,7 +203,7 @@ def of_variants(table: Table, beside: Beside) -> Iterator[Picture]:
     """Curves, architecture and confusion matrix of each variant."""
     for row in table.rows:
         name = f"{table.study.study}-{row.variant}"
-        if (one := _series(row, table)) is not None:
+        if (one := _series(row)) is not None:
             alt = f"Training and validation loss and accuracy of {row.title} over epochs"
             yield Picture(f"{name}-curves", f"{row.title}: curves.", alt, figures.variant_curves, (one,))
         if row.runs and (model := beside.architecture(row.runs[0].record)) is not None:
@@ -265,10 +265,9 @@ def overall(pairs: Sequence[tuple[Table, pd.DataFrame]], beside: Beside) -> Iter
         )
 
 
-def _series(row: Row, table: Table) -> Series | None:
+def _series(row: Row) -> Series | None:
     curves = tuple(run.record.curve for run in row.runs if run.record.curve is not None and len(run.record.curve.epoch))
-    published = None if table.setting.changes else row.published.accuracy
-    return Series(row.title, curves, published) if curves else None
+    return Series(row.title, curves, row.published.accuracy) if curves else None
 
 
 def _along(table: Table, frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ CONTRACT = (
     "study", "variant", "title", "n", "val_mean", "val_sd", "val_low", "val_high", "published_val", "predicted_low",
     "predicted_high", "verdict", "test_mean", "test_sd", "published_test", "test_verdict", "test_diff", "test_diff_low",
     "test_diff_high", "test_diff_p", "base", "best_epoch", "published_epoch", "epoch_seconds", "published_seconds",
-    "size_mib", "published_size", "size_verdict", "parameters", "multiply_adds", "precision", "hardware", "changed",
+    "size_mib", "published_size", "size_verdict", "parameters", "multiply_adds", "precision", "hardware", "changed", "outcome",
 )  # fmt: skip
 """The columns of `tables/<study>.csv`; behind them stand the fields that the study's `grid` and `zip` vary."""
 PAPER = ("title", "n", "val", "published_val", "verdict", "test", "test_diff", "size_mib", "times_smaller")
@@ -47,12 +47,11 @@ def study_frame(table: Table) -> pd.DataFrame:
 
 
 def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
-    paper = Published() if table.setting.changes else row.published
+    paper = row.published
     reference, base = table.setting.row(REFERENCE), table.base(row)
     known = reference is not None and (reference.runs or table.printed)
     whole = reference.size or reference.published.size if reference is not None and known else None
     flat = flatten(row.spec)
-    said = row.note if paper == row.published else ""  # it explains the published numbers, which are not shown
     how = verdicts.failures(row)
     left_out = f"{how}; left out of n and of all means" if how and any(run.learned for run in row.runs) else ""
     return {
@@ -76,12 +75,13 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "published_seconds": paper.epoch_seconds,
         "size_mib": row.size,
         "published_size": paper.size,
-        "size_verdict": found.size_verdict if not table.setting.changes else "",
+        "size_verdict": found.size_verdict,
         "parameters": row.metric("parameters"),
         "multiply_adds": row.metric("multiply_adds"),
         "precision": row.spec.training.precision,
         "hardware": "; ".join(sorted({run.record.hardware for run in row.runs})),
         "changed": _changed(table, row),
+        "outcome": outcome(row),
         # what views and figures need besides
         "at_most": paper.bound is not None,
         "base_title": None if base is None else base.title,
@@ -89,10 +89,9 @@ def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
         "size_zip_mib": row.metric("model_size_mib"),
         "image_noise": found.image_noise,
         "folded": found.difference is not None and found.difference.folded,
-        "outcome": outcome(row),
         "axis": flat.get(table.study.axis or ""),
         **{name: grids.text(flat[name]) if name in flat else "" for name in table.study.fields},
-        "notes": [note for note in (said, _said_otherwise(paper), left_out, *_reasons(found)) if note]
+        "notes": [note for note in (row.note, _said_otherwise(paper), left_out, *_reasons(found)) if note]
         if row.runs
         else [],
         "verdicts": [

@@ -163,8 +163,8 @@ def statistics(table: Table) -> dict[str, Statistics]:
         row.name: Statistics(
             val=_mean(row, "val", noises),
             test=_mean(row, "test", noises),
-            on_val=against_published(row, "val", table.setting, noises),
-            on_test=against_published(row, "test", table.setting, noises),
+            on_val=against_published(row, "val", noises),
+            on_test=against_published(row, "test", noises),
             difference=differences.get(row.name),
             image_noise=_image_noise(row, table.base(row)),
             size_verdict=_size(row),
@@ -227,8 +227,8 @@ def _over_folds(values: Sequence[float], row: Row, measure: Metric) -> Estimate:
     return stats.folds(values, 1 / (declared - 1) if measure in _HELD_OUT else 0.0)
 
 
-def against_published(row: Row, split: Split, setting: Setting, noises: Noises) -> Judgement:
-    """Where one more run is expected, and the published number against it, in the declared setting alone.
+def against_published(row: Row, split: Split, noises: Noises) -> Judgement:
+    """Where one more run is expected, and the published number against it.
 
     Published numbers are of the fixed split, so a row with folds has neither.
     """
@@ -239,7 +239,7 @@ def against_published(row: Row, split: Split, setting: Setting, noises: Noises) 
     found = None if found is None or found.half is None else found
     bound = paper.bound if split == "val" else None
     published = bound if bound is not None else paper.accuracy if split == "val" else paper.test_accuracy
-    if published is None or setting.changes:
+    if published is None:
         return Judgement(found, "", "")
     if how and published < learned_from(row):
         return Judgement(found, "consistent", f"published {published:g}; {how}")

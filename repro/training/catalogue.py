@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from repro.datasets import KnownData
 from repro.networks import ModelSpec
 from repro.published import size_unit
 from repro.records import Architecture
@@ -41,15 +42,19 @@ class ModelRow:
     """What is to be said of the published size: the variant's own note, where the size is not met in MiB."""
 
 
-def catalogue(studies: Sequence[Study]) -> tuple[ModelRow, ...]:
+def catalogue(studies: Sequence[Study], data: KnownData | None = None) -> tuple[ModelRow, ...]:
     """A row for every variant of the studies, in order; equal models are built once, and no generator is touched.
+
+    Args:
+        studies: the studies.
+        data: the data set of one's own study, whose classes and image size the networks are built for.
 
     Raises:
         InputError: a variant whose network cannot be built: one line.
     """
     measured, rows = cache(_measured), []
     for study in studies:
-        planned = plan([(study, tuple(study.variants))], seeds=[0]).runs
+        planned = plan([(study, tuple(study.variants))], seeds=[0], data=data).runs
         for run in {run.variant: run for run in planned}.values():  # one of each, whatever the folds
             architecture, size, legacy = measured(run.spec.model)
             published = run.published.size

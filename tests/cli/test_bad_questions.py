@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,18 @@ def test_files_that_are_no_images_are_named_and_counted_and_refused_beyond_a_hun
         f"{photos}: 3 of 202 files cannot be read as images (allowed: 1%): cat/007.png, dog/050.png, dog/list.txt;"
         " repair or delete them\n"
     )
+
+
+def test_a_data_set_of_a_study_that_cannot_be(repro, photos, tmp_path):
+    study = {
+        "study": "mine",
+        "title": "Mine",
+        "question": "Q?",
+        "variants": {"a": {"title": "A", "set": {"model.name": "alexnet"}}},
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(study | {"dataset": "photos"}))
+    said = refused(repro, tmp_path, "experiment", "--study", "mine.yaml")
+    assert said.startswith("mine.yaml: dataset: unknown data set 'photos' (allowed: cifar10, ")
 
 
 def test_a_folder_that_is_not_there_and_more_folds_than_images_of_a_class(repro, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -36,6 +37,9 @@ def test_from_an_empty_folder_to_a_table(repro, tmp_path: Path) -> None:
     assert "6 still to be trained" in said[1]
     assert "6 of 6 runs done" in said[2]
     assert "| 16 filters" in said[3]
+    first, *_ = csv.DictReader((tmp_path / "report/tables/widths.csv").read_text().splitlines())
+    models = json.loads(repro("models", "--study", "widths.yaml", "--json").stdout)
+    assert models[0]["parameters"] == float(first["parameters"]), "built for the two classes of the study's own data"
     (claim,) = json.loads((tmp_path / "report" / "claims.json").read_text())
     assert claim["verdict"] in {"supported", "not supported", "undecided"}
     assert (tmp_path / "report" / "index.html").is_file()

@@ -537,3 +537,13 @@ def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path,
     assert (
         headline(claims.load(), found[1:2]).headline == "Wide is 6.00 points more accurate than SqueezeNet, batchnorm"
     )
+
+
+def test_published_numbers_are_of_the_data_that_their_study_declares(tmp_path):
+    study = own(tmp_path, MINE.replace("variants:", "dataset: digits\nvariants:"))
+    (table,) = join.tables(store_of({"wide": 73.0}, study, setting=study.data), ["mine"])
+    base, wide = table.rows
+    assert (base.published.accuracy, wide.published.accuracy) == (None, 74.0), "the paper's are of CIFAR-10"
+    (table,) = join.tables(store_of({"wide": 73.0}, study, setting={"data.dataset": "cifar10"}), ["mine"])
+    assert [row.published.accuracy for row in table.rows] == [None, None]
+    assert table.notes == ("published numbers are left out: these runs were trained with data.dataset=cifar10",)

@@ -102,6 +102,10 @@ def test_runs_that_failed_beside_others_are_named_and_may_be_what_was_published(
     ]
     one = statistics(store)["reproducibility/squeezenet"].on_val
     assert "; 2 of 3 runs stayed at chance, left out" in one.why
+    (table,) = join.tables(store.contents(), ["reproducibility"])
+    row = tables.study_frame(table).set_index("variant").loc["squeezenet"]
+    assert (row["n"], row["outcome"]) == (1, "2 chance")
+    assert "2 of 3 runs stayed at chance; left out of n and of all means" in row["notes"]
     store.sweep("ablation", variants=("fire_added",), metrics=values(fire_added=[10.0, 10.0, 66.0]))
     store.runs = [
         replace(run, outcome="chance") if run.variant == "fire_added" and run.seed < 2 else run for run in store.runs
@@ -137,7 +141,7 @@ def test_no_seeds_tell_a_bound_apart_from_what_lies_below_it(store):
     added = next(row for row in join.tables(store.contents(), ["learning_rate"])[0].rows)
     bound = replace(added, published=added.published.model_copy(update={"accuracy": None, "accuracy_at_most": 80.0}))
     setting = join.tables(store.contents(), ["learning_rate"])[0].setting
-    judged = verdicts.against_published(bound, "val", setting, verdicts.Noises(setting))
+    judged = verdicts.against_published(bound, "val", verdicts.Noises(setting))
     assert judged.verdict == "consistent" and "seeds" not in judged.why.partition("(n = ")[2].replace(
         "over seeds of other", ""
     )
