@@ -53,6 +53,8 @@ def _lists(given: Any, where: str) -> dict[str, list[Any]]:
     for name, values in given.items():
         if not isinstance(values, list | tuple) or not values:
             raise ValueError(f"{where}.{name}: got {shown(values)} (allowed: a list of values, for example [0.2, 0.5])")
+        if where == "grid" and (twice := [value for place, value in enumerate(values) if value in values[:place]]):
+            raise ValueError(f"{where}.{name}: {shown(twice[0])} is given twice (allowed: each value once)")
     return {str(name): list(values) for name, values in given.items()}
 
 

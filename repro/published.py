@@ -152,6 +152,8 @@ class Claim(Strict):
         if bad := [name for name in self.rows if name.count("/") != 1]:
             example = "reproducibility/squeezenet_bn"
             raise ValueError(f"claim {self.says!r}: {bad[0]!r} is not a row, study/variant (example: {example})")
+        if same := [one.first for one in self.contrasts if one.first == one.second]:
+            raise ValueError(f"claim {self.says!r}: {same[0]} is compared with itself (allowed: two different rows)")
         if self.direction == "alike" and self.margin <= 0:
             raise ValueError(
                 f"claim {self.says!r}: margin: got {self.margin:g} (allowed: above 0 where rows are alike)"

@@ -57,6 +57,7 @@ def test_a_zip_goes_side_by_side_and_each_of_it_with_all_of_the_grid():
         ([1], {}, r"grid: got \[1\] \(allowed: fields with lists of values"),
         ({"model.dropout": []}, {}, r"grid.model.dropout: got \[\] \(allowed: a list of values"),
         ({"model.dropout": "0.1"}, {}, r"grid.model.dropout: got '0.1' \(allowed: a list of values"),
+        ({"a": [0.1, 0.2, 0.1]}, {}, r"grid\.a: 0\.1 is given twice"),
         ({}, {"a": [1, 2], "b": [1]}, r"zip: its lists must have equal lengths .*\(got 2 of a, 1 of b\)"),
         ({"a": [1]}, {"a": [1]}, "zip: a is also in grid; give it once"),
         ({"a": list(range(5001))}, {"b": [1, 2]}, r"grid: has 10,002 variants \(allowed: at most 10,000\)"),
@@ -76,7 +77,13 @@ values = st.one_of(
 )
 
 
-@given(st.dictionaries(st.text(max_size=20), st.lists(values, min_size=1, max_size=4), min_size=1, max_size=3))
+def once(values):
+    return all(value not in values[:place] for place, value in enumerate(values))
+
+
+@given(
+    st.dictionaries(st.text(max_size=20), st.lists(values, min_size=1, max_size=4).filter(once), min_size=1, max_size=3)
+)
 def test_names_of_variants_are_such_and_differ_whatever_the_values(grid):
     found = grids.expand(grid, {})
     count = 1

@@ -324,6 +324,10 @@ def test_the_documented_study_with_published_numbers_is_judged(tmp_path):
     ("change", "told"),
     [
         (("[[mine/wide,", "[[mine/wode,"), "claims.wide_helps: unknown variant of mine 'wode'; did you mean 'wide'?"),
+        (
+            ("reproducibility/squeezenet_bn]]", "mine/wide]]"),
+            "mine/wide is compared with itself (allowed: two different",
+        ),
         (("[[mine/wide,", "[[wide,"), "'wide' is not a row, study/variant (example: reproducibility/squeezenet_bn)"),
         (("[[mine/wide,", "[[mein/wide,"), "claims.wide_helps: unknown study 'mein'"),
         (
