@@ -182,8 +182,7 @@ class TestCommands:
         shown = {option.name: option.help for option in command(name).params if isinstance(option, click.Option)}
         protocol = flatten(resolve({"model.name": "squeezenet"}, "test"))
         for setting in ("data.dataset", "training.epochs", "training.patience", "training.batch_size"):
-            otherwise = "" if setting == "data.dataset" else ", or the study's"  # which names no data set
-            assert f"[default: {protocol[setting]}{otherwise}]" in shown[setting.partition(".")[2]]
+            assert f"[default: {protocol[setting]}, or the study's]" in shown[setting.partition(".")[2]]
 
     @pytest.mark.parametrize("name", cli.list_commands(CONTEXT))
     def test_every_option_takes_a_value(self, name):
