@@ -346,4 +346,6 @@ def _seal(head: bytes) -> bytes:
 
 def _broken(where: str, number: int, error: Exception) -> ReproError:
     problem = " ".join(str(error).split())
-    return ReproError(f"{where}: line {number} is broken ({problem}); in training, --fresh true sets it aside")
+    return ReproError(
+        f"{where}: line {number} is broken ({problem}); --fresh true sets it aside and trains the run again"
+    )

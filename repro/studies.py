@@ -22,7 +22,7 @@ from repro.datasets import DATASETS, KnownData
 from repro.errors import InputError, shown, unknown
 from repro.networks import SqueezeNetSpec
 from repro.published import TEXT, Published
-from repro.spec import RunSpec, Value, flatten, merged, resolve, spread
+from repro.spec import RunSpec, Value, changes, flatten, merged, resolve, spread
 from repro.study import Study, Variant
 from repro.validation import Strict, validated
 
@@ -112,7 +112,7 @@ def load(source: str | Path) -> Study:
         except InputError as error:
             raise InputError(f"{path}: dataset: {error}") from None
     if study.against is not None:
-        _row(study, _qualified(study, study.against), f"{path}: against")
+        _row(study, qualified(study, study.against), f"{path}: against")
     if study.study not in _declared() and study.include_base and study.base is not None and "/" in study.base:
         study = _with_base(study, study.base, str(path))
     for slug, variant in study.variants.items():  # what does not exist is said now, not when it is trained
@@ -133,7 +133,7 @@ def _with_base(study: Study, base: str, where: str) -> Study:
         return study
     row = owner.variants[slug]
     own = Variant(title=row.title, base=f"{owner.study}/{slug}")
-    if not study.data:  # else its published numbers are of other data
+    if not changes(study.data):  # else its published numbers are of other data
         own = own.model_copy(update={"published": row.published, "note": row.note})
     name = slug if slug not in study.variants else f"{owner.study}_{slug}"
     return study.model_copy(update={"variants": {name: own, **study.variants}})
@@ -204,12 +204,13 @@ def compared_with(study: Study, slug: str) -> str | None:
 
 
 def _other(study: Study, slug: str, name: str | None) -> str | None:
-    if name is None or _qualified(study, name) == f"{study.study}/{slug}":
+    if name is None or qualified(study, name) == f"{study.study}/{slug}":
         return None
-    return _qualified(study, name)
+    return qualified(study, name)
 
 
-def _qualified(study: Study, name: str) -> str:
+def qualified(study: Study, name: str) -> str:
+    """`study/variant` of a row that a study names, of its own by the variant alone."""
     return name if "/" in name else f"{study.study}/{name}"
 
 

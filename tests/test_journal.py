@@ -282,7 +282,7 @@ class TestDamage:
         lines = self.lines(whole)
         lines[2] = broken
         assert ": line 3 is broken (" in (said := self.refused(whole, lines))
-        assert "in training, --fresh true sets it aside" in said
+        assert "--fresh true sets it aside and trains the run again" in said
 
     def test_any_byte_of_the_middle(self, whole):
         path, lines = whole / journal.NAME, self.lines(whole)

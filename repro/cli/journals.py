@@ -132,10 +132,10 @@ def sync(
 @options.tracking_uri
 def prune(run: tuple[str, ...], states: str, apply: bool, runs_dir: str, tracking_uri: str | None) -> None:
     """Remove runs by key or state. Removes their folders and their runs in the store; without --apply, only lists them.
-    Of a broken journal only the folder is removed.
 
-    `repro sync` does not restore a pruned run from a copy of its journal; the same settings can be trained again. In
-    MLflow the runs are marked as deleted: `mlflow gc` frees their space, `mlflow runs restore` restores them.
+    If a run's journal is broken, only its folder is removed. `repro sync` does not restore a pruned run from a copy of its
+    journal; the same settings can be trained again. In MLflow the runs are marked as deleted: `mlflow gc` frees their
+    space, `mlflow runs restore` restores them.
 
     \b
     repro prune 0f3c9a

@@ -153,6 +153,7 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
     """The plan that the options of `training` ask for; a data set whose digest only its files tell is prepared."""
     from repro import declarations, studies
     from repro.cli import prepared
+    from repro.datasets import FOLDER
     from repro.networks import SqueezeNetSpec
     from repro.spec import RunSpec, flatten
 
@@ -171,7 +172,10 @@ def make_plan(chosen: Sequence[tuple[Study, Sequence[str]]], asked: dict[str, An
             raise InputError(f"{flag} and --set {setting}={overrides[setting]} contradict each other; give one of them")
         given[setting] = value
     declared = {name: value for study, _ in chosen for name, value in study.data.items()}
-    overrides = declared | given | overrides
+    overrides = given | overrides
+    if not str((declared | overrides).get("data.dataset", "")).startswith(FOLDER):
+        declared.pop("data.image_size", None)  # which is for a folder of images
+    overrides = declared | overrides
     data = prepared.needed(overrides, Path(asked["data_dir"]))
     seeds = declarations.parse_seeds(asked["seeds"])
     wanted = studies.plan(chosen, seeds=seeds, overrides=overrides, data=data, name=name)

@@ -176,17 +176,15 @@ def _together(claim: Claim, steps: Sequence[_Step]) -> tuple[Decision, str, list
         shown = sorted((one for one in steps if one.against < TAIL), key=lambda one: one.against)
     else:
         shown = [one for one in (weakest[::-1] if claim.any else weakest) if one.support >= TAIL]
-        shown.sort(key=lambda one: claim.any is not None and one.against < TAIL)  # refuted ones leave nothing open
+        if claim.any:
+            shown.sort(key=lambda one: one.against < TAIL)  # what is refuted is open no more
     reasons = list(dict.fromkeys(one.why for one in shown))
     told = "; ".join(reasons[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
     if not supported and not refuted and min(support if claim.any else against) < TAIL:
         told += f"; Holm's correction for {len(steps)} comparisons leaves it open"
-    one_is_enough = (supported and claim.any) or (refuted and not claim.any)
-    return (
-        "supported" if supported else "not supported" if refuted else "undecided",
-        told,
-        shown[:1] if one_is_enough else shown,
-    )
+    verdict: Decision = "supported" if supported else "not supported" if refuted else "undecided"
+    one_decides = supported if claim.any else refuted
+    return verdict, told, shown[:1] if one_decides else shown
 
 
 def _contrast(contrast: Contrast, claim: Claim, setting: Setting, noises: Noises) -> _Step:

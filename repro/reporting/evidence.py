@@ -153,7 +153,7 @@ def claims_sheet(judged: Sequence[Judged], paper: str) -> Sheet:
     )
     settings = " / ".join(dict.fromkeys(f"{one.setting.words}; setting {one.setting.id}" for one in judged))
     measured = (
-        "Accuracies on test, models selected on validation. Intervals are those of each difference alone, over seeds."
+        "Accuracies on test, models selected on validation. Each interval, over seeds, is for one difference alone."
     )
     header = f"{paper}. {measured} Data: {settings}."
     return Sheet("claims", "Claims", header, columns, claims_frame(judged), ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from repro import studies
 from repro.published import Paper
 from repro.reporting import claims, samplesize
 from repro.reporting import tables as sheets
@@ -29,8 +30,7 @@ def headline(paper: Paper, tables: Sequence[Table]) -> Answer:
     for row in (row for table in asked for row in table.rows if row.runs):
         rows[row.question] = max(rows.get(row.question, row), row, key=lambda one: len(one.runs))
     bases = Counter(row.base for row in rows.values() if row.base is not None)
-    own = lead.study.against or lead.study.base or ""
-    own = own if "/" in own else f"{lead.study.study}/{own}"
+    own = studies.qualified(lead.study, lead.study.against or lead.study.base or "")
     name = REFERENCE if lead.printed else own if own in bases else next((one for one, _ in bases.most_common(1)), None)
     reference = lead.setting.row(name) if name is not None else None
     if reference is not None and reference.runs:

@@ -128,7 +128,7 @@ class Setting:
             title=newest.title,
             study_title=study.title,
             base=newest.against,
-            note=variant.note if variant is not None and fits else "",
+            note=variant.note if variant is not None and (fits or newest.published == Published()) else "",
             published=newest.published if fits else Published(),
             spec=ordered[0].spec,
             known=self.plans[0].known,
@@ -227,6 +227,15 @@ class Table:
     def printed(self) -> bool:
         """Whether its rows are rows of the paper, whatever an own study or an older plan says of itself."""
         return self.study.study in paper_studies()
+
+    @property
+    def whole(self) -> float | None:
+        """Size in MiB of AlexNet, which sizes are relative to: as trained here, else, in tables of the paper, as published."""
+        reference = self.setting.row(REFERENCE)
+        if reference is not None and reference.size:
+            return reference.size
+        owner, _, variant = REFERENCE.partition("/")
+        return _project()[owner].variants[variant].published.size if self.printed else None
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:

@@ -98,7 +98,7 @@ def write(
     found = join.tables(contents, studies, setting, beside)
     pairs = [(table, tables.study_frame(table)) for table in found]
     judged = claims.judge(paper, found)
-    first = next((one for one in judged if one.slug == next(iter(paper.claims))), None)
+    main = next((one for one in judged if one.section and one.slug == next(iter(paper.claims), None)), None)
     answer = headline(paper, found)
     declared = {study.study for study in declared_studies.declared()}
     mine = [table for table in found if table.study.study not in declared]
@@ -108,9 +108,6 @@ def write(
     runs = evidence.runs_frame(found, ui_url)
     others = [table for table in found if table.answered and not table.printed] if len(found) > 1 else []
     answers = {table.study.study: told for table in others if (told := headline(paper, [table])).reference is not None}
-    beyond = {
-        table.study.title: answers[table.study.study].headline for table in others if table.study.study in answers
-    }
     sections = [
         *_studies(pairs, answers, beside or Beside(), ui_url, with_figures),
         *_judged(judged, findings, runs, over),
@@ -120,9 +117,13 @@ def write(
     drawn += leading
     folder.illustrate(out, drawn, processes)
     facts = {
-        **({"Claim of the paper": f"{first.verdict}: {first.says}"} if first else {}),
+        **({"The paper's main claim": f"{main.verdict}: {main.says}"} if main else {}),
         **({"Claims": _counted(judged)} if judged else {}),
-        **{title: told for title, told in beyond.items() if told != answer.headline},  # without the one above them
+        **{
+            table.study.title: one.headline
+            for table in others
+            if (one := answers.get(table.study.study)) and one.headline != answer.headline
+        },
         **({"Inconsistencies in the published numbers": str(len(findings))} if findings else {}),
         "Finished runs": f"{len(runs):,}",
         "Data": "; ".join(dict.fromkeys(table.setting.words for table in found)),

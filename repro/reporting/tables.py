@@ -47,10 +47,7 @@ def study_frame(table: Table) -> pd.DataFrame:
 
 
 def _record(table: Table, row: Row, found: Statistics) -> dict[str, Any]:
-    paper = row.published
-    reference, base = table.setting.row(REFERENCE), table.base(row)
-    known = reference is not None and (reference.runs or table.printed)
-    whole = reference.size or reference.published.size if reference is not None and known else None
+    paper, base, whole = row.published, table.base(row), table.whole
     flat = flatten(row.spec)
     how = verdicts.failures(row)
     left_out = f"{how}; left out of n and of all means" if how and any(run.learned for run in row.runs) else ""

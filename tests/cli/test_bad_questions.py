@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repro import studies
+from repro.cli.options import make_plan
+
 HEAD = "study: mine\ntitle: Mine\nquestion: Which?\n"
 MODULES = {
     "my_nets.py": """
@@ -183,14 +186,37 @@ def test_files_that_are_no_images_are_named_and_counted_and_refused_beyond_a_hun
     )
 
 
+STUDY = {
+    "study": "mine",
+    "title": "Mine",
+    "question": "Q?",
+    "variants": {"a": {"title": "A", "set": {"model.name": "squeezenet"}, "published": {"size": 2.35}}},
+}
+
+
+def test_a_study_declares_its_images_and_their_size_which_a_command_can_change(repro, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = STUDY | {"dataset": "imagefolder:photos", "image_size": 40, "folds": 2}
+    (tmp_path / "mine.yaml").write_text(json.dumps(study))
+
+    def planned(dataset=None, overrides="") -> list[tuple[str, int, int | None, int | None]]:
+        rest = dict.fromkeys(("folds", "epochs", "patience", "batch_size"))
+        asked = {"dataset": dataset, "overrides": overrides, "seeds": "0", "data_dir": "data", **rest}
+        specs = [run.spec.data for run in make_plan([(studies.load("mine.yaml"), ["a"])], asked).runs]
+        return [(one.dataset, one.image_size, one.folds, one.fold) for one in specs]
+
+    assert planned() == [("imagefolder:photos", 40, 2, 0), ("imagefolder:photos", 40, 2, 1)]
+    assert planned(overrides="data.image_size=48")[0] == ("imagefolder:photos", 48, 2, 0)
+    assert planned(dataset="digits")[0] == ("digits", 32, 2, 0)
+    (model,) = json.loads(repro("models", "--study", "mine.yaml", "--data-dir", "one", "--json").stdout)
+    assert model["parameters"] == 736450, "with two classes, and once, whatever the folds"
+    audited = repro("audit", "--study", "mine.yaml", "--data-dir", "other", "--details")
+    assert "(736,450 parameters)" in audited.stdout
+    assert all(list((tmp_path / folder).glob("imagefolder-*.u8")) for folder in ("one", "other"))
+
+
 def test_a_data_set_of_a_study_that_cannot_be(repro, photos, tmp_path):
-    study = {
-        "study": "mine",
-        "title": "Mine",
-        "question": "Q?",
-        "variants": {"a": {"title": "A", "set": {"model.name": "alexnet"}}},
-    }
-    (tmp_path / "mine.yaml").write_text(json.dumps(study | {"dataset": "photos"}))
+    (tmp_path / "mine.yaml").write_text(json.dumps(STUDY | {"dataset": "photos"}))
     said = refused(repro, tmp_path, "experiment", "--study", "mine.yaml")
     assert said.startswith("mine.yaml: dataset: unknown data set 'photos' (allowed: cifar10, ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from repro.errors import InputError, ReproError
 from repro.execution import prune, status, submission
 from repro.execution.submission import Submission
 from tests.execution.watching import rows
-from tests.test_journal import RESULT, attempt, epoch, write
+from tests.test_journal import RESULT, SPEC, attempt, epoch, write
 
 
 def active(folder: Path) -> int:
@@ -50,6 +51,12 @@ def test_which_runs_are_meant(tmp_path: Path) -> None:
     for name, last in (("aa1", RESULT), ("aa2", journal.Stop("failed", "no space")), ("bb", None)):
         write(tmp_path / name, attempt(), epoch(1), *([last] if last else []))
     submission.write(tmp_path / "cc", Submission("17/cc", "", ""))
+    spec = SPEC.model_dump(mode="json")
+    other = replace(attempt(), spec=spec | {"seed": 1, "data": spec["data"] | {"folds": 5, "fold": 2}})
+    write(tmp_path / "dd", other)
+    found = status.read(tmp_path)
+    assert {one.key: one.name for one in found}["dd"] == "study/variant seed 1 fold 2"
+    shutil.rmtree(tmp_path / "dd")
     found = status.read(tmp_path)
 
     def keys(names: list[str], *states: str) -> set[str]:

@@ -95,7 +95,11 @@ def test_the_words_name_who_is_more_accurate_and_what_n_can_tell():
 def test_all_of_needs_every_contrast_and_is_refuted_after_holms_correction():
     pairs = [[BN, SQ], ["reproducibility/alexnet_bn", ALEX]]
     claim = {"says": "s", "all": pairs}
-    assert judged(claim, store_of(ROWS)).verdict == "supported"
+    contents = store_of(ROWS)
+    assert judged(claim, contents).verdict == "supported"
+    single = [run for run in contents.runs if run.variant != "alexnet_bn" or run.seed == 0]
+    one = judged(claim, replace(contents, runs=tuple(single)))
+    assert (one.verdict, one.n) == ("supported", 1), "the fewest runs of the contrasts that decide"
     assert judged(claim, store_of(ROWS | {"alexnet": 78.7})).verdict == "undecided"
     against = ROWS | {"alexnet": 79.95}  # p = 0.022 one-sided, 0.044 of two
     assert judged({"says": "s", "all": pairs[1:]}, store_of(against)).verdict == "not supported"
@@ -107,7 +111,9 @@ def test_any_of_needs_one_contrast_after_holms_correction_and_is_refuted_by_all(
     pairs = [[BN, ALEX], [SQ, ALEX]]
     claim = {"says": "s", "any": pairs}
     assert judged(claim, store_of(ROWS)).verdict == "not supported"
-    assert judged(claim, store_of(ROWS | {"squeezenet_bn": 75.0})).verdict == "undecided"
+    open_ = judged(claim, store_of(ROWS | {"squeezenet_bn": 75.0}))
+    assert open_.verdict == "undecided"
+    assert open_.why.startswith("SqueezeNet, batchnorm"), "SqueezeNet alone is refuted, which leaves nothing open"
     just = ROWS | {"squeezenet_bn": 75.8}  # p = 0.020 one-sided, 0.040 of two
     assert judged({"says": "s", "any": pairs[:1]}, store_of(just)).verdict == "supported"
     assert judged(claim, store_of(just)).verdict == "undecided"
@@ -393,6 +399,13 @@ def test_the_smallest_network_whose_interval_is_a_match_gives_the_headline():
     found = answer(store_of(ROWS | rows, "reproducibility", "best", **SIZES))
     assert found.headline == "SqueezeNet matches AlexNet at 1/65 of its size"
     assert found.why.startswith("The smallest of 2 that match, of 3 networks: Residual, 2 layers removed")
+    contents = store_of(ROWS | rows, "reproducibility", "best", **SIZES)
+    single = [run for run in contents.runs if run.variant != "best" or run.seed == 1]
+    found = answer(replace(contents, runs=tuple(single)))
+    assert found.headline == "SqueezeNet matches AlexNet at 1/65 of its size (one seed)"
+    chance = [replace(run, outcome="chance") if run.variant == "best" and run.seed else run for run in contents.runs]
+    found = answer(replace(contents, runs=tuple(chance)))
+    assert "Residual, 2 layers removed, 5x5 starting kernel size: 2 of 3 runs stayed at chance, left out." in found.why
     contents = store_of(
         ROWS | rows | {"squeezenet_bn": 77.6}, "reproducibility", "best", spread=(-1.3, 0.0, 1.3), **SIZES
     )
@@ -541,6 +554,15 @@ def test_rows_of_a_calibration_or_of_ones_own_are_no_rows_of_the_paper(tmp_path,
     assert (
         headline(claims.load(), found[1:2]).headline == "Wide is 6.00 points more accurate than SqueezeNet, batchnorm"
     )
+
+
+def test_a_study_that_says_cifar10_has_the_paper_s_numbers_of_its_base_and_one_with_folds_has_no_verdict(tmp_path):
+    for text, base, verdict in (("dataset: cifar10", 73.72, "consistent"), ("folds: 2", None, "")):
+        study = own(tmp_path, MINE.replace("variants:", f"{text}\nvariants:"))
+        (table,) = join.tables(store_of({"wide": 73.5, "squeezenet_bn": 73.0}, study, setting=study.data), ["mine"])
+        frame = tables.study_frame(table)
+        assert [row.published.accuracy for row in table.rows] == [base, 74.0]
+        assert (frame["published_val"][1], frame["verdict"][1]) == (74.0, verdict)
 
 
 def test_published_numbers_are_of_the_data_that_their_study_declares(tmp_path):

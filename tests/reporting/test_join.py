@@ -220,4 +220,5 @@ def test_runs_of_folds_stand_in_one_row_by_fold_and_seed(store):
     (row,) = table.rows
     assert [(run.fold, run.seed) for run in row.runs] == [(0, 0), (1, 0)]
     assert row.missing == ((0, 1),)
+    assert replace(store.runs[0], fold=1).name == "best seed 0 fold 1"
     assert "no finished run yet for seed 1 fold 0" in table.notes[0]

@@ -61,6 +61,7 @@ def test_every_table_in_four_forms_and_every_figure_in_three(paper_contents, tmp
         f"figures/{name}.{end}" for name in figures for end in ("png", "svg", "pdf")
     } | {"figures/samples.png"}
     assert len(asked) == len(rows) + 1
+    assert re.match(r"(not )?(supported|undecided): the final model \(6 mod", written.facts["The paper's main claim"])
 
 
 def test_models_that_a_study_names_from_elsewhere_are_in_the_figure_of_sizes(store, tmp_path):
