@@ -346,6 +346,5 @@ def _seal(head: bytes) -> bytes:
 
 def _broken(where: str, number: int, error: Exception) -> ReproError:
     problem = " ".join(str(error).split())
-    return ReproError(
-        f"{where}: line {number} is broken ({problem}); --fresh true sets it aside and trains the run again"
-    )
+    advice = "--fresh true sets it aside and trains the run again"
+    return ReproError(f"{where}: line {number} is broken ({problem}); {advice}")
